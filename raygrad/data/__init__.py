@@ -1,0 +1,1 @@
+"""Shards, index, decoding, storage and score tables."""

@@ -1,0 +1,1 @@
+"""From tables to pictures and one HTML page."""

@@ -1,0 +1,1 @@
+"""Subsets from scores, in numpy."""
