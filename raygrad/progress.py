@@ -1,0 +1,50 @@
+"""Progress of long stages as plain log lines, at most one every few seconds."""
+
+import logging
+import time
+
+log = logging.getLogger("raygrad")
+
+
+class Progress:
+    """Counts what is done and logs count, rate and remaining time.
+
+    Plain lines, not a redrawn bar: the same text serves a terminal, a log file and a cluster
+    job's log.
+
+    Args:
+        stage: The stage's name, which every line begins with.
+        total: How many units there are; 0 is complete at once.
+        unit: What is counted, in the plural.
+        interval_s: Least seconds between two lines.
+    """
+
+    def __init__(self, stage: str, total: int, unit: str, interval_s: float = 2.0) -> None:
+        self._stage, self._total, self._unit = stage, total, unit
+        self._interval_s = interval_s
+        self._done = 0
+        self._start_s = self._last_s = time.monotonic()
+
+    def add(self, count: int, note: str = "") -> None:
+        """Adds `count` units that are done; logs a line if it is time for one."""
+        self._done += count
+        if count <= 0 < self._total:
+            return
+        now_s = time.monotonic()
+        if self._done < self._total and now_s - self._last_s < self._interval_s:
+            return
+        self._last_s = now_s
+        elapsed_s = max(now_s - self._start_s, 1e-9)
+        rate = self._done / elapsed_s
+        left_s = (self._total - self._done) / rate if rate else float("inf")
+        log.info(
+            "%s: %d of %d %s, %.3g %s/s, %s%s",
+            self._stage,
+            self._done,
+            self._total,
+            self._unit,
+            rate,
+            self._unit,
+            f"{left_s:.0f} s left" if self._done < self._total else f"done in {elapsed_s:.1f} s",
+            f", {note}" if note else "",
+        )
