@@ -1,0 +1,96 @@
+"""One small layer over local paths and s3:// URLs: reads, listings and atomic writes.
+
+A URL is a plain string; the same functions serve local disk and S3. Credentials, region and a
+custom endpoint come from the usual AWS environment variables, never from a run folder.
+"""
+
+import os
+import tempfile
+from pathlib import Path
+
+import boto3
+import pyarrow as pa
+from pyarrow import fs
+
+S3_SCHEME = "s3://"
+
+
+def is_s3(url: str) -> bool:
+    """Tells whether a URL names an object on S3."""
+    return url.startswith(S3_SCHEME)
+
+
+def join(url: str, *parts: str) -> str:
+    """Returns the URL of something inside a folder."""
+    return "/".join([url.rstrip("/"), *parts])
+
+
+def filesystem(url: str) -> tuple[fs.FileSystem, str]:
+    """Returns the filesystem of a URL and the path within it; local paths become absolute."""
+    if is_s3(url):
+        return _s3_filesystem(), url.removeprefix(S3_SCHEME).rstrip("/")
+    return fs.LocalFileSystem(), os.path.abspath(url)
+
+
+def exists(url: str) -> bool:
+    """Tells whether there is a file or folder at a URL."""
+    system, path = filesystem(url)
+    return system.get_file_info(path).type != fs.FileType.NotFound
+
+
+def read_bytes(url: str) -> bytes:
+    """Returns the content of a file."""
+    with open_input(url) as stream:
+        return stream.read()
+
+
+def open_input(url: str) -> pa.NativeFile:
+    """Opens a file for reading at any position."""
+    system, path = filesystem(url)
+    return system.open_input_file(path)
+
+
+def write_bytes(url: str, data: bytes) -> None:
+    """Writes a file whole or not at all, replacing one that is there.
+
+    On local disk the bytes go to a hidden temporary file, reach the disk, and are renamed; on S3
+    they go in one put.
+    """
+    if is_s3(url):
+        bucket, _, key = url.removeprefix(S3_SCHEME).partition("/")
+        boto3.client("s3").put_object(Bucket=bucket, Key=key, Body=data)
+        return
+    target = Path(os.path.abspath(url))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=target.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, target)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def list_files(url: str, suffix: str = "") -> list[str]:
+    """Returns the URLs of the files right inside a folder, sorted; none if there is no folder."""
+    system, path = filesystem(url)
+    selector = fs.FileSelector(path, allow_not_found=True)
+    names = [
+        info.base_name
+        for info in system.get_file_info(selector)
+        if info.type == fs.FileType.File
+        and info.base_name.endswith(suffix)
+        and not info.base_name.startswith(".")
+    ]
+    return [join(url, name) for name in sorted(names)]
+
+
+def _s3_filesystem() -> fs.S3FileSystem:
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    if not endpoint:
+        return fs.S3FileSystem()
+    scheme, _, host = endpoint.partition("://")
+    return fs.S3FileSystem(endpoint_override=host, scheme=scheme)
