@@ -1,0 +1,94 @@
+"""What a trained network is on disk: weights, and all that is needed to use them."""
+
+import hashlib
+import io
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from raygrad.data import storage
+from raygrad.errors import ConfigError
+from raygrad.training.models import ImageSpec, build_network
+from raygrad.training.preprocess import Normalize
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A network's weights with the network's name, its input and its preprocessing."""
+
+    network: str
+    """The network's name, as `build_network` takes it."""
+    spec: ImageSpec
+    """The images and classes that it was built for."""
+    normalize: Normalize
+    """The preprocessing that it was trained with."""
+    weights: dict[str, Tensor]
+    """Its state dict, on the CPU."""
+
+    def build(self) -> nn.Module:
+        """Returns the network with these weights, in evaluation mode.
+
+        Raises:
+            ConfigError: The weights belong to another network.
+        """
+        network = build_network(self.network, self.spec, seed=0)
+        try:
+            network.load_state_dict(self.weights)
+        except RuntimeError as error:
+            raise ConfigError(
+                f"checkpoint must hold the weights of {self.network!r}, got {error}"
+            ) from error
+        return network.eval()
+
+    def digest(self) -> str:
+        """Returns a hash of weights, network and preprocessing; the provenance of scores."""
+        sha = hashlib.sha256(repr((self.network, self.spec, self.normalize)).encode())
+        for name, tensor in sorted(self.weights.items()):
+            sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            sha.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return sha.hexdigest()[:32]
+
+
+def save_checkpoint(url: str, checkpoint: Checkpoint) -> None:
+    """Writes the checkpoint, whole or not at all."""
+    values = {
+        "network": checkpoint.network,
+        "spec": asdict(checkpoint.spec),
+        "normalize": asdict(checkpoint.normalize),
+        "weights": checkpoint.weights,
+    }
+    storage.write_bytes(url, to_bytes(values))
+
+
+def load_checkpoint(url: str) -> Checkpoint:
+    """Reads what `save_checkpoint` wrote; nothing in the file is ever executed.
+
+    Raises:
+        ConfigError: There is no such file, or it is not a checkpoint of raygrad's.
+    """
+    if not storage.exists(url):
+        raise ConfigError(f"checkpoint must exist, got {url!r}. Train first: raygrad train.")
+    values = from_bytes(storage.read_bytes(url))
+    try:
+        return Checkpoint(
+            values["network"],
+            ImageSpec(**values["spec"]),
+            Normalize(**values["normalize"]),
+            values["weights"],
+        )
+    except (KeyError, TypeError) as error:
+        raise ConfigError(f"checkpoint must be raygrad's own, got {url!r} ({error!r}).") from error
+
+
+def to_bytes(values: dict[str, Any]) -> bytes:
+    """Returns tensors and plain values as bytes."""
+    buffer = io.BytesIO()
+    torch.save(values, buffer)
+    return buffer.getvalue()
+
+
+def from_bytes(data: bytes) -> dict[str, Any]:
+    """Returns what `to_bytes` was given; only tensors and plain values are accepted."""
+    return torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")

@@ -1,0 +1,155 @@
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from raygrad.config import TrainConfig
+from raygrad.errors import DataError, RaygradError
+from raygrad.training.data_order import DataOrder
+from raygrad.training.loop import Examples, TrainingLoop, decayed_learning_rate, evaluate
+from raygrad.training.models import ImageSpec, build_network
+from raygrad.training.preprocess import Normalize, channel_statistics
+
+SPEC = ImageSpec(1, 8, 8, 3)
+
+
+def examples(n: int, seed: int) -> Examples:
+    """Three classes, each a bright row of its own in noise: learnable, not trivial."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(0, 3, (n,), generator=generator)
+    images = torch.randint(0, 120, (n, 1, 8, 8), generator=generator, dtype=torch.uint8)
+    images[torch.arange(n), 0, labels * 2] += 60
+    return Examples(images, labels)
+
+
+def make_loop(network="cnn", n=50, seed=0, steps_per_epoch=None, **recipe) -> TrainingLoop:
+    train = examples(n, seed=1)
+    return TrainingLoop(
+        build_network(network, SPEC, seed),
+        TrainConfig(**{"epochs": 4, "batch_size": 16, "lr_decay_epochs": (3,), **recipe}),
+        channel_statistics(train.images),
+        train,
+        examples(40, seed=2),
+        order_seed=5,
+        steps_per_epoch=steps_per_epoch,
+    )
+
+
+def weights(loop: TrainingLoop) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in loop._network.parameters()])
+
+
+def test_an_epoch_takes_every_example_once_whatever_the_batch_size():
+    order = DataOrder(10, 4, seed=3)
+    assert order.steps_per_epoch == 3
+    for epoch in range(3):
+        taken = [p for step in range(3) for p in order.batch(epoch * 3 + step).tolist()]
+        assert sorted(taken) == list(range(10))
+
+
+def test_the_order_is_a_function_of_seed_and_step_alone():
+    ahead, jumped = DataOrder(10, 4, seed=3), DataOrder(10, 4, seed=3)
+    for step in range(7):
+        ahead.batch(step)
+    assert ahead.batch(7).tolist() == jumped.batch(7).tolist()
+    assert DataOrder(10, 4, seed=4).batch(7).tolist() != jumped.batch(7).tolist()
+
+
+def test_a_step_is_the_mean_gradient_over_the_batch_also_the_short_last_one():
+    """Plain SGD over one epoch equals a hand-written loop, to the last bit."""
+    loop = make_loop("mlp", n=20, momentum=0.0, weight_decay=0.0, epochs=1, lr_decay_epochs=())
+    network = copy.deepcopy(loop._network)
+    order, train = DataOrder(20, 16, seed=5), loop._train
+    network.train()
+    for step in range(2):
+        at = torch.from_numpy(order.batch(step))
+        logits = network(loop._normalize(train.images[at]))
+        loss = F.cross_entropy(logits, train.labels[at])
+        gradients = torch.autograd.grad(loss, list(network.parameters()))
+        with torch.no_grad():
+            for parameter, gradient in zip(network.parameters(), gradients, strict=True):
+                parameter -= 0.05 * gradient
+    loop.run()
+    expected = torch.cat([p.detach().flatten() for p in network.parameters()])
+    torch.testing.assert_close(weights(loop), expected, rtol=1e-6, atol=1e-7)
+
+
+def test_going_on_after_any_epoch_ends_bit_identical_to_never_having_stopped():
+    undisturbed = make_loop()
+    saved = []
+    undisturbed.run(lambda loop: saved.append(loop.state_dict()))
+    for state in saved[:-1]:
+        resumed = make_loop(seed=9)
+        resumed.load_state_dict(state)
+        out = resumed.run()
+        assert torch.equal(weights(resumed), weights(undisturbed))
+        assert out.best_epoch == undisturbed.outcome.best_epoch
+
+
+def test_the_best_epoch_is_chosen_on_validation_and_its_weights_are_restored():
+    loop = make_loop(epochs=6)
+    out = loop.run()
+    history = [(row["val_accuracy"], -row["val_loss"]) for row in out.history]
+    assert out.best_epoch == history.index(max(history)) + 1
+    found = evaluate(loop._network, loop._normalize, loop._val)
+    assert found.accuracy == out.best_val_accuracy
+    assert found.loss == pytest.approx(out.best_val_loss, abs=1e-12)
+
+
+def test_training_stops_when_patience_runs_out():
+    loop = make_loop(epochs=50, patience=2, learning_rate=1e-12)
+    out = loop.run()
+    assert out.epoch == out.best_epoch + 2 < 50
+
+
+def test_equal_steps_takes_the_full_number_of_updates_on_a_small_subset():
+    loop = make_loop(n=5, steps_per_epoch=4, epochs=3, patience=3)
+    out = loop.run()
+    assert (out.step, out.epoch, out.examples_seen) == (12, 3, 60)
+
+
+def test_the_learning_rate_is_decayed_when_its_epochs_begin():
+    recipe = TrainConfig(learning_rate=1.0, lr_decay_epochs=(2, 4), lr_decay_factor=0.1)
+    rates = [decayed_learning_rate(recipe, epoch) for epoch in range(6)]
+    assert rates == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+
+
+def test_evaluation_does_not_depend_on_batches_and_leaves_the_mode(monkeypatch):
+    loop, split = make_loop(), examples(37, seed=4)
+    loop._network.train()
+    whole = evaluate(loop._network, loop._normalize, split)
+    monkeypatch.setattr("raygrad.training.loop.EVAL_BATCH_SIZE", 5)
+    cut = evaluate(loop._network, loop._normalize, split)
+    assert whole.accuracy == cut.accuracy
+    assert whole.loss == pytest.approx(cut.loss, rel=1e-6)
+    assert loop._network.training
+
+
+def test_divergence_is_named():
+    loop = make_loop(learning_rate=1e30, momentum=0.0)
+    with pytest.raises(RaygradError, match="must stay finite, got nan in epoch"):
+        loop.run()
+
+
+def test_an_empty_split_is_refused():
+    with pytest.raises(DataError, match="training split must hold an example"):
+        make_loop(n=0)
+
+
+def test_channel_statistics_equal_those_of_a_float_copy():
+    images = torch.randint(0, 256, (20, 3, 5, 4), dtype=torch.uint8)
+    images[:, 2] = 7
+    found = channel_statistics(images)
+    pixels = images.double() / 255
+    assert found.mean == pytest.approx(pixels.mean((0, 2, 3)).tolist())
+    deviation = pixels.std((0, 2, 3), correction=0).tolist()
+    assert found.std == pytest.approx([*deviation[:2], 1.0])
+    seen = found(images)
+    assert seen.dtype == torch.float32
+    assert seen[:, :2].std(correction=0).item() == pytest.approx(1, abs=1e-4)
+
+
+def test_normalize_is_what_it_says():
+    seen = Normalize((0.5,), (0.25,))(torch.tensor([[[[0, 255]]]], dtype=torch.uint8))
+    assert seen.flatten().tolist() == [-2.0, 2.0]
