@@ -1,0 +1,155 @@
+"""One run's part of the page: which figures and tables stand in it, in which order."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from raygrad.report.browser import browser_data, browser_markup
+from raygrad.report.examples import choose_examples
+from raygrad.report.figures.accuracy import accuracy_figure
+from raygrad.report.figures.base import Drawn, Figure
+from raygrad.report.figures.bound import bound_figure
+from raygrad.report.figures.classes import classes_figure
+from raygrad.report.figures.cost import cost_figure
+from raygrad.report.figures.entropy import entropy_figure
+from raygrad.report.figures.gain import gain_figure
+from raygrad.report.figures.galleries import (
+    hardest,
+    hardest_figure,
+    suspects,
+    suspects_figure,
+    top_sample,
+    top_sample_figure,
+)
+from raygrad.report.figures.heatmap import heatmap_figure
+from raygrad.report.figures.images import grid_positions, images_figure
+from raygrad.report.findings import Finding, findings
+from raygrad.report.markup import findings_list, slug
+from raygrad.report.page import Chapter, Section
+from raygrad.report.results import Panel, panels_of, trials_of
+from raygrad.report.sheets import cost_sheets, provenance_sheets, reject_sheet, result_sheets
+from raygrad.report.tables import Run
+from raygrad.report.thumbnails import Thumbnail, read_thumbnails
+from raygrad.report.wording import count, percent, protocol_words
+
+MAX_IMAGES = 2000
+_METHOD_NOTE = (
+    "Intervals are 95% Student t intervals over seeds. A finding that compares several methods or "
+    "fractions widens them until all its comparisons hold together (Bonferroni). They take the "
+    "test set as given: its own sampling error is not in them."
+)
+
+
+def run_chapter(run: Run, alone: bool) -> Chapter:
+    """Computes everything that the report shows of one run.
+
+    Args:
+        run: Its tables.
+        alone: Whether it is the only run; otherwise its figures' names begin with the run's.
+    """
+    panels = panels_of(trials_of(run.results), run.num_test()) if run.results is not None else []
+    found = findings(panels)
+    sections = [
+        Section("Findings", parts=_findings(found)),
+        Section("Accuracy", parts=[accuracy_figure(panels), gain_figure(panels)]),
+        *_scored_sections(run),
+        Section("Training", parts=[heatmap_figure(run, run.score_column), bound_figure(run)]),
+        Section("Results", parts=result_sheets(run)),
+        Section("Cost", parts=[cost_figure(panels), *cost_sheets(run, panels)]),
+        Section("Provenance", parts=provenance_sheets(run)),
+        Section("Rejects", parts=[reject_sheet(run)]),
+        Section("Left out", intro=run.notes),
+    ]
+    if not alone:
+        sections = [_prefixed(s, slug(run.name)) for s in sections]
+    return Chapter(run.name, _lead(run, found), _facts(run, panels), sections)
+
+
+def _lead(run: Run, found: Sequence[Finding]) -> list[str]:
+    """The findings on the main network under the paper's protocol, or the first there are."""
+    ranked = sorted(found, key=lambda f: (f.network != run.main_network, f.protocol))
+    mine = [f for f in ranked if (f.network, f.protocol) == (ranked[0].network, ranked[0].protocol)]
+    if not mine:
+        return []
+    several = len({(f.network, f.protocol) for f in found}) > 1
+    where = f"{mine[0].network}, {protocol_words(mine[0].protocol)}: " if several else ""
+    return [f"{where}{mine[0].text}", *(f.text for f in mine[1:2])]
+
+
+def _findings(found: Sequence[Finding]) -> list[Drawn | str]:
+    return [findings_list(found), f'<p class="note">{_METHOD_NOTE}</p>'] if found else []
+
+
+def _prefixed(section: Section, prefix: str) -> Section:
+    def renamed(part: Drawn | str) -> Drawn | str:
+        return replace(part, name=f"{prefix}-{part.name}") if isinstance(part, Figure) else part
+
+    return replace(section, parts=[renamed(p) for p in section.parts])
+
+
+def _scored_sections(run: Run) -> list[Section]:
+    network, column = run.main_network, run.score_column
+    if network is None or column is None or column not in run.scores[network].columns:
+        nothing = "There are no scores yet; `raygrad score` computes them."
+        return [Section("Images", intro=[nothing])]
+    shown = choose_examples(
+        run.scores[network].values(column), run.scores[network].labels, MAX_IMAGES
+    )
+    thumbnails, failures = _thumbnails(run, network, column, shown)
+    images: list[Drawn | str] = [images_figure(run, network, column, thumbnails)]
+    if thumbnails:
+        data = browser_data(run, network, column, shown, thumbnails)
+        images.append(browser_markup(data, f"{slug(run.name)}-browser"))
+    images += [
+        suspects_figure(run, network, column, thumbnails),
+        hardest_figure(run, column, thumbnails),
+        top_sample_figure(run, column, thumbnails),
+    ]
+    scores: list[Drawn | str] = [entropy_figure([run]), classes_figure(run, network, column)]
+    unread = []
+    if failures:
+        unread = [f"Images of {count(len(failures))} shards could not be read: {failures[0]}"]
+    return [
+        Section("Images", intro=unread, parts=images),
+        Section("Scores", parts=scores),
+    ]
+
+
+def _thumbnails(
+    run: Run, network: str, column: str, shown: np.ndarray
+) -> tuple[Mapping[str, Thumbnail], list[str]]:
+    if run.index is None:
+        return {}, []
+    main = run.scores[network]
+    keys = set(main.table["key"].take(shown).to_pylist())
+    grid = [p for _, positions in grid_positions(main.values(column)) for p in positions]
+    keys.update(main.table["key"].take(grid).to_pylist())
+    if "prediction" in main.table.column_names:
+        by = "loss" if "loss" in main.columns else column
+        keys.update(main.table["key"].take(suspects(main, by)).to_pylist())
+    for scores in run.scores.values():
+        if column in scores.columns:
+            for pick in (hardest, top_sample):
+                keys.update(scores.table["key"].take(pick(scores, column)).to_pylist())
+    return read_thumbnails(run.index, keys, int(run.dataset.get("channels") or 3))
+
+
+def _facts(run: Run, panels: list[Panel]) -> list[tuple[str, str]]:
+    facts = []
+    for metrics in list(run.metrics.values())[:1]:
+        for name, title in (
+            ("num_train", "training examples"),
+            ("num_val", "validation"),
+            ("num_test", "test"),
+        ):
+            if metrics.get(name):
+                facts.append((title, count(int(metrics[name]))))
+    if run.num_classes:
+        facts.append(("classes", count(run.num_classes)))
+    full = [p.full for p in panels if p.full is not None]
+    if full:
+        facts.append(("accuracy on all data", percent(full[0].interval.mean)))
+    if run.results is not None:
+        facts.append(("retrainings", count(run.results.num_rows)))
+    return facts
