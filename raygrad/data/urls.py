@@ -3,7 +3,7 @@
 import fnmatch
 from collections.abc import Iterable
 
-from braceexpand import UnbalancedBracesError, braceexpand
+from braceexpand import braceexpand
 from pyarrow import fs
 
 from raygrad.data import storage
@@ -39,7 +39,7 @@ def expand(urls: str | Iterable[str]) -> list[str]:
 def _expand_one(pattern: str) -> list[str]:
     try:
         plain = list(braceexpand(pattern))
-    except UnbalancedBracesError as error:
+    except ValueError as error:
         raise ConfigError(f"braces of a URL must close, got {pattern!r}.") from error
     return [url for one in plain for url in (_glob(one) if _WILDCARDS & set(one) else [one])]
 
