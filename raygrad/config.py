@@ -84,11 +84,16 @@ class TrainConfig:
     """Seeds the initial weights and the order of the data."""
     num_workers: int = field(default=2, metadata=EXECUTION)
     """Ray Train workers; fewer are used, and it is said, when the CPUs are fewer."""
+    save_interval_s: float = field(default=10.0, metadata=EXECUTION)
+    """A killed training loses at most about this many seconds; 0 saves after every epoch."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "learning_rate", "patience", "num_workers"):
             _positive(name, getattr(self, name))
         _positive("lr_decay_factor", self.lr_decay_factor)
+        _require(
+            self.save_interval_s >= 0, "save_interval_s must be at least 0", self.save_interval_s
+        )
         _require(0 <= self.momentum < 1, "momentum must be in [0, 1)", self.momentum)
         _require(self.weight_decay >= 0, "weight_decay must be at least 0", self.weight_decay)
         increasing = list(self.lr_decay_epochs) == sorted(set(self.lr_decay_epochs))

@@ -1,0 +1,34 @@
+"""A parallel map over Ray tasks, for the per-shard steps of the data floor."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
+
+import ray
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def ray_map(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """Applies a function to items in parallel on the cluster, results in the items' order.
+
+    At most two tasks a CPU are under way, so that neither the scheduler nor the object store
+    holds more than that however many items there are.
+    """
+    remote = ray.remote(num_cpus=1)(function).remote
+    window = max(2, 2 * int(ray.cluster_resources().get("CPU", 1)))
+    pending: list[Any] = []
+    for item in items:
+        pending.append(remote(item))
+        if len(pending) >= window:
+            yield _result(pending.pop(0))
+    while pending:
+        yield _result(pending.pop(0))
+
+
+def _result(reference: Any) -> Any:
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        # The task's own error, not Ray's wrapper with its remote stack.
+        raise error.cause from error
