@@ -15,6 +15,9 @@ from raygrad.data import s3
 from raygrad.data.s3 import S3_SCHEME
 from raygrad.errors import IncompleteError
 
+_UMASK = os.umask(0)
+os.umask(_UMASK)
+
 
 def is_s3(url: str) -> bool:
     """Tells whether a URL names an object on S3."""
@@ -101,6 +104,8 @@ def write_bytes(url: str, data: bytes) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=target.parent)
     try:
+        # mkstemp lets nobody but its owner read; a run folder is shared as its umask says.
+        os.fchmod(descriptor, 0o666 & ~_UMASK)
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(data)
             stream.flush()
