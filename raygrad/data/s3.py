@@ -120,6 +120,15 @@ def object_size(url: str) -> int:
     return int(_head(url, None)["ContentLength"])
 
 
+def object_etag(url: str) -> str | None:
+    """Returns what names this version of an object.
+
+    Raises:
+        FileNotFoundError: There is no such object.
+    """
+    return _head(url, None).get("ETag")
+
+
 def put(url: str, data: bytes) -> None:
     """Writes an object in one put: it is there whole, or as it was before."""
     bucket, key = split_url(url)
