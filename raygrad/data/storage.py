@@ -4,15 +4,21 @@ A URL is a plain string; the same functions serve local disk and S3. Credentials
 custom endpoint come from the usual AWS environment variables, never from a run folder.
 """
 
+import contextlib
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import boto3
 import pyarrow as pa
 from pyarrow import fs
 
 S3_SCHEME = "s3://"
+_BUFFER_BYTES = 2**20
+_UMASK = os.umask(0)
+os.umask(_UMASK)  # it can be read by setting it only
 
 
 def is_s3(url: str) -> bool:
@@ -57,15 +63,34 @@ def write_bytes(url: str, data: bytes) -> None:
     they go in one put.
     """
     if is_s3(url):
-        bucket, _, key = url.removeprefix(S3_SCHEME).partition("/")
+        bucket, key = _bucket_and_key(url)
         boto3.client("s3").put_object(Bucket=bucket, Key=key, Body=data)
+        return
+    with open_output(url) as stream:
+        stream.write(data)
+
+
+@contextlib.contextmanager
+def open_output(url: str) -> Iterator[IO[bytes]]:
+    """Opens a file for writing; it is there, whole, once the block is left without an error.
+
+    The bytes go to a temporary file: on local disk a hidden one beside the target, which is
+    renamed at the end; for S3 one in the temporary folder, which is uploaded at the end.
+    """
+    if is_s3(url):
+        with tempfile.TemporaryFile() as stream:
+            yield stream
+            stream.seek(0)
+            bucket, key = _bucket_and_key(url)
+            boto3.client("s3").upload_fileobj(stream, bucket, key)
         return
     target = Path(os.path.abspath(url))
     target.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=target.parent)
     try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(data)
+        with os.fdopen(descriptor, "wb", buffering=_BUFFER_BYTES) as stream:
+            os.fchmod(descriptor, 0o666 & ~_UMASK)  # a temporary file is its owner's alone
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, target)
@@ -86,6 +111,11 @@ def list_files(url: str, suffix: str = "") -> list[str]:
         and not info.base_name.startswith(".")
     ]
     return [join(url, name) for name in sorted(names)]
+
+
+def _bucket_and_key(url: str) -> tuple[str, str]:
+    bucket, _, key = url.removeprefix(S3_SCHEME).partition("/")
+    return bucket, key
 
 
 def _s3_filesystem() -> fs.S3FileSystem:
