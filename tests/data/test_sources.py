@@ -241,7 +241,7 @@ def test_a_validation_set_that_lacks_a_file_is_refused(imagenet):
 def test_one_file_name_in_two_classes_is_refused(imagenet):
     in_folders(imagenet)
     put(imagenet, f"train/{WNIDS[1]}/{WNIDS[0]}_0.JPEG", jpeg())
-    with pytest.raises(DataError, match="n01440764_0.* twice"):
+    with pytest.raises(DataError, match=r"n01440764_0.* twice"):
         SOURCES["imagenet"](str(imagenet))
 
 
