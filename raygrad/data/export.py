@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 
 from raygrad.data import storage
+from raygrad.data.example_sets import Example
 from raygrad.data.index import Index
 from raygrad.data.manifest import digest, read_marker, write_marker
 from raygrad.data.reading import EncodedExample, read_rows, rows_of_keys
-from raygrad.data.shards import tar_bytes
-from raygrad.data.sources import Example
+from raygrad.data.shards import write_tar
 from raygrad.errors import ConfigError
 
 EXPORT_FILE = "export.json"
@@ -74,7 +74,8 @@ def export_subset(
 def _write_part(index: Index, task: tuple[str, pa.Table]) -> str:
     url, rows = task
     if not storage.exists(url):
-        storage.write_bytes(url, tar_bytes(map(_as_example, read_rows(index, rows))))
+        with storage.open_output(url) as stream:
+            write_tar(stream, map(_as_example, read_rows(index, rows)))
     return url
 
 
