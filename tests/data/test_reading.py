@@ -123,14 +123,16 @@ def changed(index, folder, tmp_path, change):
         lambda data: bytes(len(data)),
         lambda data: data[512:] + bytes(512),
         lambda data: b"\xff" * len(data),
-        lambda data: tar(examples([f"x{n}" for n in range(40)])).ljust(len(data), b"\0")[: len(data)],
+        lambda data: tar(examples([f"x{n}" for n in range(40)])).ljust(len(data), b"\0")[
+            : len(data)
+        ],
     ],
     ids=["a byte less", "half", "empty", "zeros", "shifted", "garbage", "another tar"],
 )
 def test_a_shard_that_changed_since_it_was_indexed_is_an_error(index, folder, tmp_path, change):
     """Never pixels of another example, never fewer examples."""
     bad = changed(index, folder, tmp_path, change)
-    with pytest.raises((DataError, IncompleteError), match="must be as it was|must not change"):
+    with pytest.raises((DataError, IncompleteError), match=r"must be as it was|must not change"):
         list(read_rows(bad, bad.examples))
 
 
@@ -179,7 +181,9 @@ def test_few_examples_move_few_bytes_over_the_network(s3_index, monkeypatch):
     """What is asked of the server for one example is that example and its header."""
     moved = []
     real = s3._get
-    monkeypatch.setattr(s3, "_get", lambda u, a, b, etag: moved.append(b - a) or real(u, a, b, etag))
+    monkeypatch.setattr(
+        s3, "_get", lambda u, a, b, etag: moved.append(b - a) or real(u, a, b, etag)
+    )
     rows = s3_index.examples.slice(17, 1)
     list(read_rows(s3_index, rows))
     assert moved == [rows["size"][0].as_py() + reading.HEADER_BYTES]
