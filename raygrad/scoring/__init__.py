@@ -1,1 +1,21 @@
 """Per-example gradient norms and scores, in torch alone."""
+
+from raygrad.scoring.columns import GRAD_COLUMNS, SCORE_COLUMNS, check_columns
+from raygrad.scoring.grad_norms import (
+    GradNorms,
+    GradNormScorer,
+    batch_bound,
+    per_example_grad_norms,
+)
+from raygrad.scoring.scores import example_scores
+
+__all__ = [
+    "GRAD_COLUMNS",
+    "SCORE_COLUMNS",
+    "GradNormScorer",
+    "GradNorms",
+    "batch_bound",
+    "check_columns",
+    "example_scores",
+    "per_example_grad_norms",
+]
