@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from raygrad.data import storage
 from raygrad.data.decode import decode_image
-from raygrad.data.index import REJECT_SCHEMA, Index
+from raygrad.data.index import Index
+from raygrad.data.index_rows import REJECT_SCHEMA
 from raygrad.errors import DataError
 
 

@@ -8,11 +8,12 @@ import os
 import tempfile
 from pathlib import Path
 
-import boto3
 import pyarrow as pa
 from pyarrow import fs
 
-S3_SCHEME = "s3://"
+from raygrad.data import s3
+from raygrad.data.s3 import S3_SCHEME
+from raygrad.errors import IncompleteError
 
 
 def is_s3(url: str) -> bool:
@@ -45,9 +46,46 @@ def read_bytes(url: str) -> bytes:
 
 
 def open_input(url: str) -> pa.NativeFile:
-    """Opens a file for reading at any position."""
+    """Opens a file for reading at any position; on S3 the read survives dropped connections.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+    """
+    if is_s3(url):
+        return pa.PythonFile(s3.S3File(url), mode="r")
     system, path = filesystem(url)
     return system.open_input_file(path)
+
+
+def read_range(url: str, offset: int, size: int) -> bytes:
+    """Returns exactly `size` bytes at `offset`: one request on S3, one read on local disk.
+
+    Raises:
+        IncompleteError: The file is shorter than that, or storage does not answer.
+    """
+    if is_s3(url):
+        return s3.read_range(url, offset, size)
+    with open(url, "rb", buffering=0) as stream:
+        data = os.pread(stream.fileno(), size, offset)
+        while len(data) < size and (more := os.pread(stream.fileno(), size, offset + len(data))):
+            data += more[: size - len(data)]
+    if len(data) < size:
+        raise IncompleteError(
+            f"a file must not change while it is read, got {len(data)} of {size} bytes at "
+            f"{offset}, in {url}. Build the index again if the shard was replaced."
+        )
+    return data
+
+
+def file_size(url: str) -> int:
+    """Returns a file's size in bytes.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+    """
+    if is_s3(url):
+        return s3.object_size(url)
+    return os.stat(url).st_size
 
 
 def write_bytes(url: str, data: bytes) -> None:
@@ -57,8 +95,7 @@ def write_bytes(url: str, data: bytes) -> None:
     they go in one put.
     """
     if is_s3(url):
-        bucket, _, key = url.removeprefix(S3_SCHEME).partition("/")
-        boto3.client("s3").put_object(Bucket=bucket, Key=key, Body=data)
+        s3.put(url, data)
         return
     target = Path(os.path.abspath(url))
     target.parent.mkdir(parents=True, exist_ok=True)
