@@ -7,7 +7,8 @@ import numpy as np
 
 from raygrad.report.browser import browser_data, browser_markup
 from raygrad.report.examples import choose_examples
-from raygrad.report.figures.accuracy import accuracy_figure
+from raygrad.report.figures.accuracy import accuracy_figure, panel_title
+from raygrad.report.figures.attributes import attributes_figure
 from raygrad.report.figures.base import Drawn, Figure
 from raygrad.report.figures.bound import bound_figure
 from raygrad.report.figures.classes import classes_figure
@@ -59,7 +60,7 @@ def run_chapter(run: Run, panels: Sequence[Panel], alone: bool) -> Chapter:
     found = findings(panels)
     sections = [
         Section("Findings", parts=_findings(found)),
-        Section("Accuracy", parts=[accuracy_figure(panels), gain_figure(panels)]),
+        Section("Accuracy", parts=_accuracy(panels)),
         *_scored_sections(run),
         Section("Training", parts=[heatmap_figure(run, run.score_column), bound_figure(run)]),
         Section("Results", parts=result_sheets(run)),
@@ -85,6 +86,11 @@ def _lead(run: Run, panels: Sequence[Panel], found: Sequence[Finding]) -> list[s
 
 def _findings(found: Sequence[Finding]) -> list[Drawn | str]:
     return [findings_list(found), f'<p class="note">{_METHOD_NOTE}</p>'] if found else []
+
+
+def _accuracy(panels: Sequence[Panel]) -> list[Drawn | str]:
+    named = {panel_title(p): p for p in panels}
+    return [accuracy_figure(panels), gain_figure(panels), attributes_figure(named, "attributes")]
 
 
 def _prefixed(section: Section, prefix: str) -> Section:

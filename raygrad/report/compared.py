@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from raygrad.report.figures.attributes import attributes_figure
 from raygrad.report.figures.base import Drawn
 from raygrad.report.figures.entropy import entropy_figure
 from raygrad.report.figures.relative import relative_figure
@@ -27,6 +28,7 @@ def compared_chapter(runs: Sequence[Run], panels: Sequence[Sequence[Panel]]) -> 
     }
     parts: list[Drawn | str] = [
         _table(runs, chosen),
+        attributes_figure(chosen, "compared-attributes"),
         relative_figure(chosen),
         entropy_figure(runs, name="compared-entropy"),
     ]
