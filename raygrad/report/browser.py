@@ -42,7 +42,7 @@ def histories(run: Run, network: str, keys: list[str]) -> dict[str, dict[str, An
     out: dict[str, dict[str, Any]] = {}
     for row in table.sort_by([("epoch", "ascending")]).to_pylist():
         entry = out.setdefault(row["key"], {"epochs": [], **{c: [] for c in columns}})
-        entry["epochs"].append(row["epoch"] + 1)
+        entry["epochs"].append(row["epoch"])
         for c in columns:
             value = row[c]
             entry[c].append(None if value is None else float(f"{value:.4g}"))

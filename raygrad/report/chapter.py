@@ -7,10 +7,12 @@ import numpy as np
 
 from raygrad.report.browser import browser_data, browser_markup
 from raygrad.report.examples import choose_examples
-from raygrad.report.figures.accuracy import accuracy_figure
+from raygrad.report.figures.accuracy import accuracy_figure, panel_title
+from raygrad.report.figures.attributes import attributes_figure
 from raygrad.report.figures.base import Drawn, Figure
 from raygrad.report.figures.bound import bound_figure
 from raygrad.report.figures.classes import classes_figure
+from raygrad.report.figures.correlation import correlation_figure
 from raygrad.report.figures.cost import cost_figure
 from raygrad.report.figures.entropy import entropy_figure
 from raygrad.report.figures.gain import gain_figure
@@ -24,10 +26,11 @@ from raygrad.report.figures.galleries import (
 )
 from raygrad.report.figures.heatmap import heatmap_figure
 from raygrad.report.figures.images import grid_positions, images_figure
+from raygrad.report.figures.overlap import overlap_figure
 from raygrad.report.findings import Finding, findings
 from raygrad.report.markup import findings_list, slug
 from raygrad.report.page import Chapter, Section
-from raygrad.report.results import Panel, panels_of, trials_of
+from raygrad.report.results import Panel, main_panel, panels_of, trials_of
 from raygrad.report.sheets import cost_sheets, provenance_sheets, reject_sheet, result_sheets
 from raygrad.report.tables import Run
 from raygrad.report.thumbnails import Thumbnail, read_thumbnails
@@ -41,18 +44,23 @@ _METHOD_NOTE = (
 )
 
 
-def run_chapter(run: Run, alone: bool) -> Chapter:
+def run_panels(run: Run) -> list[Panel]:
+    """The curves of a run's sweep; none where there is no sweep."""
+    return panels_of(trials_of(run.results), run.num_test()) if run.results is not None else []
+
+
+def run_chapter(run: Run, panels: Sequence[Panel], alone: bool) -> Chapter:
     """Computes everything that the report shows of one run.
 
     Args:
         run: Its tables.
+        panels: The curves of its sweep.
         alone: Whether it is the only run; otherwise its figures' names begin with the run's.
     """
-    panels = panels_of(trials_of(run.results), run.num_test()) if run.results is not None else []
     found = findings(panels)
     sections = [
         Section("Findings", parts=_findings(found)),
-        Section("Accuracy", parts=[accuracy_figure(panels), gain_figure(panels)]),
+        Section("Accuracy", parts=_accuracy(panels)),
         *_scored_sections(run),
         Section("Training", parts=[heatmap_figure(run, run.score_column), bound_figure(run)]),
         Section("Results", parts=result_sheets(run)),
@@ -63,22 +71,26 @@ def run_chapter(run: Run, alone: bool) -> Chapter:
     ]
     if not alone:
         sections = [_prefixed(s, slug(run.name)) for s in sections]
-    return Chapter(run.name, _lead(run, found), _facts(run, panels), sections)
+    return Chapter(run.name, _lead(run, panels, found), _facts(run, panels), sections)
 
 
-def _lead(run: Run, found: Sequence[Finding]) -> list[str]:
-    """The findings on the main network under the paper's protocol, or the first there are."""
-    ranked = sorted(found, key=lambda f: (f.network != run.main_network, f.protocol))
-    mine = [f for f in ranked if (f.network, f.protocol) == (ranked[0].network, ranked[0].protocol)]
-    if not mine:
+def _lead(run: Run, panels: Sequence[Panel], found: Sequence[Finding]) -> list[str]:
+    """The first two findings on the panel that stands for the run."""
+    main = main_panel(panels, run.main_network)
+    if main is None:
         return []
-    several = len({(f.network, f.protocol) for f in found}) > 1
-    where = f"{mine[0].network}, {protocol_words(mine[0].protocol)}: " if several else ""
-    return [f"{where}{mine[0].text}", *(f.text for f in mine[1:2])]
+    mine = [f.text for f in found if (f.network, f.protocol) == (main.network, main.protocol)][:2]
+    where = f"{main.network}, {protocol_words(main.protocol)}: " if len(panels) > 1 else ""
+    return [f"{where}{mine[0]}", *mine[1:]]
 
 
 def _findings(found: Sequence[Finding]) -> list[Drawn | str]:
     return [findings_list(found), f'<p class="note">{_METHOD_NOTE}</p>'] if found else []
+
+
+def _accuracy(panels: Sequence[Panel]) -> list[Drawn | str]:
+    named = {panel_title(p): p for p in panels}
+    return [accuracy_figure(panels), gain_figure(panels), attributes_figure(named, "attributes")]
 
 
 def _prefixed(section: Section, prefix: str) -> Section:
@@ -106,7 +118,12 @@ def _scored_sections(run: Run) -> list[Section]:
         hardest_figure(run, column, thumbnails),
         top_sample_figure(run, column, thumbnails),
     ]
-    scores: list[Drawn | str] = [entropy_figure([run]), classes_figure(run, network, column)]
+    scores: list[Drawn | str] = [
+        classes_figure(run, network, column),
+        entropy_figure([run]),
+        overlap_figure(run, column),
+        correlation_figure(run, network, column),
+    ]
     unread = []
     if failures:
         unread = [f"Images of {count(len(failures))} shards could not be read: {failures[0]}"]
@@ -135,7 +152,7 @@ def _thumbnails(
     return read_thumbnails(run.index, keys, int(run.dataset.get("channels") or 3))
 
 
-def _facts(run: Run, panels: list[Panel]) -> list[tuple[str, str]]:
+def _facts(run: Run, panels: Sequence[Panel]) -> list[tuple[str, str]]:
     facts = []
     for metrics in list(run.metrics.values())[:1]:
         for name, title in (

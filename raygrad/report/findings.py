@@ -150,6 +150,11 @@ def _needs_text(panel: Panel) -> tuple[str, bool] | None:
     return text, True
 
 
+def _points(difference: float) -> str:
+    # An interval may reach past what accuracies can differ by; its sentence does not.
+    return f"{100 * min(max(difference, -1.0), 1.0):+.2f}"
+
+
 def _verdicts(chosen: Sequence[Comparison]) -> str:
     """``method at 5% and 10% (+3.61 points at 5%, 2.84 to 4.38)`` for each method."""
     parts = []
@@ -160,7 +165,7 @@ def _verdicts(chosen: Sequence[Comparison]) -> str:
         parts.append(
             f"{method} at {listed([percent(c.keep_fraction) for c in mine])} "
             f"({'by up to ' if len(mine) > 1 else 'by '}{abs(100 * far.gain.mean):.2f} points{at}, "
-            f"interval {100 * far.gain.low:+.2f} to {100 * far.gain.high:+.2f})"
+            f"interval {_points(far.gain.low)} to {_points(far.gain.high)})"
         )
     return "; ".join(parts)
 

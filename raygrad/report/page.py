@@ -59,29 +59,30 @@ def _drawing(figure: Figure, rendered: Rendered) -> str:
     )
 
 
-def _figure(figure: Figure, rendered: Rendered) -> str:
+def _figure(figure: Figure, rendered: Rendered, level: int) -> str:
     links = ", ".join(
         f'<a href="figures/{figure.name}.{kind}">{kind.upper()}</a>'
         for kind in ("png", "svg", "csv")
     )
     return (
-        f'<figure id="figure-{escape(figure.name)}"><h3>{escape(figure.title)}</h3>'
+        f'<figure id="figure-{escape(figure.name)}">'
+        f"<h{level}>{escape(figure.title)}</h{level}>"
         f"{_drawing(figure, rendered)}"
         f'<figcaption>{escape(figure.caption)} <span class="files">{links}</span>'
         "</figcaption></figure>"
     )
 
 
-def _part(part: Drawn | str, rendered: Mapping[str, Rendered]) -> str:
+def _part(part: Drawn | str, rendered: Mapping[str, Rendered], level: int) -> str:
     if isinstance(part, str):
         return part
     if isinstance(part, Missing):
         return f'<p class="note missing"><b>{escape(part.title)}</b>: {escape(part.reason)}</p>'
-    return _figure(part, rendered[part.name])
+    return _figure(part, rendered[part.name], level)
 
 
 def _section(section: Section, rendered: Mapping[str, Rendered], level: int, prefix: str) -> str:
-    body = "".join(_part(p, rendered) for p in section.parts)
+    body = "".join(_part(p, rendered, level + 1) for p in section.parts)
     return (
         f'<section id="{prefix}{slug(section.title)}"><h{level}>{escape(section.title)}</h{level}>'
         f"{paragraphs(section.intro)}{body}</section>"
@@ -97,6 +98,13 @@ def _facts(facts: Sequence[tuple[str, str]]) -> str:
 
 def _lead(lead: Sequence[str]) -> str:
     return "".join(f'<p class="lead">{escape(text)}</p>' for text in lead)
+
+
+def _summary(chapter: Chapter) -> str:
+    """A chapter's first finding with its name, for the head of a page of several."""
+    if not chapter.lead:
+        return ""
+    return f'<p class="lead"><b>{escape(chapter.title)}.</b> {escape(chapter.lead[0])}</p>'
 
 
 def _shown(chapter: Chapter) -> list[Section]:
@@ -129,7 +137,7 @@ def render_page(
         places = [s.title for s in _shown(only)]
         body = "".join(_section(s, rendered, 2, "") for s in _shown(only))
     else:
-        head = ""
+        head = "".join(_summary(c) for c in chapters)
         places = [c.title for c in chapters]
         body = "".join(_chapter(c, rendered) for c in chapters)
     toc = "".join(f'<li><a href="#{slug(p)}">{escape(p)}</a></li>' for p in places)

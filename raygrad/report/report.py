@@ -8,7 +8,8 @@ import pyarrow.csv
 from raygrad import __version__
 from raygrad.data.storage import join, write_bytes
 from raygrad.errors import ConfigError
-from raygrad.report.chapter import run_chapter
+from raygrad.report.chapter import run_chapter, run_panels
+from raygrad.report.compared import compared_chapter
 from raygrad.report.figures.base import Figure
 from raygrad.report.page import Chapter, render_page
 from raygrad.report.style import Rendered, render
@@ -37,7 +38,12 @@ def write_report(run_urls: Sequence[str], out_url: str | None = None) -> str:
         raise ConfigError("A report needs at least one run folder, got none. Name one or more.")
     runs = _named([read_run(url) for url in run_urls])
     out = out_url or join(runs[0].url, "report", *(["compared"] if len(runs) > 1 else []))
-    chapters = [run_chapter(run, alone=len(runs) == 1) for run in runs]
+    panels = [run_panels(run) for run in runs]
+    chapters = [
+        run_chapter(run, mine, alone=len(runs) == 1) for run, mine in zip(runs, panels, strict=True)
+    ]
+    if len(runs) > 1:
+        chapters.insert(0, compared_chapter(runs, panels))
     rendered = {
         f.name: render(f.draw, phone=f.markup is None)
         for chapter in chapters

@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -179,6 +179,17 @@ def panels_of(trials: list[Trial], num_test: Mapping[str, int] | None = None) ->
             Panel(network, protocol, curves, _point(FULL, full, step) if full else None, step)
         )
     return panels
+
+
+def main_panel(panels: Sequence[Panel], network: str | None) -> Panel | None:
+    """The panel that stands for a run: its main network's under equal epochs, if there is one.
+
+    Args:
+        panels: All panels of the run.
+        network: The network whose scores the sweep used most.
+    """
+    ranked = sorted(panels, key=lambda p: (p.network != network, p.protocol))
+    return next(iter(ranked), None)
 
 
 def summary_rows(results: pa.Table) -> list[dict[str, Any]]:

@@ -81,7 +81,7 @@ def fit(x, y, seed, epochs=EPOCHS, observe=None, batch=32):
             part = order[start : start + batch]
             weights -= rate * x[part].T @ errors(weights, x[part], y[part]) / len(part)
         if observe is not None:
-            observe(epoch, weights)
+            observe(epoch + 1, weights)
     return weights
 
 
@@ -159,7 +159,7 @@ def train_network(digits: Digits, name: str, run: Path) -> np.ndarray:
         history.append(
             {
                 "epoch": epoch,
-                "learning_rate": 0.5 if epoch < DECAY_AT else 0.05,
+                "learning_rate": 0.5 if epoch <= DECAY_AT else 0.05,
                 "train_loss": float(cross_entropy(weights, x[train], y[train]).mean()),
                 "val_loss": float(cross_entropy(weights, x[val], y[val]).mean()),
                 "val_accuracy": accuracy(weights, x[val], y[val]),
@@ -197,7 +197,7 @@ def train_network(digits: Digits, name: str, run: Path) -> np.ndarray:
             "num_train": len(train),
             "num_val": len(val),
             "num_test": len(test),
-            "best_epoch": EPOCHS - 1,
+            "best_epoch": EPOCHS,
             "epochs": EPOCHS,
             "val_accuracy": accuracy(weights, x[val], y[val]),
             "val_loss": float(cross_entropy(weights, x[val], y[val]).mean()),

@@ -113,7 +113,7 @@ def test_the_heatmap_is_the_probe_sorted_by_its_final_norm(report_url, run_folde
     }
     assert len(rows) == len(values)
     for r in rows:
-        assert float(r[study.COLUMN]) == values[r["key"], int(r["epoch"]) - 1]
+        assert float(r[study.COLUMN]) == values[r["key"], int(r["epoch"])]
     last = [float(r[study.COLUMN]) for r in rows if int(r["epoch"]) == study.EPOCHS]
     assert last == sorted(last)
     low, high = np.percentile(last, [10, 90])

@@ -45,14 +45,14 @@ def _draw(
     names: Sequence[str], tables: Sequence[pa.Table], layout: Layout
 ) -> matplotlib.figure.Figure:
     figure, axes = panels(layout, len(names), 3.1)
-    last = max(int(t["epoch"].to_numpy().max()) for t in tables) + 1
+    last = max(int(t["epoch"].to_numpy().max()) for t in tables)
     points = None
     for name, table, ax in zip(names, tables, axes, strict=True):
         x, y = table["sum_of_norms"].to_numpy(), table["norm_of_sum"].to_numpy()
         points = ax.scatter(
             x,
             y,
-            c=table["epoch"].to_numpy() + 1,
+            c=table["epoch"].to_numpy(),
             cmap=_COLORS,
             norm=Normalize(1, max(last, 2)),
             s=9,
@@ -87,7 +87,7 @@ def _sentence(network: str, table: pa.Table) -> str:
     if not correlations:
         return text
     epoch, r = correlations[-1]
-    text += f"; at epoch {epoch + 1} the correlation over {r.n} batches is {r.mean:.2f}"
+    text += f"; at epoch {epoch} the correlation over {r.n} batches is {r.mean:.2f}"
     if not math.isnan(r.low):
         text += f" ({percent(CONFIDENCE)} interval {r.low:.2f} to {r.high:.2f})"
     if len(correlations) > 1:

@@ -60,11 +60,12 @@ def balanced_entropy(num_classes: int, ranks: np.ndarray) -> np.ndarray:
     return -(upper + lower) / ranks
 
 
-def entropy_figure(runs: Sequence[Run]) -> Drawn:
+def entropy_figure(runs: Sequence[Run], name: str = "entropy") -> Drawn:
     """Label entropy of the top k for all k, with the balanced baseline (Figs. 7 and 12).
 
     Args:
         runs: One run, whose networks are overlaid, or several, whose main networks are.
+        name: The figure's name.
     """
     title = "Label entropy of the hardest examples"
     curves: dict[str, tuple[np.ndarray, np.ndarray]] = {}
@@ -77,15 +78,15 @@ def entropy_figure(runs: Sequence[Run]) -> Drawn:
             mine = {run.name: main} if main is not None else {}
         curves |= mine
         for k, _ in mine.values():
-            name = f"balanced, {count(run.num_classes)} classes"
-            if name not in baselines or k[-1] > baselines[name][0][-1]:
-                baselines[name] = (k, balanced_entropy(run.num_classes, k))
+            even = f"balanced, {count(run.num_classes)} classes"
+            if even not in baselines or k[-1] > baselines[even][0][-1]:
+                baselines[even] = (k, balanced_entropy(run.num_classes, k))
     if not curves:
-        return Missing("entropy", title, "It takes the scores of a trained network.")
-    said = [_sentence(name, k, h) for name, (k, h) in curves.items()]
+        return Missing(name, title, "It takes the scores of a trained network.")
+    said = [_sentence(curve, k, h) for curve, (k, h) in curves.items()]
     column = runs[0].score_column
     return Figure(
-        name="entropy",
+        name=name,
         title=title,
         caption=(
             f"Entropy of the class labels among the k examples of the largest {column}; dashed, "

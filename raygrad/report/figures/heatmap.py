@@ -27,7 +27,7 @@ class Probe:
     Attributes:
         network: The network.
         keys: The examples, by rising final norm, ``[N]``.
-        epochs: Epoch numbers as trained, from 1, ``[E]``.
+        epochs: Epoch numbers as training counts them, ``[E]``.
         norms: Gradient norms, float64 ``[N, E]``; NaN where the probe has none.
         decays: Epochs after which the learning rate fell.
     """
@@ -52,7 +52,7 @@ def learning_rate_decays(history: Sequence[Mapping[str, Any]]) -> tuple[float, .
     """
     rates = [(int(h["epoch"]), float(h["learning_rate"])) for h in history if "learning_rate" in h]
     return tuple(
-        (e0 + e1) / 2 + 1
+        (e0 + e1) / 2
         for (e0, r0), (e1, r1) in itertools.pairwise(rates)
         if r1 > 0 and r0 / r1 >= _DECAY
     )
@@ -65,7 +65,7 @@ def probe_matrix(
 
     Args:
         network: Its name.
-        table: ``probe.parquet``: epoch (from 0), key and score columns.
+        table: ``probe.parquet``: epoch, key and score columns.
         column: Which column.
         history: ``metrics.json``'s history, for the learning rate.
     """
@@ -77,7 +77,7 @@ def probe_matrix(
     return Probe(
         network,
         tuple(str(keys[i]) for i in order),
-        epochs + 1,
+        epochs,
         norms[order],
         learning_rate_decays(history),
     )

@@ -45,7 +45,7 @@ def end_labels(axes: Axes, ends: Mapping[str, float], styles: Mapping[str, Serie
     for name, y in sorted(ends.items(), key=lambda item: item[1]):
         places[name] = max(y, max(places.values(), default=low - step) + step)
     # What was pushed past the top is moved back down as one.
-    excess = max(0.0, max(places.values(), default=low) - high)
+    excess = max(0.0, max(places.values(), default=low) - high + 0.3 * step)
     for name, y in places.items():
         axes.annotate(
             name,

@@ -1,0 +1,140 @@
+"""Which scores say the same: rank correlations between all score columns."""
+
+from collections.abc import Mapping
+
+import matplotlib.figure
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raygrad.report.figures.base import Drawn, Figure, Missing
+from raygrad.report.style import Layout, new_figure
+from raygrad.report.tables import Run
+
+# Text on coloured cells: unlike the ink of other figures it does not follow the page's theme.
+_ON_DARK, _ON_LIGHT = "#fefefe", "#111111"
+
+
+def gathered_columns(run: Run, network: str, column: str) -> dict[str, np.ndarray]:
+    """All columns to compare, over the examples of one network's score table.
+
+    The network's own scores and training dynamics under their names, and the other networks'
+    values of the main column under theirs; NaN where another table lacks an example.
+    """
+    scores = run.scores[network]
+    keys = scores.table["key"].cast(pa.string()).combine_chunks()
+    out = {c: scores.values(c) for c in scores.columns}
+    dynamics = run.dynamics.get(network)
+    if dynamics is not None and "key" in dynamics.column_names:
+        at = pc.index_in(keys, value_set=dynamics["key"].cast(pa.string()).combine_chunks())
+        for f in dynamics.schema:
+            known = f.name in out or f.name in ("key", "key_hash", "label", "shard")
+            if not known and (pa.types.is_floating(f.type) or pa.types.is_integer(f.type)):
+                out[f.name] = _taken(dynamics[f.name], at)
+    for other, table in run.scores.items():
+        if other != network and column in table.columns:
+            at = pc.index_in(keys, value_set=table.table["key"].cast(pa.string()).combine_chunks())
+            out[f"{other}: {column}"] = _taken(table.table[column], at)
+    return out
+
+
+def _taken(values: pa.ChunkedArray, at: pa.Array) -> np.ndarray:
+    taken = values.cast(pa.float64()).combine_chunks().take(at)
+    return np.asarray(pc.fill_null(taken, float("nan")).to_numpy(zero_copy_only=False))
+
+
+def average_ranks(values: np.ndarray) -> np.ndarray:
+    """Ranks of values from 0, equal ones sharing the mean of theirs, float64 ``[N]``."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ends = np.cumsum(counts)
+    return ((2 * ends - counts - 1) / 2)[inverse]
+
+
+def rank_correlations(columns: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Spearman's rank correlation of each pair of columns, over the examples that have both.
+
+    Args:
+        columns: Columns of one length; NaN marks what is missing, infinities are ranked.
+
+    Returns:
+        float64 ``[C, C]``, NaN where a column does not vary.
+    """
+    values = list(columns.values())
+    missing = [np.isnan(v) for v in values]
+    whole = [
+        average_ranks(v) if not m.any() else None for v, m in zip(values, missing, strict=True)
+    ]
+    out = np.eye(len(values))
+    for i in range(len(values)):
+        for j in range(i):
+            a, b = whole[i], whole[j]
+            if a is None or b is None:
+                both = ~(missing[i] | missing[j])
+                a, b = average_ranks(values[i][both]), average_ranks(values[j][both])
+            flat = len(a) < 2 or np.ptp(a) == 0 or np.ptp(b) == 0
+            out[i, j] = out[j, i] = np.nan if flat else np.corrcoef(a, b)[0, 1]
+    return out
+
+
+def _draw(names: list[str], matrix: np.ndarray, layout: Layout) -> matplotlib.figure.Figure:
+    size = len(names)
+    side = min(layout.width_in, 2.2 + 0.42 * size)
+    figure = new_figure(layout, side * 0.9)
+    ax = figure.add_subplot()
+    ax.imshow(matrix, cmap="RdBu_r", vmin=-1, vmax=1)
+    ax.grid(False)
+    for spine in ax.spines.values():
+        spine.set_visible(False)
+    small = 6.5 if size > 8 or layout.columns == 1 else 7.5
+    if size * 0.3 < layout.width_in:
+        for i in range(size):
+            for j in range(size):
+                if not np.isnan(matrix[i, j]):
+                    ax.text(
+                        j,
+                        i,
+                        f"{matrix[i, j]:.2f}".replace("0.", "."),
+                        ha="center",
+                        va="center",
+                        fontsize=small,
+                        color=_ON_DARK if abs(matrix[i, j]) > 0.6 else _ON_LIGHT,
+                    )
+    ax.set_yticks(range(size), names, fontsize=small)
+    ax.set_xticks(range(size), names, fontsize=small, rotation=40, ha="right")
+    ax.tick_params(length=0)
+    return figure
+
+
+def correlation_figure(run: Run, network: str, column: str) -> Drawn:
+    """The matrix of Spearman's rank correlations between all scores of a network.
+
+    Args:
+        run: The run.
+        network: Whose scores.
+        column: The main score; other networks' values of it are compared too.
+    """
+    title = "Which scores agree"
+    columns = gathered_columns(run, network, column)
+    if len(columns) < 2:
+        return Missing("correlation", title, "The score table has one score only.")
+    names, matrix = list(columns), rank_correlations(columns)
+    main = names.index(column)
+    others = [(matrix[main, i], n) for i, n in enumerate(names) if i != main]
+    known = sorted((r, n) for r, n in others if not np.isnan(r))
+    caption = (
+        f"Spearman's rank correlation between the scores of {network}; 1 means that two scores "
+        f"order the examples alike."
+    )
+    if known:
+        (low, last), (high, first) = known[0], known[-1]
+        caption += f" {column} agrees most with {first} ({high:.2f})"
+        caption += f" and least with {last} ({low:.2f})." if len(known) > 1 else "."
+    table = pa.table({"score": names, **{n: matrix[:, i] for i, n in enumerate(names)}})
+    return Figure(
+        name="correlation",
+        title=title,
+        caption=caption,
+        alt=f"Matrix of rank correlations. {caption}",
+        table=table,
+        draw=lambda layout: _draw(names, matrix, layout),
+    )

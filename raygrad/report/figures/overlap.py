@@ -1,0 +1,103 @@
+"""Do networks find the same examples hard? Overlap of their top-k sets (the paper's Figure 6)."""
+
+import itertools
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raygrad.report.examples import hardest_first
+from raygrad.report.figures.base import Drawn, Figure, Missing
+from raygrad.report.figures.ranks import draw_rank_curves, sampled_ranks
+from raygrad.report.tables import Run, Scores
+from raygrad.report.wording import count, percent
+
+_LOOK = (0.01, 0.05)  # the caption states the overlap at these shares of the examples
+
+
+def shared_scores(a: Scores, b: Scores, column: str) -> tuple[np.ndarray, np.ndarray]:
+    """One column of two networks over the examples that both have scored, in the order of ``a``."""
+    keys = [s.table["key"].cast(pa.string()).combine_chunks() for s in (a, b)]
+    at = pc.index_in(keys[0], value_set=keys[1])
+    have = pc.is_valid(at)
+    places = at.filter(have).to_numpy()
+    return a.values(column)[have.to_numpy(zero_copy_only=False)], b.values(column)[places]
+
+
+def overlap(a: np.ndarray, b: np.ndarray, ranks: np.ndarray) -> np.ndarray:
+    r"""The share of the k hardest examples by one score that are among the k hardest by another.
+
+    .. math:: |S_{a,k} \cap S_{b,k}| / k
+
+    Args:
+        a: One score an example, ``[N]``.
+        b: Another score of the same examples, ``[N]``.
+        ranks: Values of k, each in [1, N], ``[K]``.
+
+    Returns:
+        float64 ``[K]`` in [0, 1]; two random orders have k / N on average.
+    """
+    place = np.empty((2, len(a)), dtype=np.int64)
+    for row, values in zip(place, (a, b), strict=True):
+        row[hardest_first(values)] = np.arange(len(a))
+    # An example is in both sets from the k on that exceeds its worse place.
+    worse = np.sort(place.max(axis=0))
+    return np.searchsorted(worse, ranks, side="left") / ranks
+
+
+def overlap_figure(run: Run, column: str) -> Drawn:
+    """Overlap of the top-k sets of each pair of networks, with the random baseline (Fig. 6).
+
+    Args:
+        run: The run.
+        column: Which score.
+    """
+    title = "Do networks agree on what is hard?"
+    scored = {n: s for n, s in run.scores.items() if column in s.columns}
+    if len(scored) < 2:
+        reason = f"It takes the {column} of at least two networks."
+        return Missing("overlap", title, reason)
+    curves: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    sentences = []
+    size = 0
+    for (n, a), (m, b) in itertools.combinations(scored.items(), 2):
+        x, y = shared_scores(a, b, column)
+        if len(x) < 2:
+            continue
+        ranks = sampled_ranks(len(x))
+        curves[f"{n} and {m}"] = (ranks, overlap(x, y, ranks))
+        size = max(size, len(x))
+        at = np.array([max(1, math.floor(share * len(x))) for share in _LOOK])
+        said = [
+            f"{percent(v)} of the hardest {percent(share)}"
+            for v, share in zip(overlap(x, y, at), _LOOK, strict=True)
+        ]
+        sentences.append(f"{n} and {m} share {' and '.join(said)}.")
+    if not curves:
+        return Missing("overlap", title, "The networks have scored no example in common.")
+    ranks = sampled_ranks(size)
+    baselines = {"two random sets": (ranks, ranks / size)}
+    text = " ".join(sentences)
+    return Figure(
+        name="overlap",
+        title=title,
+        caption=(
+            f"Share of the k examples of the largest {column} that two networks have in common; "
+            f"dashed, what two random sets of that size share on average (k of {count(size)}). "
+            f"{text}"
+        ),
+        alt=f"Line chart of the overlap of networks' hardest examples against k. {text}",
+        table=_table({**curves, **baselines}),
+        draw=lambda layout: draw_rank_curves(curves, baselines, "share in common", layout),
+    )
+
+
+def _table(curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> pa.Table:
+    return pa.concat_tables(
+        [
+            pa.table({"curve": [name] * len(k), "k": k, "overlap": v})
+            for name, (k, v) in curves.items()
+        ]
+    )
