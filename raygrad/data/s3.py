@@ -130,6 +130,35 @@ def object_etag(url: str) -> str | None:
     return _head(url, None).get("ETag")
 
 
+def exists(url: str) -> bool:
+    """Tells whether there is an object, or a folder of objects, at a URL."""
+    try:
+        _head(url, None)
+    except FileNotFoundError:
+        bucket, key = split_url(url.rstrip("/"))
+        found = retrying(
+            lambda: client().list_objects_v2(Bucket=bucket, Prefix=f"{key}/", MaxKeys=1), url
+        )
+        return found["KeyCount"] > 0
+    return True
+
+
+def names_in(url: str) -> list[str]:
+    """Returns the names of the objects right inside a folder, sorted; none if there is none."""
+    bucket, key = split_url(url.rstrip("/") + "/")
+
+    def call() -> list[str]:
+        pages = (
+            client()
+            .get_paginator("list_objects_v2")
+            .paginate(Bucket=bucket, Prefix=key, Delimiter="/")
+        )
+        found = (one["Key"] for page in pages for one in page.get("Contents", ()))
+        return sorted(name.removeprefix(key) for name in found if name != key)
+
+    return retrying(call, url)
+
+
 def put(url: str, data: bytes) -> None:
     """Writes an object in one put: it is there whole, or as it was before."""
     bucket, key = split_url(url)

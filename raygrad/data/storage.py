@@ -42,6 +42,8 @@ def filesystem(url: str) -> tuple[fs.FileSystem, str]:
 
 def exists(url: str) -> bool:
     """Tells whether there is a file or folder at a URL."""
+    if is_s3(url):
+        return s3.exists(url)
     system, path = filesystem(url)
     return system.get_file_info(path).type != fs.FileType.NotFound
 
@@ -138,16 +140,20 @@ def open_output(url: str) -> Iterator[IO[bytes]]:
 
 def list_files(url: str, suffix: str = "") -> list[str]:
     """Returns the URLs of the files right inside a folder, sorted; none if there is no folder."""
+    if is_s3(url):
+        return [join(url, name) for name in s3.names_in(url) if _is_listed(name, suffix)]
     system, path = filesystem(url)
     selector = fs.FileSelector(path, allow_not_found=True)
     names = [
         info.base_name
         for info in system.get_file_info(selector)
-        if info.type == fs.FileType.File
-        and info.base_name.endswith(suffix)
-        and not info.base_name.startswith(".")
+        if info.type == fs.FileType.File and _is_listed(info.base_name, suffix)
     ]
     return [join(url, name) for name in sorted(names)]
+
+
+def _is_listed(name: str, suffix: str) -> bool:
+    return name.endswith(suffix) and not name.startswith(".")
 
 
 def _s3_filesystem() -> fs.S3FileSystem:
