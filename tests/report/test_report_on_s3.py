@@ -2,10 +2,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-import s3_server
 
 from raygrad.data.storage import list_files, read_bytes, write_bytes
 from raygrad.report import write_report
+from tests.report import s3_server
 
 
 @pytest.mark.slow
