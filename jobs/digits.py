@@ -19,7 +19,7 @@ CONFIG = StudyConfig(
         network="cnn", epochs=30, batch_size=32, optimizer="adamw", learning_rate=2e-3
     ),
     score=ScoreConfig(columns=("grad_l2_last_layer_weights", "grad_l2_weights", "loss")),
-    select=SelectConfig(keep_fractions=(0.01, 0.03, 0.1, 0.3, 1.0), seeds=(0, 1, 2)),
+    select=SelectConfig(keep_fractions=(0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 1.0), seeds=(0, 1, 2)),
     sweep=SweepConfig(protocols=("equal_epochs",)),
 )
 

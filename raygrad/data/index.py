@@ -1,6 +1,5 @@
 """The index: one row an example, and tables of the shards and of what could not be used."""
 
-import functools
 import json
 import os
 from collections import Counter
@@ -118,8 +117,8 @@ def build_index(
     names = shard_names(urls)
     rule, rejects = LabelRule(labels), Rejects(strict)
     scans: dict[str, ShardScan] = {}
-    scan_one = functools.partial(scan_shard, labels=rule)
-    for name, scan in zip(names, map_fn(scan_one, urls), strict=True):
+    tasks = [(url, rule) for url in urls]
+    for name, scan in zip(names, map_fn(_scan, tasks), strict=True):
         rejects.add_scan(name, scan)
         scans[name] = scan
     train = names[: len(train_urls)]
@@ -143,6 +142,11 @@ def build_index(
         [scan.digest for scan in scans.values()],
     ]
     return Index(table, pa.table(shards, schema=SHARD_SCHEMA), rejects.table(), classes)
+
+
+def _scan(task: tuple[str, LabelRule]) -> ShardScan:
+    # A plain function of one argument, which every parallel map can take.
+    return scan_shard(*task)
 
 
 def shard_names(urls: Sequence[str]) -> list[str]:

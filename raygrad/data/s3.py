@@ -13,8 +13,9 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import boto3
+from boto3.exceptions import Boto3Error
 from botocore.client import Config
-from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+from botocore.exceptions import BotoCoreError, ClientError
 from urllib3.exceptions import HTTPError
 
 from raygrad.errors import ConfigError, IncompleteError
@@ -79,7 +80,7 @@ def retrying(call: Callable[[], _T], url: str, retry_s: float | None = None) -> 
     while True:
         try:
             return call()
-        except (BotoCoreError, ClientError, HTTPClientError, HTTPError, OSError) as error:
+        except (Boto3Error, BotoCoreError, ClientError, HTTPError, OSError) as error:
             _raise_if_final(error, url)
             left_s = limit_s - (time.monotonic() - start_s)
             if left_s <= 0:
@@ -120,10 +121,25 @@ def object_size(url: str) -> int:
     return int(_head(url, None)["ContentLength"])
 
 
+def object_etag(url: str) -> str | None:
+    """Returns what names this version of an object.
+
+    Raises:
+        FileNotFoundError: There is no such object.
+    """
+    return _head(url, None).get("ETag")
+
+
 def put(url: str, data: bytes) -> None:
     """Writes an object in one put: it is there whole, or as it was before."""
     bucket, key = split_url(url)
     retrying(lambda: client().put_object(Bucket=bucket, Key=key, Body=data), url)
+
+
+def upload(path: str, url: str) -> None:
+    """Makes an object of a local file, in parts where it is large: it is there whole or not."""
+    bucket, key = split_url(url)
+    retrying(lambda: client().upload_file(path, bucket, key), url)
 
 
 class S3File(io.RawIOBase):
@@ -253,7 +269,9 @@ def _get(url: str, start: int, end: int, etag: str | None) -> Any:
     return answer["Body"]
 
 
-def _raise_if_final(error: Exception, url: str) -> None:
+def _raise_if_final(error: BaseException | None, url: str) -> None:
+    if isinstance(error, Boto3Error):
+        error = error.__context__  # an upload hides what the server said
     if not isinstance(error, ClientError):
         return
     code = str(error.response.get("Error", {}).get("Code", ""))

@@ -4,9 +4,12 @@ A URL is a plain string; the same functions serve local disk and S3. Credentials
 custom endpoint come from the usual AWS environment variables, never from a run folder.
 """
 
+import contextlib
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import pyarrow as pa
 from pyarrow import fs
@@ -14,6 +17,10 @@ from pyarrow import fs
 from raygrad.data import s3
 from raygrad.data.s3 import S3_SCHEME
 from raygrad.errors import IncompleteError
+
+_BUFFER_BYTES = 2**20
+_UMASK = os.umask(0)
+os.umask(_UMASK)  # it can be read by setting it only
 
 
 def is_s3(url: str) -> bool:
@@ -97,12 +104,30 @@ def write_bytes(url: str, data: bytes) -> None:
     if is_s3(url):
         s3.put(url, data)
         return
+    with open_output(url) as stream:
+        stream.write(data)
+
+
+@contextlib.contextmanager
+def open_output(url: str) -> Iterator[IO[bytes]]:
+    """Opens a file for writing; it is there, whole, once the block is left without an error.
+
+    The bytes go to a temporary file: on local disk a hidden one beside the target, which is
+    renamed at the end; for S3 one in the temporary folder, which is uploaded at the end.
+    """
+    if is_s3(url):
+        with tempfile.NamedTemporaryFile(suffix=".tmp") as stream:
+            yield stream
+            stream.flush()
+            s3.upload(stream.name, url)
+        return
     target = Path(os.path.abspath(url))
     target.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=target.parent)
     try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(data)
+        with os.fdopen(descriptor, "wb", buffering=_BUFFER_BYTES) as stream:
+            os.fchmod(descriptor, 0o666 & ~_UMASK)  # a temporary file is its owner's alone
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, target)

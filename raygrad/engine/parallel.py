@@ -15,15 +15,19 @@ def ray_map(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterat
     At most two tasks a CPU are under way, so that neither the scheduler nor the object store
     holds more than that however many items there are.
     """
-    remote = ray.remote(num_cpus=1)(function).remote
+    call, shared = ray.remote(num_cpus=1)(_call), ray.put(function)
     window = max(2, 2 * int(ray.cluster_resources().get("CPU", 1)))
     pending: list[Any] = []
     for item in items:
-        pending.append(remote(item))
+        pending.append(call.remote(shared, item))
         if len(pending) >= window:
             yield _result(pending.pop(0))
     while pending:
         yield _result(pending.pop(0))
+
+
+def _call(function: Callable[[Item], Result], item: Item) -> Result:
+    return function(item)
 
 
 def _result(reference: Any) -> Any:

@@ -58,6 +58,8 @@ class S3Server:
             "-s3",
             f"-s3.port={s3}",
             f"-s3.port.grpc={free_ports(1)[0]}",
+            "-s3.port.iceberg=0",
+            "-s3.port.lance=0",
             f"-s3.config={self.folder / 's3.json'}",
         ]
         with open(self.folder / "weed.log", "ab") as log:
