@@ -113,8 +113,8 @@ class ShardScorer:
         self, images: NDArray[np.uint8], labels: NDArray[np.int64]
     ) -> dict[str, NDArray[Any]]:
         targets = torch.from_numpy(labels)
-        norms, logits = self._scorer.score(self._normalize(torch.from_numpy(images)), targets)
-        scores = {**example_scores(logits, targets), **norms}
+        found = self._scorer.score(self._normalize(torch.from_numpy(images)), targets)
+        scores = {**example_scores(found.logits, targets), **found.norms}
         wanted = (*self._task.columns, "prediction", "correct")
         return {name: scores[name].cpu().numpy() for name in wanted}
 
