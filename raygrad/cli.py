@@ -26,6 +26,7 @@ from raygrad.data.layout import RunLayout
 from raygrad.engine.session import session
 from raygrad.errors import ConfigError, IncompleteError, RaygradError
 from raygrad.report import summary_rows, write_report
+from raygrad.selection import METHODS
 
 EXIT_ERROR, EXIT_USAGE, EXIT_INCOMPLETE, EXIT_INTERRUPTED = 1, 2, 3, 130
 
@@ -152,12 +153,19 @@ class Score:
 class Select:
     """Draw subsets from the scores, one for every method, keep_fraction and seed."""
 
-    run: tyro.conf.Positional[Run]
+    run: tyro.conf.Positional[Run] = ""
+    list: bool = False
+    """Explain every method in a line, with its paper, and do nothing else."""
     select: OmitArgPrefixes[SelectConfig] = field(default_factory=SelectConfig)
 
     def execute(self) -> None:
         """Runs the stage."""
+        if self.list:
+            for name, method in METHODS.items():
+                print(f"{name:26} {method.summary} ({method.paper})")
+            return
         config = replace(_existing(self.run), select=self.select)
+        pipeline.check(config)
         pipeline.select(config)
         for cell in pipeline.grid(config.select):
             print(RunLayout(self.run).subset(*cell))

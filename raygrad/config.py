@@ -160,6 +160,11 @@ class SelectConfig:
     """The score that the methods rank or weight by."""
     drop_fraction: float = 0.05
     """The share of highest scores that non_extreme_max_gradient leaves out."""
+    class_balanced: Literal["no", "even", "proportional"] = "no"
+    """Draw within each class: equal quotas, or quotas in proportion to the classes."""
+    missing: Literal["error", "drop", "hardest", "easiest"] = "error"
+    """What becomes of scores that are not finite: an error that names the keys, never drawn, or
+    counted as the hardest or easiest there is."""
 
     def __post_init__(self) -> None:
         for name in ("methods", "keep_fractions", "seeds"):

@@ -251,6 +251,8 @@ def select(config: StudyConfig) -> None:
         "scores": _facts(layout, f"score-{network}")["digest"],
         "score_network": network,
         "score_column": config.select.score_column,
+        "class_balanced": config.select.class_balanced,
+        "missing": config.select.missing,
     }
     cells = grid(config.select)
     missing = [cell for cell in cells if not _is_drawn(layout, cell, origin)]
@@ -323,8 +325,20 @@ def _draw(
     scores = table[config.score_column].to_numpy()
     keys = table["key"].to_pylist()
     budget = max(1, round(keep_fraction * table.num_rows))
-    options = {"drop_fraction": config.drop_fraction} if method.startswith("non_extreme") else {}
-    positions = draw(method, scores, keys, budget, seed=seed, **options)
+    options: dict[str, Any] = {}
+    if method == "non_extreme_max_gradient":
+        options["drop_fraction"] = config.drop_fraction
+    positions = draw(
+        method,
+        scores,
+        keys,
+        budget,
+        seed=seed,
+        labels=table["label"].to_numpy(),
+        class_balanced=False if config.class_balanced == "no" else config.class_balanced,
+        missing=config.missing,
+        **options,
+    )
     kept = table.select(["key", "shard"]).take(positions)
     weights = inclusion_weights(method, scores, positions)
     kept = kept.append_column("weight", pa.array(weights, pa.float64()))
