@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from raygrad.data import storage
 from raygrad.data.index import Index
+from raygrad.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,9 @@ def read_rows(
 
     Yields:
         Every row once: shards in the order of their first row, within a shard by offset.
+
+    Raises:
+        DataError: A shard is no longer as large as it was when it was indexed.
     """
     positions: dict[str, list[int]] = {}
     for at, name in enumerate(rows["shard"].to_pylist()):
@@ -103,17 +107,24 @@ def read_rows(
     for name, of_shard in positions.items():
         url = index.shard_url(name)
         usual = S3 if storage.is_s3(url) else LOCAL
-        yield from _read_shard(url, rows.take(pa.array(of_shard)), cost or usual)
+        with storage.open_input(url) as stream:
+            if stream.size() != index.shard_bytes(name):
+                raise DataError(
+                    f"a shard must be as it was indexed, {index.shard_bytes(name)} bytes, "
+                    f"got {stream.size()} in {url}. Index again."
+                )
+            yield from _read_shard(stream, rows.take(pa.array(of_shard)), cost or usual)
 
 
-def _read_shard(url: str, rows: pa.Table, cost: ReadCost) -> Iterator[tuple[dict[str, Any], bytes]]:
+def _read_shard(
+    stream: Any, rows: pa.Table, cost: ReadCost
+) -> Iterator[tuple[dict[str, Any], bytes]]:
     values = rows.to_pylist()
     ranges = plan_ranges(rows["offset"].to_numpy(), rows["size"].to_numpy(), cost)
-    with storage.open_input(url) as stream:
-        for one, data in zip(ranges, _fetch(stream, ranges, cost.num_parallel), strict=True):
-            for at in one.rows.tolist():
-                begin = values[at]["offset"] - one.begin
-                yield values[at], data[begin : begin + values[at]["size"]]
+    for one, data in zip(ranges, _fetch(stream, ranges, cost.num_parallel), strict=True):
+        for at in one.rows.tolist():
+            begin = values[at]["offset"] - one.begin
+            yield values[at], data[begin : begin + values[at]["size"]]
 
 
 def _fetch(stream: Any, ranges: Sequence[ByteRange], num_parallel: int) -> Iterator[bytes]:

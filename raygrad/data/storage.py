@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-import boto3
 import pyarrow as pa
 from pyarrow import fs
 
-S3_SCHEME = "s3://"
+from raygrad.data import s3
+
+S3_SCHEME = s3.SCHEME
 _BUFFER_BYTES = 2**20
 _UMASK = os.umask(0)
 os.umask(_UMASK)  # it can be read by setting it only
@@ -34,14 +35,13 @@ def join(url: str, *parts: str) -> str:
 def filesystem(url: str) -> tuple[fs.FileSystem, str]:
     """Returns the filesystem of a URL and the path within it; local paths become absolute."""
     if is_s3(url):
-        return _s3_filesystem(), url.removeprefix(S3_SCHEME).rstrip("/")
+        return s3.filesystem(), url.removeprefix(S3_SCHEME).rstrip("/")
     return fs.LocalFileSystem(), os.path.abspath(url)
 
 
 def exists(url: str) -> bool:
     """Tells whether there is a file or folder at a URL."""
-    system, path = filesystem(url)
-    return system.get_file_info(path).type != fs.FileType.NotFound
+    return _info(url).type != fs.FileType.NotFound
 
 
 def read_bytes(url: str) -> bytes:
@@ -50,39 +50,60 @@ def read_bytes(url: str) -> bytes:
         return stream.read()
 
 
-def open_input(url: str) -> pa.NativeFile:
-    """Opens a file for reading at any position."""
-    system, path = filesystem(url)
-    return system.open_input_file(path)
+def open_input(url: str) -> pa.NativeFile | s3.S3Input:
+    """Opens a file for reading at any position, with `read`, `seek`, `read_at` and `size`.
+
+    Reads from S3 go on after a dropped connection, and are tried again for a minute.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        IncompleteError: The store did not answer.
+    """
+    return s3.S3Input(url) if is_s3(url) else pa.OSFile(os.path.abspath(url))
 
 
-def write_bytes(url: str, data: bytes) -> None:
+def write_bytes(url: str, data: bytes, *, if_absent: bool = False) -> bool:
     """Writes a file whole or not at all, replacing one that is there.
 
     On local disk the bytes go to a hidden temporary file, reach the disk, and are renamed; on S3
     they go in one put.
+
+    Args:
+        url: The file.
+        data: Its content.
+        if_absent: Leave a file that is there as it is. Of several writers exactly one wins.
+
+    Returns:
+        Whether the file is now this one's.
     """
     if is_s3(url):
-        bucket, key = _bucket_and_key(url)
-        boto3.client("s3").put_object(Bucket=bucket, Key=key, Body=data)
-        return
-    with open_output(url) as stream:
-        stream.write(data)
+        return s3.put(url, data, if_absent)
+    try:
+        with open_output(url, if_absent=if_absent) as stream:
+            stream.write(data)
+    except FileExistsError:
+        return False
+    return True
 
 
 @contextlib.contextmanager
-def open_output(url: str) -> Iterator[IO[bytes]]:
+def open_output(url: str, *, if_absent: bool = False) -> Iterator[IO[bytes]]:
     """Opens a file for writing; it is there, whole, once the block is left without an error.
 
     The bytes go to a temporary file: on local disk a hidden one beside the target, which is
     renamed at the end; for S3 one in the temporary folder, which is uploaded at the end.
+
+    Args:
+        url: The file.
+        if_absent: Local disk only: leave a file that is there as it is.
+
+    Raises:
+        FileExistsError: There is one, with `if_absent`.
     """
     if is_s3(url):
         with tempfile.TemporaryFile() as stream:
             yield stream
-            stream.seek(0)
-            bucket, key = _bucket_and_key(url)
-            boto3.client("s3").upload_fileobj(stream, bucket, key)
+            s3.upload(url, stream)
         return
     target = Path(os.path.abspath(url))
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -93,19 +114,19 @@ def open_output(url: str) -> Iterator[IO[bytes]]:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
-        os.replace(temporary, target)
-    except BaseException:
+        if if_absent:
+            os.link(temporary, target)  # unlike a rename it replaces nothing
+        else:
+            os.replace(temporary, target)
+    finally:
         Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def list_files(url: str, suffix: str = "") -> list[str]:
     """Returns the URLs of the files right inside a folder, sorted; none if there is no folder."""
-    system, path = filesystem(url)
-    selector = fs.FileSelector(path, allow_not_found=True)
     names = [
         info.base_name
-        for info in system.get_file_info(selector)
+        for info in list_infos(url)
         if info.type == fs.FileType.File
         and info.base_name.endswith(suffix)
         and not info.base_name.startswith(".")
@@ -113,14 +134,17 @@ def list_files(url: str, suffix: str = "") -> list[str]:
     return [join(url, name) for name in sorted(names)]
 
 
-def _bucket_and_key(url: str) -> tuple[str, str]:
-    bucket, _, key = url.removeprefix(S3_SCHEME).partition("/")
-    return bucket, key
+def list_infos(url: str, *, recursive: bool = False) -> list[fs.FileInfo]:
+    """Returns what is inside a folder, in no order; nothing if there is no folder."""
+    system, path = filesystem(url)
+    selector = fs.FileSelector(path, allow_not_found=True, recursive=recursive)
+    if is_s3(url):
+        return s3.retrying(url, lambda: system.get_file_info(selector))
+    return system.get_file_info(selector)
 
 
-def _s3_filesystem() -> fs.S3FileSystem:
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    if not endpoint:
-        return fs.S3FileSystem()
-    scheme, _, host = endpoint.partition("://")
-    return fs.S3FileSystem(endpoint_override=host, scheme=scheme)
+def _info(url: str) -> fs.FileInfo:
+    system, path = filesystem(url)
+    if is_s3(url):
+        return s3.retrying(url, lambda: system.get_file_info(path))
+    return system.get_file_info(path)

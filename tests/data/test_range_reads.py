@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from raygrad.data import storage
 from raygrad.data.index import build_index
 from raygrad.data.range_reads import LOCAL, S3, ReadCost, plan_ranges, read_rows
+from raygrad.errors import DataError
 from tests.data.making import example, put
 
 
@@ -92,6 +93,9 @@ def test_all_of_a_shard_is_read_in_long_requests(index, monkeypatch):
         def __exit__(self, *_):
             self.stream.close()
 
+        def size(self):
+            return self.stream.size()
+
         def read_at(self, size, offset):
             requests.append(size)
             return self.stream.read_at(size, offset)
@@ -99,3 +103,11 @@ def test_all_of_a_shard_is_read_in_long_requests(index, monkeypatch):
     monkeypatch.setattr(storage, "open_input", Counting)
     assert sum(1 for _ in read_rows(index, index.examples, S3)) == 600
     assert len(requests) == 3  # one for each shard
+
+
+def test_a_shard_that_changed_since_it_was_indexed_is_refused(index):
+    index, _ = index
+    with open(index.shards["url"][1].as_py(), "ab") as stream:
+        stream.write(bytes(512))
+    with pytest.raises(DataError, match="as it was indexed"):
+        list(read_rows(index, index.examples))
