@@ -24,8 +24,27 @@ PATIENCE_S = 60.0
 """How long a request is tried again before the work is given up; a server may restart in it."""
 _FIRST_WAIT_S, _LAST_WAIT_S = 0.2, 4.0
 _BLOCK_BYTES = 4 * 2**20
-_FINAL = ("ACCESS_DENIED", "INVALID_ACCESS_KEY", "SIGNATURE_DOES_NOT_MATCH", "NO_SUCH_BUCKET")
-_FINAL += ("INVALID_CLIENT_TOKEN_ID", "RESOURCE_NOT_FOUND", "HTTP status 403", "HTTP status 404")
+_ENVIRONMENT = (
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_ENDPOINT_URL",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_PROFILE",
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+)
+"""What a filesystem is made from; another value of any makes another one."""
+_FINAL = (
+    "ACCESS_DENIED",
+    "INVALID_ACCESS_KEY",
+    "SIGNATURE_DOES_NOT_MATCH",
+    "NO_SUCH_BUCKET",
+    "INVALID_CLIENT_TOKEN_ID",
+    "RESOURCE_NOT_FOUND",
+    "HTTP status 403",
+    "HTTP status 404",
+)
 _EXISTS = ("PreconditionFailed", "ConditionalRequestConflict")
 
 Result = TypeVar("Result")
@@ -33,9 +52,7 @@ Result = TypeVar("Result")
 
 def filesystem() -> fs.S3FileSystem:
     """Returns the S3 filesystem of the environment."""
-    names = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_REGION")
-    names += ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_DEFAULT_REGION")
-    return _filesystem(tuple(os.environ.get(name) for name in names))
+    return _filesystem(tuple(os.environ.get(name) for name in _ENVIRONMENT))
 
 
 @functools.lru_cache(maxsize=4)

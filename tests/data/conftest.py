@@ -16,6 +16,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 KEYS = {"AWS_ACCESS_KEY_ID": "raygrad-test", "AWS_SECRET_ACCESS_KEY": "raygrad-test-secret"}
 
+BUCKET = "raygrad-tests"
+
 
 def free_ports(count):
     """Returns ports of loopback that are free, and whose neighbours 10,000 up are too."""
@@ -107,7 +109,7 @@ def seaweed(tmp_path_factory):
 
 @pytest.fixture
 def bucket(seaweed, monkeypatch, request):
-    """The URL of a bucket of the test's own; the environment points to its server."""
+    """A URL of the test's own in a bucket; the environment points to its server."""
     if seaweed.process is None:  # a test that killed it ended early
         seaweed.start()
     for name, value in KEYS.items():
@@ -115,15 +117,19 @@ def bucket(seaweed, monkeypatch, request):
     monkeypatch.setenv("AWS_ENDPOINT_URL", seaweed.endpoint)
     monkeypatch.setenv("AWS_REGION", "us-east-1")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    name = "t" + hashlib.blake2b(request.node.name.encode(), digest_size=6).hexdigest()
-    client = seaweed.client()
-    for attempt in range(20):
+    _make_bucket(seaweed.client())
+    prefix = hashlib.blake2b(request.node.name.encode(), digest_size=6).hexdigest()
+    return f"s3://{BUCKET}/{prefix}"
+
+
+def _make_bucket(client):
+    """One bucket serves all tests, because each takes volumes of its own from the server."""
+    for _ in range(40):
         try:
-            client.create_bucket(Bucket=name)
-            client.put_object(Bucket=name, Key="ready", Body=b"x")
-            break
-        except client.exceptions.ClientError:
-            if attempt == 19:
-                raise
+            if BUCKET not in {one["Name"] for one in client.list_buckets()["Buckets"]}:
+                client.create_bucket(Bucket=BUCKET)
+            client.put_object(Bucket=BUCKET, Key="ready", Body=b"x")
+            return
+        except (BotoCoreError, ClientError):
             time.sleep(0.5)
-    return f"s3://{name}"
+    raise TimeoutError("no bucket could be made")
