@@ -1,184 +1,114 @@
-"""Claim: raygrad's JPEG decoder is the fastest of those that give exactly Pillow's pixels.
+"""Which decoder reads the photographs of a data set fastest, and do all give the same pixels?
 
-Decodes the same photographs with every decoder that is installed, in one process and one thread,
-in turn; then the same photographs enlarged, to a target of 256 pixels, with each decoder's own
-scaled decoding. Prints rates relative to Pillow and how far pixels are from Pillow's.
+Needs, beside raygrad: pip install simplejpeg PyTurboJPEG opencv-python-headless
+(PyTurboJPEG is left out where the system has no libturbojpeg).
 """
 
 import argparse
-import importlib.util
 import io
-import statistics
-import time
-from collections.abc import Callable
+import warnings
+from pathlib import Path
 
+import cv2
 import numpy as np
+import simplejpeg
 import torch
+from interleaved import print_rates, time_interleaved
 from PIL import Image
+from torchvision.io import ImageReadMode
+from torchvision.io import decode_jpeg as torchvision_decode
 
 from raygrad.data import decode
-from raygrad.data.index import build_index
-from raygrad.data.reading import read_rows
-from raygrad.data.urls import expand
 
-Decoder = Callable[[bytes], np.ndarray]
+warnings.simplefilter("ignore", DeprecationWarning)
 
 
-def main() -> None:
-    """Prints one line a decoder."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("shards", nargs="+", help="URLs of tars of JPEGs")
-    parser.add_argument("--images", type=int, default=500)
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--enlarge", type=int, default=1200, help="longer side, 0 for none")
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    index = build_index(expand(args.shards), [], val_fraction=0.0)
-    images = [e.image for e in read_rows(index, index.examples.slice(0, args.images))]
-    compare("as they are", images, decoders(), args.repeats)
-    if args.enlarge:
-        large = [enlarged(image, args.enlarge) for image in images[:100]]
-        name = f"{args.enlarge} pixels, decoded for a target of 256"
-        compare(name, large, scaled_decoders(), args.repeats)
-
-
-def decoders() -> dict[str, Decoder]:
-    """Returns the decoders that are installed, Pillow first."""
-    found: dict[str, Decoder] = {"Pillow": pillow, "raygrad": decode.decode_image}
-    found["raygrad, Pillow alone"] = without_simplejpeg
-    if has("torchvision"):
-        found["torchvision.io"] = torchvision_io
-    if has("simplejpeg"):
-        import simplejpeg
-
-        found["simplejpeg"] = simplejpeg.decode_jpeg
-    if has("cv2"):
-        found["OpenCV"] = opencv
-    if has("turbojpeg"):
-        import turbojpeg
-
-        try:
-            turbo = turbojpeg.TurboJPEG()
-        except RuntimeError as error:
-            print(f"PyTurboJPEG is left out: {error}")
-        else:
-            found["PyTurboJPEG"] = lambda data: turbo.decode(data, turbojpeg.TJPF_RGB)
-    return found
-
-
-def scaled_decoders() -> dict[str, Decoder]:
-    """Returns decoders that may give a smaller image, neither side below 256."""
-    found: dict[str, Decoder] = {"Pillow": pillow, "Pillow, draft": pillow_draft}
-    found["raygrad, at_least=256"] = lambda data: decode.decode_image(data, at_least=256)
-    if has("simplejpeg"):
-        import simplejpeg
-
-        found["simplejpeg, in full"] = simplejpeg.decode_jpeg
-        found["simplejpeg, scaled"] = lambda data: simplejpeg.decode_jpeg(
-            data, min_height=256, min_width=256, min_factor=1
-        )
-    if has("cv2"):
-        found["OpenCV, in full"] = opencv
-    return found
-
-
-def has(module: str) -> bool:
-    """Tells whether a module is installed."""
-    return importlib.util.find_spec(module) is not None
-
-
-def pillow(data: bytes) -> np.ndarray:
-    """Decodes with Pillow."""
+def pillow(data):
+    """Decodes as torchvision's data sets do."""
     return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
 
 
-def pillow_draft(data: bytes) -> np.ndarray:
-    """Decodes with Pillow at a reduced size."""
-    image = Image.open(io.BytesIO(data))
-    image.draft("RGB", (256, 256))
-    return np.asarray(image.convert("RGB"))
+def torchvision_io(data):
+    """Decodes with torchvision's own decoder, which it has deprecated."""
+    encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+    return torchvision_decode(encoded, mode=ImageReadMode.RGB).permute(1, 2, 0).numpy()
 
 
-def without_simplejpeg(data: bytes) -> np.ndarray:
+def opencv(data):
+    """Decodes with OpenCV, whose channels come in reverse."""
+    return cv2.cvtColor(
+        cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB
+    )
+
+
+def raygrad_with_simplejpeg(data):
+    """Decodes with all of raygrad's checks."""
+    return decode.decode_image(data)
+
+
+def raygrad_with_pillow(data):
     """Decodes as raygrad does where simplejpeg is not installed."""
-    installed, decode.simplejpeg = decode.simplejpeg, None
+    decode.simplejpeg = None
     try:
         return decode.decode_image(data)
     finally:
-        decode.simplejpeg = installed
+        decode.simplejpeg = simplejpeg
 
 
-def torchvision_io(data: bytes) -> np.ndarray:
-    """Decodes with torchvision's own libjpeg."""
-    from torchvision.io import ImageReadMode, decode_jpeg
+DECODERS = {
+    "Pillow": pillow,
+    "torchvision.io": torchvision_io,
+    "OpenCV": opencv,
+    "simplejpeg": simplejpeg.decode_jpeg,
+    "raygrad, simplejpeg": raygrad_with_simplejpeg,
+    "raygrad, Pillow": raygrad_with_pillow,
+}
+try:
+    import turbojpeg
 
-    encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-    return decode_jpeg(encoded, ImageReadMode.RGB).permute(1, 2, 0).numpy()
+    _turbo = turbojpeg.TurboJPEG()
+    DECODERS["PyTurboJPEG"] = lambda data: _turbo.decode(data, pixel_format=turbojpeg.TJPF_RGB)
+except (ImportError, RuntimeError, OSError) as error:
+    print(f"PyTurboJPEG is left out: {error}")
 
 
-def opencv(data: bytes) -> np.ndarray:
-    """Decodes with OpenCV, and turns BGR into RGB."""
-    import cv2
-
-    encoded = np.frombuffer(data, np.uint8)
-    return cv2.cvtColor(cv2.imdecode(encoded, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
-
-
-def enlarged(data: bytes, longer_side: int) -> bytes:
-    """Returns a photograph as a larger JPEG."""
-    image = Image.open(io.BytesIO(data)).convert("RGB")
-    factor = longer_side / max(image.size)
-    size = (round(image.width * factor), round(image.height * factor))
+def enlarged(data, size):
+    """Returns the photograph re-encoded at the size of a usual ImageNet file."""
     buffer = io.BytesIO()
-    image.resize(size, Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=90)
+    Image.open(io.BytesIO(data)).convert("RGB").resize(size, Image.Resampling.BICUBIC).save(
+        buffer, "JPEG", quality=90
+    )
     return buffer.getvalue()
 
 
-def compare(name: str, images: list[bytes], found: dict[str, Decoder], repeats: int) -> None:
-    """Times all decoders in turn and prints them against the first."""
-    usable = [one for one in images if not failing(one, found)]
-    print(f"{name}: {len(usable)} of {len(images)} photographs that all decoders take, n={repeats}")
-    times: dict[str, list[float]] = {name: [] for name in found}
-    for repeat in range(repeats + 1):
-        for decoder, call in found.items():
-            start_s = time.perf_counter()
-            for one in usable:
-                call(one)
-            if repeat:
-                times[decoder].append(time.perf_counter() - start_s)
-    first = next(iter(found))
-    for decoder, call in found.items():
-        ratios = [a / b for a, b in zip(times[first], times[decoder], strict=True)]
+def main():
+    """Prints a table for the files as they are, and one for the files enlarged to 500x375."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, help="photographs, in any folders below")
+    parser.add_argument("--count", type=int, default=300)
+    parser.add_argument("--repeats", type=int, default=7)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    paths = sorted(args.folder.rglob("*.JPEG"))[
+        :: max(1, len(list(args.folder.rglob("*.JPEG"))) // args.count)
+    ]
+    files = [path.read_bytes() for path in paths[: args.count]]
+    for title, data in (
+        ("as they are", files),
+        ("500x375", [enlarged(f, (500, 375)) for f in files[::3]]),
+    ):
+        runs = {
+            name: (lambda d=decoder, x=data: [d(one) for one in x])
+            for name, decoder in DECODERS.items()
+        }
         print(
-            f"  {decoder:24} {statistics.median(ratios):5.2f} times {first} "
-            f"({min(ratios):.2f} to {max(ratios):.2f}), "
-            f"{len(usable) / statistics.median(times[decoder]):7.0f} images/s; "
-            f"{difference(usable, call, found[first])}"
+            f"\n{len(data)} photographs {title}, {sum(map(len, data)) // len(data):,} bytes each\n"
         )
-
-
-def failing(data: bytes, found: dict[str, Decoder]) -> bool:
-    """Tells whether a decoder refuses an image (CMYK, a PNG, a flaw)."""
-    for call in found.values():
-        try:
-            call(data)
-        except Exception:  # noqa: BLE001  # each library raises its own errors
-            return True
-    return False
-
-
-def difference(images: list[bytes], call: Decoder, reference: Decoder) -> str:
-    """Says how far a decoder's pixels are from the reference's."""
-    same, largest = 0, 0
-    for one in images[:100]:
-        ours, theirs = call(one).astype(int), reference(one).astype(int)
-        if ours.shape != theirs.shape:
-            return (
-                f"smaller: {ours.shape[1]}x{ours.shape[0]} of {theirs.shape[1]}x{theirs.shape[0]}"
-            )
-        difference_ = int(np.abs(ours - theirs).max())
-        same, largest = same + (difference_ == 0), max(largest, difference_)
-    return f"{same} of {len(images[:100])} pixel for pixel, largest difference {largest}"
+        print_rates(time_interleaved(runs, args.repeats), len(data), "images", "Pillow")
+        for name, decoder in DECODERS.items():
+            worst = max(int(np.abs(decoder(one).astype(int) - pillow(one)).max()) for one in data)
+            print(f"largest difference of a pixel from Pillow, {name}: {worst}")
 
 
 if __name__ == "__main__":
