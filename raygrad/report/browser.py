@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raygrad.report.examples import hardest_first
-from raygrad.report.tables import Run, Scores
+from raygrad.report.tables import Run, Scores, matched, number_columns, positions_of
 from raygrad.report.thumbnails import SMALL_SIDE, Thumbnail
 from raygrad.report.wording import count
 
@@ -49,21 +49,6 @@ def histories(run: Run, network: str, keys: list[str]) -> dict[str, dict[str, An
     return out
 
 
-def _dynamics(run: Run, network: str, keys: pa.Array) -> dict[str, np.ndarray]:
-    table = run.dynamics.get(network)
-    if table is None or "key" not in table.column_names:
-        return {}
-    at = pc.index_in(keys, value_set=table["key"].cast(pa.string()).combine_chunks())
-    out = {}
-    for f in table.schema:
-        if f.name in ("key", "key_hash", "label", "shard"):
-            continue
-        if pa.types.is_floating(f.type) or pa.types.is_integer(f.type):
-            values = table[f.name].cast(pa.float64()).take(at)
-            out[f.name] = pc.fill_null(values, float("nan")).to_numpy()
-    return out
-
-
 def browser_data(
     run: Run,
     network: str,
@@ -86,9 +71,12 @@ def browser_data(
     have = np.array([k in thumbnails for k in keys], dtype=bool)
     part, positions = part.filter(pa.array(have)), positions[have]
     keys = [k for k, h in zip(keys, have, strict=True) if h]
-    key_array = part["key"].cast(pa.string()).combine_chunks()
     columns = {c: scores.values(c)[positions] for c in scores.columns}
-    columns |= {c: v for c, v in _dynamics(run, network, key_array).items() if c not in columns}
+    dynamics = run.dynamics.get(network)
+    if dynamics is not None and "key" in dynamics.column_names:
+        at = positions_of(part["key"], dynamics)
+        for name in number_columns(dynamics):
+            columns.setdefault(name, matched(dynamics[name], at))
     ranks = np.empty(len(scores.labels), dtype=np.int64)
     ranks[hardest_first(scores.values(column))] = np.arange(len(ranks))
     predictions = part["prediction"].to_pylist() if "prediction" in part.column_names else None

@@ -1,7 +1,7 @@
 """The tables of one run, read as far as they are there: a report leaves out what is missing."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -39,12 +39,7 @@ class Scores:
     @property
     def columns(self) -> list[str]:
         """Names of the score columns, in the table's order."""
-        return [
-            f.name
-            for f in self.table.schema
-            if f.name not in NOT_SCORES
-            and (pa.types.is_floating(f.type) or pa.types.is_integer(f.type))
-        ]
+        return number_columns(self.table)
 
     def values(self, column: str) -> np.ndarray:
         """One score column, float64 ``[N]``; what is null in the table is NaN here."""
@@ -56,6 +51,37 @@ class Scores:
     def labels(self) -> np.ndarray:
         """Class of each example, int64 ``[N]``."""
         return np.asarray(self.table["label"].cast(pa.int64()).to_numpy())
+
+
+def positions_of(keys: pa.ChunkedArray, table: pa.Table) -> pa.Array:
+    """Where each key stands in another table, int64 ``[N]``; null where it does not.
+
+    Args:
+        keys: Keys, any number.
+        table: A table with a column ``key`` of unique keys.
+    """
+    # Tables of one run mostly hold the same keys in the same order; to see that is far cheaper, in
+    # time and in memory, than to look each key up.
+    if keys.equals(table["key"]):
+        return pa.array(np.arange(len(keys)))
+    at = pc.index_in(keys, value_set=table["key"].combine_chunks())
+    return at.combine_chunks() if isinstance(at, pa.ChunkedArray) else at
+
+
+def matched(values: pa.ChunkedArray, at: pa.Array) -> np.ndarray:
+    """A numeric column at the positions of :func:`positions_of`, float64, NaN where null."""
+    taken = values.cast(pa.float64()).combine_chunks().take(at)
+    return np.asarray(pc.fill_null(taken, float("nan")).to_numpy(zero_copy_only=False))
+
+
+def number_columns(table: pa.Table) -> list[str]:
+    """Names of a table's numeric columns that are scores, in the table's order."""
+    return [
+        f.name
+        for f in table.schema
+        if f.name not in NOT_SCORES
+        and (pa.types.is_floating(f.type) or pa.types.is_integer(f.type))
+    ]
 
 
 @dataclass(frozen=True)
@@ -105,16 +131,20 @@ class Run:
         return read_index(data_url)
 
     @property
+    def classes(self) -> Sequence[str]:
+        """Names of the classes by label, from the data set's facts or else the index."""
+        listed = self.dataset.get("classes")
+        return listed or (self.index.classes if self.index is not None else ())
+
+    @property
     def num_classes(self) -> int:
-        """Number of classes, from the data set's list or the labels that occur."""
-        listed = len(self.dataset.get("classes") or ())
+        """Number of classes, from their names or the labels that occur."""
         seen = [int(s.labels.max()) + 1 for s in self.scores.values() if len(s.labels)]
-        return max([listed, *seen], default=0)
+        return max([len(self.classes), *seen], default=0)
 
     def class_name(self, label: int) -> str:
         """The class's name, or its number where the data set has no names."""
-        names = self.dataset.get("classes") or ()
-        return str(names[label]) if 0 <= label < len(names) else str(label)
+        return str(self.classes[label]) if 0 <= label < len(self.classes) else str(label)
 
     @property
     def score_column(self) -> str | None:
@@ -219,8 +249,10 @@ def _scores(url: str, network: str, notes: list[str]) -> Scores | None:
     except (ConfigError, DataError, pa.ArrowInvalid) as error:
         notes.append(f"The scores of {network} could not be read: {error}")
         return None
-    keep = [n for n in table.column_names if n != "key_hash"]
-    return Scores(network, table.select(keep)) if table.num_rows else None
+    table = table.select([n for n in table.column_names if n != "key_hash"])
+    keys = table["key"].cast(pa.string())
+    table = table.set_column(table.column_names.index("key"), "key", keys)
+    return Scores(network, table) if table.num_rows else None
 
 
 def read_run(url: str) -> Run:

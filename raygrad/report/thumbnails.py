@@ -2,8 +2,7 @@
 
 import base64
 import io
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -14,8 +13,8 @@ from PIL import Image
 
 from raygrad.data.decode import decode_image
 from raygrad.data.index import Index
-from raygrad.data.storage import open_input
-from raygrad.errors import DataError
+from raygrad.data.reading import read_rows
+from raygrad.errors import DataError, IncompleteError
 
 SMALL_SIDE = 48  # up to here an image is shown as it is, each pixel a square
 SIDE = 96  # longer sides are scaled down to this
@@ -60,25 +59,23 @@ def make_thumbnail(pixels: np.ndarray) -> Thumbnail:
 
 
 def _read_shard(
-    url: str, members: Sequence[tuple[str, int, int]], channels: int
+    index: Index, rows: pa.Table, channels: int
 ) -> tuple[list[tuple[str, Thumbnail]], str | None]:
     out: list[tuple[str, Thumbnail]] = []
     try:
-        with open_input(url) as file:
-            for key, offset, size in sorted(members, key=lambda m: m[1]):
-                file.seek(offset)
-                pixels = decode_image(file.read(size), channels=channels)
-                out.append((key, make_thumbnail(pixels[:, :, 0] if channels == 1 else pixels)))
-    except (OSError, DataError) as error:
-        # A shard may have been moved or deleted since; the report then goes on without its images.
-        return out, f"{url}: {error}"
+        for example in read_rows(index, rows):
+            pixels = decode_image(example.image, channels=channels)
+            out.append((example.key, make_thumbnail(pixels[:, :, 0] if channels == 1 else pixels)))
+    except (OSError, DataError, IncompleteError) as error:
+        # A shard may have been moved or replaced since; the report goes on without its images.
+        return out, str(error)
     return out, None
 
 
 def read_thumbnails(
     index: Index, keys: Iterable[str], channels: int = 3
 ) -> tuple[Mapping[str, Thumbnail], list[str]]:
-    """Thumbnails of the named examples, by key; each is one range read of its shard.
+    """Thumbnails of the named examples, by key, read by ranges of their shards.
 
     Args:
         index: Where every example is.
@@ -89,17 +86,13 @@ def read_thumbnails(
         The thumbnails, and for each shard that could not be read to the end, why.
     """
     wanted = pa.array(sorted(set(keys)), pa.string())
-    mask = pc.is_in(index.examples["key"], value_set=wanted)
-    rows = index.examples.select(["key", "shard", "offset", "size"]).filter(mask)
-    by_shard: dict[str, list[tuple[str, int, int]]] = defaultdict(list)
-    for row in rows.to_pylist():
-        by_shard[row["shard"]].append((row["key"], row["offset"], row["size"]))
+    rows = index.examples.filter(pc.is_in(index.examples["key"], value_set=wanted))
     found: dict[str, Thumbnail] = {}
     failures = []
     with ThreadPoolExecutor(_READERS) as pool:
         jobs = [
-            pool.submit(_read_shard, index.shard_url(name), members, channels)
-            for name, members in sorted(by_shard.items())
+            pool.submit(_read_shard, index, rows.filter(pc.equal(rows["shard"], name)), channels)
+            for name in sorted(rows["shard"].unique().to_pylist())
         ]
         for job in jobs:
             thumbnails, failure = job.result()

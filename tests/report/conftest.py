@@ -1,13 +1,10 @@
 """A real study of the digits, computed once a session, and its report."""
 
-import sys
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-import study
+from tests.report import study
 
 
 @pytest.fixture(scope="session")

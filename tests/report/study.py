@@ -8,6 +8,7 @@ the report's code.
 
 import io
 import json
+import tarfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,8 +21,6 @@ from sklearn.datasets import load_digits
 
 from raygrad.data.index import Index, build_index, write_index
 from raygrad.data.score_table import write_manifest, write_part
-from raygrad.data.shards import tar_bytes
-from raygrad.data.sources import Example
 
 CLASSES = 10
 FRACTIONS = (0.02, 0.05, 0.1, 0.3, 1.0)
@@ -133,13 +132,15 @@ def write_shards(digits: Digits, data: Path) -> pa.Table:
     shard_of = np.where(digits.split == "test", 4, np.arange(len(digits.keys)) % 4)
     urls = []
     for shard in range(5):
-        examples = [
-            Example(digits.keys[i], png(digits.images[i]), "png", int(digits.labels[i]))
-            for i in np.flatnonzero(shard_of == shard)
-        ]
         path = data / "shards" / f"digits-{shard:05d}.tar"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(tar_bytes(examples))
+        with tarfile.open(path, "w") as tar:
+            for i in np.flatnonzero(shard_of == shard):
+                label = str(digits.labels[i]).encode()
+                for suffix, content in (("png", png(digits.images[i])), ("cls", label)):
+                    member = tarfile.TarInfo(f"{digits.keys[i]}.{suffix}")
+                    member.size = len(content)
+                    tar.addfile(member, io.BytesIO(content))
         urls.append(str(path))
     index = build_index(urls[:4], urls[4:], val_fraction=0.1)
     rejects = pa.table({"shard": ["x"], "key": ["broken"], "reason": ["no image"]})

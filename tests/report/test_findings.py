@@ -5,12 +5,12 @@ import re
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import study
 from scipy import stats
 
 from raygrad.report.findings import comparisons, findings, needs
 from raygrad.report.intervals import mean_interval
 from raygrad.report.results import Panel, Point, panels_of, trials_of
+from tests.report import study
 
 NUM_TEST = 360
 

@@ -1,9 +1,10 @@
 """The page in a real browser, from disk and with the network off."""
 
-import browser as headless
 import pyarrow.parquet as pq
 import pytest
-import study
+
+from tests.report import browser as headless
+from tests.report import study
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import study
 
 from raygrad.errors import ConfigError
 from raygrad.report import write_report
+from tests.report import study
 
 EVERY_FIGURE = (
     "accuracy",

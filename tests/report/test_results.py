@@ -4,10 +4,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import study
 
 from raygrad.report import summary_rows
 from raygrad.report.results import panels_of, trials_of
+from tests.report import study
 
 
 @pytest.fixture(scope="module")

@@ -62,10 +62,14 @@ def _draw(found: Mapping[str, Attributes], layout: Layout) -> matplotlib.figure.
             fontsize=8,
             color=styles[name].color,
         )
-    ax.set_xlim(0, 102)
+    lowest = min(
+        100 * (a.simplicity.low if a.simplicity.known else a.simplicity.mean)
+        for a in found.values()
+    )
+    ax.set_xlim(max(0.0, lowest - 15), 102)
     ax.set_ylim(-2, 102)
-    ax.set_xlabel("simplicity: random's mean accuracy, % of the full data's")
-    ax.set_ylabel("redundancy: data left out (%)")
+    ax.set_xlabel("simplicity (%)")
+    ax.set_ylabel("redundancy (%)")
     return figure
 
 
@@ -78,8 +82,7 @@ def _sentence(name: str, a: Attributes) -> str:
     )
     if a.best == BASELINE:
         return f"{text}, and no other method more."
-    gain = percent(max(y.estimate - r.estimate, 0.0))
-    return f"{text}, {gain} of the data more than {BASELINE}."
+    return f"{text}, {BASELINE} {percent(r.estimate)} ({percent(r.low)} to {percent(r.high)})."
 
 
 def attributes_figure(panels: Mapping[str, Panel], name: str) -> Drawn:

@@ -5,11 +5,10 @@ from collections.abc import Mapping
 import matplotlib.figure
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from raygrad.report.figures.base import Drawn, Figure, Missing
 from raygrad.report.style import Layout, new_figure
-from raygrad.report.tables import Run
+from raygrad.report.tables import Run, matched, number_columns, positions_of
 
 # Text on coloured cells: unlike the ink of other figures it does not follow the page's theme.
 _ON_DARK, _ON_LIGHT = "#fefefe", "#111111"
@@ -22,25 +21,18 @@ def gathered_columns(run: Run, network: str, column: str) -> dict[str, np.ndarra
     values of the main column under theirs; NaN where another table lacks an example.
     """
     scores = run.scores[network]
-    keys = scores.table["key"].cast(pa.string()).combine_chunks()
+    keys = scores.table["key"]
     out = {c: scores.values(c) for c in scores.columns}
     dynamics = run.dynamics.get(network)
     if dynamics is not None and "key" in dynamics.column_names:
-        at = pc.index_in(keys, value_set=dynamics["key"].cast(pa.string()).combine_chunks())
-        for f in dynamics.schema:
-            known = f.name in out or f.name in ("key", "key_hash", "label", "shard")
-            if not known and (pa.types.is_floating(f.type) or pa.types.is_integer(f.type)):
-                out[f.name] = _taken(dynamics[f.name], at)
+        at = positions_of(keys, dynamics)
+        for name in number_columns(dynamics):
+            out.setdefault(name, matched(dynamics[name], at))
     for other, table in run.scores.items():
         if other != network and column in table.columns:
-            at = pc.index_in(keys, value_set=table.table["key"].cast(pa.string()).combine_chunks())
-            out[f"{other}: {column}"] = _taken(table.table[column], at)
+            at = positions_of(keys, table.table)
+            out[f"{other}: {column}"] = matched(table.table[column], at)
     return out
-
-
-def _taken(values: pa.ChunkedArray, at: pa.Array) -> np.ndarray:
-    taken = values.cast(pa.float64()).combine_chunks().take(at)
-    return np.asarray(pc.fill_null(taken, float("nan")).to_numpy(zero_copy_only=False))
 
 
 def average_ranks(values: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from raygrad.report.examples import hardest_first
 from raygrad.report.figures.base import Drawn, Figure, Missing
 from raygrad.report.figures.ranks import draw_rank_curves, sampled_ranks
-from raygrad.report.tables import Run, Scores
+from raygrad.report.tables import Run, Scores, positions_of
 from raygrad.report.wording import count, percent
 
 _LOOK = (0.01, 0.05)  # the caption states the overlap at these shares of the examples
@@ -19,8 +19,7 @@ _LOOK = (0.01, 0.05)  # the caption states the overlap at these shares of the ex
 
 def shared_scores(a: Scores, b: Scores, column: str) -> tuple[np.ndarray, np.ndarray]:
     """One column of two networks over the examples that both have scored, in the order of ``a``."""
-    keys = [s.table["key"].cast(pa.string()).combine_chunks() for s in (a, b)]
-    at = pc.index_in(keys[0], value_set=keys[1])
+    at = positions_of(a.table["key"], b.table)
     have = pc.is_valid(at)
     places = at.filter(have).to_numpy()
     return a.values(column)[have.to_numpy(zero_copy_only=False)], b.values(column)[places]
