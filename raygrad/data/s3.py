@@ -34,6 +34,7 @@ _SKIP = 2 * 2**20
 _NOT_FOUND = ("404", "NoSuchKey", "NoSuchBucket", "NotFound")
 _FINAL = ("400", "401", "403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch")
 _CHANGED = ("412", "PreconditionFailed", "416", "InvalidRange")
+_EXISTS = ("412", "PreconditionFailed", "409", "ConditionalRequestConflict")
 _T = TypeVar("_T")
 
 
@@ -159,10 +160,29 @@ def names_in(url: str) -> list[str]:
     return retrying(call, url)
 
 
-def put(url: str, data: bytes) -> None:
-    """Writes an object in one put: it is there whole, or as it was before."""
+def put(url: str, data: bytes, *, if_absent: bool = False) -> bool:
+    """Writes an object in one put: it is there whole, or as it was before.
+
+    Returns:
+        False where `if_absent` was asked for and there is one already.
+    """
     bucket, key = split_url(url)
-    retrying(lambda: client().put_object(Bucket=bucket, Key=key, Body=data), url)
+    condition = {"IfNoneMatch": "*"} if if_absent else {}
+    num_tries = 0
+
+    def call() -> bool:
+        nonlocal num_tries
+        num_tries += 1
+        try:
+            client().put_object(Bucket=bucket, Key=key, Body=data, **condition)
+        except ClientError as error:
+            if not if_absent or error.response["Error"]["Code"] not in _EXISTS:
+                raise
+            # What is there may be of a try of ours whose answer was lost.
+            return num_tries > 1 and S3File(url).read() == data
+        return True
+
+    return retrying(call, url)
 
 
 def upload(path: str, url: str) -> None:
