@@ -1,133 +1,255 @@
-"""The paper's four ways to draw a subset, each a function of (scores, keys, budget, seed) alone."""
+"""The methods of selection by rank and by chance: the paper's four, and the ends of any column."""
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from raygrad.errors import ConfigError, DataError, unknown_name
-from raygrad.selection.keyed_random import key_hashes, random_bits, random_uniform
+from raygrad.errors import ConfigError, DataError
+from raygrad.selection.keyed_random import random_uniform
+from raygrad.selection.order import Cut, Ordering, cut, group_counts, order_bits
+from raygrad.selection.quotas import Budget
+from raygrad.selection.rows import Rows, View
 
-Scores = NDArray[np.floating]
-Positions = NDArray[np.int64]
+log = logging.getLogger(__name__)
+
+Counts = NDArray[np.int64]
+Weights = Callable[[View, NDArray[np.int64]], NDArray[np.float64]]
+SCORE = "score"
+"""The column that a method of one score reads."""
 
 
-def random(scores: Scores, hashes: NDArray[np.uint64], budget: int, seed: int) -> Positions:
+@dataclass(frozen=True)
+class Plan:
+    """What to draw: the first `quotas[g]` rows of each group, in an order."""
+
+    ordering: Ordering
+    counts: Counts
+    """How many rows each group has."""
+    quotas: Counts
+    weights: Weights | None = None
+    """The inclusion weight of the rows at some places of a view; None is 1 for all."""
+
+
+class Method(Protocol):
+    """A method of selection; its fields are its options."""
+
+    summary: ClassVar[str]
+    paper: ClassVar[str]
+    columns: ClassVar[tuple[str, ...]]
+
+    def plan(self, rows: Rows, budget: Budget, seed: int) -> Plan:
+        """Returns what to draw."""
+
+
+def by_class(view: View) -> NDArray[np.int64]:
+    """Groups rows by their class alone."""
+    return view.classes()
+
+
+@dataclass(frozen=True)
+class Random:
     """Uniform without replacement: the paper's baseline."""
-    return _smallest(random_bits(seed, hashes), hashes, budget, seed)
 
+    summary: ClassVar[str] = "a uniform draw without replacement, the baseline"
+    paper: ClassVar[str] = "Vodrahalli et al. 2018, section 3.3"
+    columns: ClassVar[tuple[str, ...]] = ()
 
-def max_gradient(scores: Scores, hashes: NDArray[np.uint64], budget: int, seed: int) -> Positions:
-    """The examples of largest score, hardest first (equation 7)."""
-    return _smallest(-scores, hashes, budget, seed)
-
-
-def non_extreme_max_gradient(
-    scores: Scores,
-    hashes: NDArray[np.uint64],
-    budget: int,
-    seed: int,
-    *,
-    drop_fraction: float = 0.05,
-) -> Positions:
-    """max_gradient after leaving out the `drop_fraction` of examples of largest score."""
-    dropped = round(drop_fraction * len(scores))
-    if budget > len(scores) - dropped:
-        raise ConfigError(
-            f"budget must be at most {len(scores) - dropped} once {dropped} extremes are left "
-            f"out, got {budget}. Lower keep_fraction or drop_fraction."
+    def plan(self, rows: Rows, budget: Budget, seed: int) -> Plan:
+        """Returns what to draw."""
+        return Plan(
+            Ordering(by_class, len(rows.counts), seed), rows.counts, budget.over(rows.counts)
         )
-    return _smallest(-scores, hashes, dropped + budget, seed)[dropped:]
 
 
-def gradient_cdf(scores: Scores, hashes: NDArray[np.uint64], budget: int, seed: int) -> Positions:
+def _hardest_first(view: View) -> NDArray[np.uint64]:
+    return order_bits(-view.scores(SCORE))
+
+
+def _easiest_first(view: View) -> NDArray[np.uint64]:
+    return order_bits(view.scores(SCORE))
+
+
+@dataclass(frozen=True)
+class MaxGradient:
+    """The examples of largest score, hardest first (equation 7)."""
+
+    summary: ClassVar[str] = "the examples of largest score, hardest first"
+    paper: ClassVar[str] = "Vodrahalli et al. 2018, equation 7"
+    columns: ClassVar[tuple[str, ...]] = (SCORE,)
+
+    def plan(self, rows: Rows, budget: Budget, seed: int) -> Plan:
+        """Returns what to draw."""
+        ordering = Ordering(by_class, len(rows.counts), seed, _hardest_first)
+        return Plan(ordering, rows.counts, budget.over(rows.counts))
+
+
+@dataclass(frozen=True)
+class Easiest:
+    """The examples of smallest score, easiest first."""
+
+    summary: ClassVar[str] = "the examples of smallest score, easiest first"
+    paper: ClassVar[str] = "Sorscher et al. 2022, the better end when data is scarce"
+    columns: ClassVar[tuple[str, ...]] = (SCORE,)
+
+    def plan(self, rows: Rows, budget: Budget, seed: int) -> Plan:
+        """Returns what to draw."""
+        ordering = Ordering(by_class, len(rows.counts), seed, _easiest_first)
+        return Plan(ordering, rows.counts, budget.over(rows.counts))
+
+
+@dataclass(frozen=True)
+class NonExtremeMaxGradient:
+    """max_gradient after leaving out the `drop_fraction` of examples of largest score."""
+
+    drop_fraction: float = 0.05
+    summary: ClassVar[str] = "max_gradient once the drop_fraction of largest scores is left out"
+    paper: ClassVar[str] = "Vodrahalli et al. 2018, section 3.3"
+    columns: ClassVar[tuple[str, ...]] = (SCORE,)
+
+    def plan(self, rows: Rows, budget: Budget, seed: int) -> Plan:
+        """Returns what to draw."""
+        left = without_extremes(rows, budget, seed, self.drop_fraction)
+        ordering = Ordering(left.groups, len(rows.counts), seed, _hardest_first)
+        return Plan(ordering, left.counts, budget.over(left.counts))
+
+
+@dataclass(frozen=True)
+class Band:
+    """A uniform draw from the examples whose score lies between two quantiles."""
+
+    low: float = 0.25
+    high: float = 0.75
+    summary: ClassVar[str] = "a uniform draw from the scores between the quantiles low and high"
+    paper: ClassVar[str] = "Paul et al. 2021, section 3.3 (windows of the score's order)"
+    columns: ClassVar[tuple[str, ...]] = (SCORE,)
+
+    def plan(self, rows: Rows, budget: Budget, seed: int) -> Plan:
+        """Returns what to draw."""
+        if not 0 <= self.low < self.high <= 1:
+            raise ConfigError(
+                f"band needs 0 <= low < high <= 1, got {self.low} and {self.high}. Swap or widen."
+            )
+        ends = [np.round(end * rows.counts).astype(np.int64) for end in (self.low, self.high)]
+        quotas = budget.over(ends[1] - ends[0], "in the band", "Lower keep_fraction or widen it.")
+        order = Ordering(by_class, len(rows.counts), seed, _easiest_first)
+        below, inside = (cut(rows, order, end, rows.counts) for end in ends)
+
+        def groups(view: View) -> NDArray[np.int64]:
+            found = np.full(len(view), -1, np.int64)
+            taken = inside.admitted(view)
+            found[taken] = view.classes()[taken]
+            found[below.admitted(view)] = -1
+            return found
+
+        ordering = Ordering(groups, len(rows.counts), seed)
+        return Plan(ordering, group_counts(rows, ordering), quotas)
+
+
+@dataclass(frozen=True)
+class GradientCdf:
     r"""Successive sampling without replacement with probabilities proportional to the score.
 
     .. math:: P(x_i) = g_i / \sum_j g_j
 
     (equation 8), exactly, as an exponential race: each example's time is exponential with rate
-    :math:`g_i`, and the first `budget` to arrive are drawn (Efraimidis and Spirakis, 2006).
-    Examples of score 0 come last, in random order.
+    :math:`g_i`, and the first to arrive are drawn (Efraimidis and Spirakis, 2006). Examples of
+    score 0 come last, in random order; if all are 0 the draw is uniform, and a warning says so.
+    The weight of an example is :math:`1 / (N p_i)`; see `inclusion_weights`.
     """
-    if np.any(scores < 0):
-        raise DataError(f"gradient_cdf needs scores of at least 0, got {float(scores.min())}.")
+
+    summary: ClassVar[str] = "chance proportional to the score, without replacement"
+    paper: ClassVar[str] = "Vodrahalli et al. 2018, equation 8; Efraimidis and Spirakis 2006"
+    columns: ClassVar[tuple[str, ...]] = (SCORE,)
+
+    def plan(self, rows: Rows, budget: Budget, seed: int) -> Plan:
+        """Returns what to draw."""
+        if rows.low[SCORE] < 0:
+            raise DataError(
+                f"gradient_cdf needs scores of at least 0, got {rows.low[SCORE]}. "
+                "Name a column of norms."
+            )
+        quotas = budget.over(rows.counts)
+        sums = class_sums(rows, SCORE)
+        for zeros in rows.counts[(sums == 0) & (quotas > 0)].tolist():
+            log.warning("gradient_cdf: all %d scores are 0; the draw is uniform", zeros)
+
+        def weights(view: View, at: NDArray[np.int64]) -> NDArray[np.float64]:
+            classes, scores = view.classes()[at], view.scores(SCORE)[at]
+            with np.errstate(divide="ignore"):
+                weight = sums[classes] / rows.counts[classes] / scores
+            return np.where(sums[classes] > 0, weight, 1.0)
+
+        ordering = Ordering(by_class, len(rows.counts), seed, race(seed, gradient_share))
+        return Plan(ordering, rows.counts, quotas, weights)
+
+
+def gradient_share(view: View) -> NDArray[np.float64]:
+    """Returns the log of the rate at which each row is drawn: of its score."""
     with np.errstate(divide="ignore"):
-        times = -np.log(random_uniform(seed, hashes)) / scores.astype(np.float64)
-    order = np.lexsort((random_bits(seed, hashes), times))
-    return order[:budget].astype(np.int64)
+        return np.log(view.scores(SCORE))
 
 
-METHODS: dict[str, Callable[..., Positions]] = {
-    "random": random,
-    "max_gradient": max_gradient,
-    "non_extreme_max_gradient": non_extreme_max_gradient,
-    "gradient_cdf": gradient_cdf,
-}
-"""Methods of selection by name."""
+def race(
+    seed: int, log_rates: Callable[[View], NDArray[np.float64]]
+) -> Callable[[View], NDArray[np.uint64]]:
+    """Returns the order of an exponential race: the log of each row's time of arrival.
+
+    The log keeps rates apart that differ by hundreds of orders of magnitude; a rate of 0 arrives
+    at infinity.
+    """
+
+    def bits(view: View) -> NDArray[np.uint64]:
+        uniform = random_uniform(seed, view.hashes(np.arange(len(view))))
+        return order_bits(np.log(-np.log(uniform)) - log_rates(view))
+
+    return bits
 
 
-def check_method(method: str) -> None:
-    """Raises ConfigError unless the name is of a known method."""
-    if method not in METHODS:
-        raise ConfigError(unknown_name("method", method, METHODS))
+def class_sums(rows: Rows, column: str) -> NDArray[np.float64]:
+    """Returns the sum of a column over each class, float64 `[C]`."""
+    sums = np.zeros(len(rows.counts), np.float64)
+
+    def add(view: View) -> NDArray[np.float64]:
+        classes = view.classes()
+        part = classes >= 0
+        weights = view.scores(column)[part]
+        return np.bincount(classes[part], weights, minlength=len(sums)).astype(np.float64)
+
+    for some in rows.map(add):
+        sums += some
+    return sums
 
 
-def draw(
-    method: str,
-    scores: Scores,
-    keys: Sequence[str],
-    budget: int,
-    *,
-    seed: int = 0,
-    **options: float,
-) -> Positions:
-    """Returns the positions of the examples drawn, in draw order.
+@dataclass(frozen=True)
+class Rest:
+    """The rows that are left once the hardest are out."""
 
-    The draw depends on (scores, method, budget, seed) only: not on the order of the examples. For
-    one seed, subsets of growing budget nest. Ties are broken by a seeded hash of the key.
+    extremes: Cut
+    counts: Counts
 
-    Args:
-        method: A key of `METHODS`.
-        scores: One score an example, `[N]`, higher = harder; all finite.
-        keys: The examples' keys, N of them, unique.
-        budget: How many to draw, in [1, N].
-        seed: Changes random draws and how ties are broken.
-        **options: `drop_fraction` of non_extreme_max_gradient.
+    def groups(self, view: View) -> NDArray[np.int64]:
+        """Returns the class of each row that is left, -1 for the others."""
+        found = np.full(len(view), -1, np.int64)
+        left = self.extremes.beyond(view)
+        found[left] = view.classes()[left]
+        return found
 
-    Returns:
-        Positions, int64 `[budget]`.
+
+def without_extremes(rows: Rows, budget: Budget, seed: int, drop_fraction: float) -> Rest:
+    """Leaves out the `drop_fraction` of each class's rows of largest score.
 
     Raises:
-        ConfigError: The method is unknown or the budget is impossible.
-        DataError: A score is not finite, or negative where it must not be.
+        ConfigError: Fewer are left than the budget, or the fraction is not in [0, 1).
     """
-    check_method(method)
-    if not 1 <= budget <= len(scores):
-        raise ConfigError(f"budget must be in [1, {len(scores)}], got {budget}.")
-    bad = np.flatnonzero(~np.isfinite(scores))
-    if bad.size:
-        named = ", ".join(str(keys[at]) for at in bad[:5])
-        raise DataError(f"scores must be finite, got {bad.size} that are not: {named}.")
-    return METHODS[method](np.asarray(scores), key_hashes(keys), budget, seed, **options)
-
-
-def inclusion_weights(method: str, scores: Scores, positions: Positions) -> NDArray[np.float64]:
-    r"""Returns a weight for each drawn example.
-
-    For gradient_cdf :math:`1 / (N p_i)` with :math:`p_i = g_i / \sum_j g_j`: the importance weight
-    of one draw with replacement, which is what it is; not the inverse of the exact inclusion
-    probability of a draw without replacement. 1 for every other method.
-    """
-    if method != "gradient_cdf" or not np.any(scores > 0):
-        return np.ones(len(positions))
-    share = scores.astype(np.float64) / scores.sum(dtype=np.float64)
-    with np.errstate(divide="ignore"):
-        return 1.0 / (len(scores) * share[positions])
-
-
-def _smallest(
-    values: NDArray[np.generic], hashes: NDArray[np.uint64], budget: int, seed: int
-) -> Positions:
-    """Returns the positions of the smallest values, ascending; ties by seeded hash of the key."""
-    order = np.lexsort((random_bits(seed, hashes), values))
-    return order[:budget].astype(np.int64)
+    if not 0 <= drop_fraction < 1:
+        raise ConfigError(f"drop_fraction must be in [0, 1), got {drop_fraction}. Lower it.")
+    dropped = np.array([round(drop_fraction * count) for count in rows.counts.tolist()], np.int64)
+    left = rows.counts - dropped
+    where = f"once {dropped.sum()} extremes are left out"
+    budget.over(left, where, "Lower keep_fraction or drop_fraction.")
+    ordering = Ordering(by_class, len(rows.counts), seed, _hardest_first)
+    return Rest(cut(rows, ordering, dropped, rows.counts), left)

@@ -1,11 +1,42 @@
 """How many examples each class gives: exact totals, whatever the imbalance."""
 
+from dataclasses import dataclass
+from typing import Literal
+
 import numpy as np
 from numpy.typing import NDArray
 
 from raygrad.errors import ConfigError
 
 Counts = NDArray[np.int64]
+ClassBalanced = bool | Literal["even", "proportional"]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How many rows are drawn, and how classes share them."""
+
+    total: int
+    class_balanced: ClassBalanced = False
+
+    def __post_init__(self) -> None:
+        if self.class_balanced not in (True, False, "even", "proportional"):
+            raise ConfigError(
+                "class_balanced must be False, True, 'even' or 'proportional', "
+                f"got {self.class_balanced!r}."
+            )
+
+    def over(self, counts: Counts, where: str = "", remedy: str = "Lower keep_fraction.") -> Counts:
+        """Returns how many each class gives of the rows it has, int64 `[C]`.
+
+        Raises:
+            ConfigError: The budget is not in [1, sum of counts]; `where` and `remedy` say more.
+        """
+        if not 1 <= self.total <= counts.sum():
+            rule = f"budget must be in [1, {counts.sum()}]" + (f" {where}" if where else "")
+            raise ConfigError(f"{rule}, got {self.total}. {remedy}")
+        share = proportional_quotas if self.class_balanced == "proportional" else even_quotas
+        return share(counts, self.total)
 
 
 def even_quotas(counts: Counts, budget: int) -> Counts:

@@ -12,7 +12,7 @@ COUNTS = st.lists(st.integers(0, 40), min_size=1, max_size=8).filter(lambda c: s
 
 
 @given(COUNTS, st.data())
-def test_even_quotas_sum_to_the_budget_and_differ_by_at_most_one_where_there_is_enough(counts, data):
+def test_even_quotas_sum_to_the_budget_and_differ_by_at_most_one(counts, data):
     counts = np.array(counts)
     budget = data.draw(st.integers(0, int(counts.sum())))
     quotas = even_quotas(counts, budget)

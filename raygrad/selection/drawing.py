@@ -1,0 +1,208 @@
+"""Drawing a subset from scores in memory."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raygrad.errors import ConfigError, DataError, unknown_name
+from raygrad.selection.coverage import Ccs, DualBeta, Moderate
+from raygrad.selection.methods import (
+    SCORE,
+    Band,
+    Easiest,
+    GradientCdf,
+    MaxGradient,
+    Method,
+    NonExtremeMaxGradient,
+    Plan,
+    Random,
+)
+from raygrad.selection.order import Cut, cut
+from raygrad.selection.quotas import Budget, ClassBalanced
+from raygrad.selection.rows import ArrayBatch, Missing, Rows, View
+
+Positions = NDArray[np.int64]
+_LABEL = "label"
+
+METHODS: dict[str, type[Method]] = {
+    "random": Random,
+    "max_gradient": MaxGradient,
+    "non_extreme_max_gradient": NonExtremeMaxGradient,
+    "gradient_cdf": GradientCdf,
+    "easiest": Easiest,
+    "band": Band,
+    "ccs": Ccs,
+    "dual_beta": DualBeta,
+    "moderate": Moderate,
+}
+"""Methods of selection by name; each has a `summary`, a `paper`, and its options as fields."""
+
+
+def check_method(method: str, **options: float) -> Method:
+    """Returns a method with its options.
+
+    Raises:
+        ConfigError: The name is not of a known method, or an option not one of its own.
+    """
+    if method not in METHODS:
+        raise ConfigError(unknown_name("method", method, METHODS))
+    kind: Any = METHODS[method]
+    known = [field.name for field in dataclasses.fields(kind)]
+    for name in options:
+        if name not in known:
+            raise ConfigError(
+                unknown_name(f"option of {method}", name, known)
+                if known
+                else f"{method} takes no options, got {name!r}. Leave it out."
+            )
+    return kind(**options)
+
+
+def draw(
+    method: str,
+    scores: NDArray[np.floating] | Mapping[str, NDArray[np.floating]],
+    keys: Sequence[str],
+    budget: int,
+    *,
+    seed: int = 0,
+    labels: NDArray[Any] | None = None,
+    class_balanced: ClassBalanced = False,
+    missing: Missing = "error",
+    **options: Any,
+) -> Positions:
+    """Returns the positions of the examples drawn, in draw order.
+
+    The draw depends on (scores, method, budget, seed) only: not on the order of the examples. For
+    one seed, subsets of growing budget nest (not of dual_beta; with proportional quotas up to
+    one a class). Ties are broken by a seeded hash of the key.
+
+    Args:
+        method: A key of `METHODS`.
+        scores: One score an example, `[N]`, higher = harder; or a column of each name that the
+            method's `columns` lists.
+        keys: The examples' keys, N of them, unique.
+        budget: How many to draw, in [1, N].
+        seed: Changes random draws and how ties are broken.
+        labels: The examples' classes, `[N]`; needed for `class_balanced`.
+        class_balanced: Draw by the method within each class: True or "even" for equal quotas
+            (what small classes lack is shared by the others), "proportional" for quotas by
+            largest remainder.
+        missing: What becomes of NaN and infinite scores: an error that names the keys, never
+            drawn (drop), or counted as the hardest or easiest score there is.
+        **options: The method's fields, such as `drop_fraction`.
+
+    Returns:
+        Positions, int64 `[budget]`.
+
+    Raises:
+        ConfigError: The method, an option or the budget is impossible, or labels are missing.
+        DataError: A score is missing, or negative where it must not be; a key is there twice.
+    """
+    chosen = check_method(method, **options)
+    columns = _columns(method, chosen, scores, len(keys))
+    if class_balanced:
+        columns[_LABEL] = _labels(labels, len(keys))
+    rows = Rows(
+        [ArrayBatch(columns, keys)],
+        chosen.columns,
+        missing=missing,
+        by_class=_LABEL if class_balanced else None,
+    )
+    plan = chosen.plan(rows, Budget(budget, class_balanced), seed)
+    chosen_rows = cut(rows, plan.ordering, plan.quotas, plan.counts)
+    (selection,) = rows.map(lambda view: Selection(chosen_rows, view))
+    return selection.settled(plan)
+
+
+class Selection:
+    """The rows of a view that a cut lets through, with what orders them."""
+
+    def __init__(self, chosen: Cut, view: View) -> None:
+        ordering = chosen.ordering
+        self.view = view
+        self.at = chosen.admitted(view)
+        self.groups = ordering.groups(view)[self.at]
+        self.first = ordering.first_bits(view)[self.at]
+        self.ties = ordering.tie_bits(view, self.at)
+
+    def settled(self, plan: Plan) -> Positions:
+        """Returns the places in draw order, with equal hashes of keys told apart by the keys."""
+        keys = self.view.batch.keys
+        order = draw_order(self.first, self.ties, lambda at: keys(self.at[at]))
+        return self.at[order[within_quotas(self.groups[order], plan.quotas)]]
+
+
+def draw_order(first: NDArray[np.uint64], ties: NDArray[np.uint64], keys: Any) -> NDArray[np.int64]:
+    """Returns the order of rows by their composites; rows of equal composite by their keys.
+
+    Two keys of one 64-bit hash are to be expected once in some billions of rows.
+
+    Args:
+        first: The first bits of each row.
+        ties: The last bits of each row.
+        keys: Gives the keys at some places.
+
+    Raises:
+        DataError: A key is there twice.
+    """
+    order = np.lexsort((ties, first))
+    equal = np.flatnonzero((np.diff(first[order]) == 0) & (np.diff(ties[order]) == 0))
+    for start in equal.tolist():  # One by one sorts runs of three and more by insertion.
+        for at in range(start, -1, -1):
+            pair = order[at : at + 2]
+            if first[pair[0]] != first[pair[1]] or ties[pair[0]] != ties[pair[1]]:
+                break
+            one, other = keys(pair)
+            if one == other:
+                raise DataError(f"keys must be unique, got {one!r} twice. Rename one of them.")
+            if one < other:
+                break
+            order[at : at + 2] = pair[::-1]
+    return order
+
+
+def within_quotas(groups: NDArray[np.int64], quotas: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Returns which rows, in draw order, are within their group's quota."""
+    counts = np.bincount(groups, minlength=len(quotas))
+    keep = np.ones(len(groups), bool)
+    for group in np.flatnonzero(counts > quotas).tolist():  # Only where two hashes are equal.
+        keep[np.flatnonzero(groups == group)[quotas[group] :]] = False
+    return keep
+
+
+def _columns(method: str, chosen: Method, scores: Any, num_rows: int) -> dict[str, NDArray[Any]]:
+    if isinstance(scores, Mapping):
+        absent = sorted(set(chosen.columns) - set(scores))
+        if absent == [SCORE] and len(scores) == 1:
+            scores = {SCORE: next(iter(scores.values()))}
+        elif absent:
+            raise ConfigError(
+                f"{method} needs the columns {', '.join(chosen.columns)}, got "
+                f"{', '.join(scores) or 'none'}. Score with --columns."
+            )
+        columns = {name: np.asarray(scores[name]) for name in chosen.columns}
+    elif len(chosen.columns) > 1:
+        raise ConfigError(
+            f"{method} needs the columns {', '.join(chosen.columns)}, got one array. "
+            "Give a dict of columns."
+        )
+    else:
+        columns = {name: np.asarray(scores) for name in chosen.columns}
+        columns.setdefault(SCORE, np.asarray(scores))
+    for name, values in columns.items():
+        if len(values) != num_rows:
+            raise ConfigError(
+                f"scores and keys must be of one length, got {len(values)} of {name} and "
+                f"{num_rows} keys. Take both from one table."
+            )
+    return columns
+
+
+def _labels(labels: NDArray[Any] | None, num_rows: int) -> NDArray[Any]:
+    if labels is None or len(labels) != num_rows:
+        found = "none" if labels is None else f"{len(labels)} for {num_rows} keys"
+        raise ConfigError(f"class_balanced needs a label for each key, got {found}.")
+    return np.asarray(labels)
