@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raygrad.errors import ConfigError, DataError, unknown_name
+from raygrad.selection.coverage import Ccs, DualBeta, Moderate
 from raygrad.selection.methods import (
     SCORE,
     Band,
@@ -33,6 +34,9 @@ METHODS: dict[str, type[Method]] = {
     "gradient_cdf": GradientCdf,
     "easiest": Easiest,
     "band": Band,
+    "ccs": Ccs,
+    "dual_beta": DualBeta,
+    "moderate": Moderate,
 }
 """Methods of selection by name; each has a `summary`, a `paper`, and its options as fields."""
 
@@ -72,8 +76,8 @@ def draw(
     """Returns the positions of the examples drawn, in draw order.
 
     The draw depends on (scores, method, budget, seed) only: not on the order of the examples. For
-    one seed, subsets of growing budget nest (but those of dual, and proportional quotas up to one
-    a class). Ties are broken by a seeded hash of the key.
+    one seed, subsets of growing budget nest (not of dual_beta; with proportional quotas up to
+    one a class). Ties are broken by a seeded hash of the key.
 
     Args:
         method: A key of `METHODS`.

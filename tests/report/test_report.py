@@ -182,6 +182,24 @@ def test_class_quantiles_are_numpys(report_url, run_folder):
     assert medians == sorted(medians, reverse=True)
 
 
+def test_the_top_samples_caption_names_the_class_most_over_represented(report_url, run_folder):
+    parts = (run_folder / "scores" / "linear").glob("part-*.parquet")
+    values = pa.concat_tables([pq.read_table(p) for p in parts]).to_pandas()
+    top = values.sort_values(study.COLUMN, ascending=False).head(int(0.05 * len(values)))
+    share = top.label.value_counts(normalize=True).reindex(range(10), fill_value=0)
+    usual = values.label.value_counts(normalize=True).reindex(range(10), fill_value=0)
+    label = int((share - usual).idxmax())
+    said = re.search(
+        r"of linear's, ([\d.]+)% are of class (\d), which is ([\d.]+)% of all",
+        caption(text_of(report_url), "top-sample").replace("&#x27;", "'"),
+    )
+    assert int(said[2]) == label
+    assert float(said[1]) == pytest.approx(100 * share[label], rel=0.01)
+    assert float(said[3]) == pytest.approx(100 * usual[label], rel=0.01)
+    shown = [r["key"] for r in rows_of(report_url, "top-sample") if r["network"] == "linear"]
+    assert set(shown) <= set(top.key)
+
+
 def test_suspects_are_the_wrongly_classified_of_the_largest_loss(report_url, run_folder):
     parts = (run_folder / "scores" / "features").glob("part-*.parquet")
     values = pa.concat_tables([pq.read_table(p) for p in parts]).to_pandas()
