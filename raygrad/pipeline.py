@@ -140,8 +140,9 @@ def prepare(config: StudyConfig) -> None:
     def do() -> dict[str, Any]:
         ensure_ray()
         if data.tars:
-            train_urls: Sequence[str] = expand(data.tars)
-            test_urls: Sequence[str] = expand(data.test_tars) if data.test_tars else ()
+            train_urls: Sequence[str] = [storage.absolute(url) for url in expand(data.tars)]
+            test = expand(data.test_tars) if data.test_tars else []
+            test_urls: Sequence[str] = [storage.absolute(url) for url in test]
             facts: dict[str, Any] = {"channels": data.channels}
         else:
             train_urls, test_urls, facts = _write_source(data, data.out or layout.shards)
@@ -179,13 +180,16 @@ def export(run: str, subset_url: str, out: str, shard_bytes: int) -> list[str]:
     subset, _ = read_subset(subset_url)
     index = read_index(RunLayout(run).data)
     keys = subset["key"].to_pylist()
+    out = storage.absolute(out)
     return export_subset(index, keys, out, shard_bytes=shard_bytes, map_fn=parallel.ray_map)
 
 
 def _write_source(data: DataConfig, out: str) -> tuple[Sequence[str], Sequence[str], dict]:
     check_source(data.source)
+    out = storage.absolute(out)
+    folder = storage.absolute(data.data_dir) if data.data_dir else None
     written = write_shards(
-        SOURCES[data.source](data.data_dir, download=data.download),
+        SOURCES[data.source](folder, download=data.download),
         data.source,
         out,
         shard_bytes=data.shard_bytes,

@@ -14,13 +14,14 @@ import ray
 ray.init(address="local", num_cpus=int(sys.argv[1]), include_dashboard=False, logging_level=40)
 from raygrad import cli
 from tests.cases import make_tiny_config
-sys.exit(cli.guarded(lambda: cli.run_study(make_tiny_config(Path(sys.argv[2])))))
+sys.exit(cli.guarded(lambda: cli.run_study(make_tiny_config(Path()))))
 """
 
 
 def study_on(num_cpus, folder):
+    """Runs the tiny study in a folder, named by a relative path as a user names it."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled"}
-    command = [sys.executable, "-c", PROGRAM, str(num_cpus), str(folder)]
+    command = [sys.executable, "-c", PROGRAM, str(num_cpus)]
     return subprocess.run(
         command,
         cwd=folder,
@@ -37,6 +38,7 @@ def test_one_cpu_is_enough_and_it_is_said(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "1 training workers instead of 2: the cluster has 1 CPUs" in done.stderr
     assert "1 scoring actors instead of 2" in done.stderr
+    assert (tmp_path / "run" / "report" / "index.html").exists()
 
 
 def test_no_cpu_is_a_clear_error(tmp_path):
