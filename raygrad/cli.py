@@ -26,6 +26,7 @@ from raygrad.data.layout import RunLayout
 from raygrad.engine.session import session
 from raygrad.errors import ConfigError, IncompleteError, RaygradError
 from raygrad.report import summary_rows, write_report
+from raygrad.selection import METHODS
 
 EXIT_ERROR, EXIT_USAGE, EXIT_INCOMPLETE, EXIT_INTERRUPTED = 1, 2, 3, 130
 
@@ -41,17 +42,73 @@ class Command(Protocol):
 
 @dataclass(frozen=True)
 class Prepare:
-    """Write a data set as WebDataset shards and build the index of the run."""
+    """Write a data set as WebDataset shards and index them for a run; without --run, write only.
 
-    run: Run
+    Sources: digits, mnist, cifar10, cifar100, image-folder (class folders under train/ and val/ or
+    test/), imagenet (the official ILSVRC2012 layout).
+    """
+
+    run: Run | None = None
     data: OmitArgPrefixes[DataConfig] = field(default_factory=DataConfig)
 
     def execute(self) -> None:
         """Runs the stage."""
+        if self.run is None:
+            if self.data.out is None:
+                raise ConfigError("prepare must be given --run or --out, got neither. Name one.")
+            print("\n".join(pipeline.write_source(self.data, self.data.out)))
+            return
         config = replace(_stored(self.run), data=self.data)
+        pipeline.check(config)
         pipeline.bind(config)
         pipeline.prepare(config)
         print(RunLayout(self.run).data)
+
+
+@dataclass(frozen=True)
+class IndexTars:
+    """Index your own tars for a run, as they are: braces, globs, lists; local or s3://."""
+
+    tars: tyro.conf.Positional[tuple[str, ...]]
+    """Training shards, such as 's3://bucket/train-{0000..1023}.tar'."""
+    run: Run
+    test_tars: tuple[str, ...] = ()
+    """Test shards."""
+    labels: str = "cls"
+    """Where the labels stand: cls, json:FIELD, or folder (of the key)."""
+    val_fraction: float = 0.1
+    """The share of training examples held out for validation."""
+    max_reject_share: float = 0.01
+    """The largest share of examples that may be unusable."""
+    strict: bool = False
+    """Fail on the first unusable example."""
+
+    def execute(self) -> None:
+        """Runs the stage."""
+        values = {name: value for name, value in vars(self).items() if name != "run"}
+        config = replace(_stored(self.run), data=DataConfig(**values))
+        pipeline.check(config)
+        pipeline.bind(config)
+        pipeline.prepare(config)
+        print(RunLayout(self.run).data)
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write a subset as new WebDataset shards, to train on elsewhere."""
+
+    subset: tyro.conf.Positional[str]
+    """The subset's Parquet file."""
+    run: Run
+    out: str
+    """The folder of the new shards, local or s3://."""
+    shard_bytes: int = 256 * 2**20
+    """About how large a shard becomes."""
+
+    def execute(self) -> None:
+        """Writes the shards."""
+        _existing(self.run)
+        print("\n".join(pipeline.export(self.run, self.subset, self.out, self.shard_bytes)))
 
 
 @dataclass(frozen=True)
@@ -64,6 +121,7 @@ class Train:
     def execute(self) -> None:
         """Runs the stage."""
         config = replace(_stored(self.run), train=self.train)
+        pipeline.check(config)
         pipeline.bind(config)
         metrics = pipeline.train(config)
         print(
@@ -84,6 +142,7 @@ class Score:
     def execute(self) -> None:
         """Runs the stage."""
         config = replace(_stored(self.run), score=self.score)
+        pipeline.check(config)
         pipeline.bind(config)
         facts = pipeline.score(config)
         print(f"{facts['num_examples']} examples scored in {facts['num_shards']} parts")
@@ -94,12 +153,19 @@ class Score:
 class Select:
     """Draw subsets from the scores, one for every method, keep_fraction and seed."""
 
-    run: tyro.conf.Positional[Run]
+    run: tyro.conf.Positional[Run] = ""
+    list: bool = False
+    """Explain every method in a line, with its paper, and do nothing else."""
     select: OmitArgPrefixes[SelectConfig] = field(default_factory=SelectConfig)
 
     def execute(self) -> None:
         """Runs the stage."""
+        if self.list:
+            for name, method in METHODS.items():
+                print(f"{name:26} {method.summary} ({method.paper})")
+            return
         config = replace(_existing(self.run), select=self.select)
+        pipeline.check(config)
         pipeline.select(config)
         for cell in pipeline.grid(config.select):
             print(RunLayout(self.run).subset(*cell))
@@ -161,11 +227,13 @@ def _existing(run: str) -> StudyConfig:
 
 COMMANDS: dict[str, type[Command]] = {
     "prepare": Prepare,
+    "index": IndexTars,
     "train": Train,
     "score": Score,
     "select": Select,
     "sweep": Sweep,
     "report": Report,
+    "export": Export,
     "run": RunStudy,
 }
 
@@ -238,9 +306,10 @@ def _default(kind: type[Command], stored: StudyConfig | None) -> object:
         return tyro.MISSING_NONPROP
     if kind is RunStudy:
         return RunStudy(**vars(stored))
-    names = {f.name for f in fields(kind)}  # type: ignore[arg-type]
-    sections = {name: getattr(stored, name) for name in names & set(vars(stored))}
-    return kind(**sections) if sections else tyro.MISSING_NONPROP
+    names = {f.name for f in fields(kind)} & set(vars(stored))  # type: ignore[arg-type]
+    if names <= {"run"}:
+        return tyro.MISSING_NONPROP
+    return kind(**{name: getattr(stored, name) for name in names})
 
 
 def _stored_defaults(args: list[str]) -> StudyConfig | None:

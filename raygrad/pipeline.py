@@ -9,21 +9,30 @@ import itertools
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 import raygrad
-from raygrad.config import SelectConfig, StudyConfig, from_dict, identity, to_dict
+from raygrad.config import (
+    DataConfig,
+    SelectConfig,
+    StudyConfig,
+    from_dict,
+    identity,
+    to_dict,
+)
 from raygrad.data import score_table, storage
+from raygrad.data.export import export_subset
 from raygrad.data.index import build_index, read_index, write_index
 from raygrad.data.layout import RunLayout
 from raygrad.data.manifest import digest, read_json, read_marker, write_json, write_marker
 from raygrad.data.shards import DATASET_FILE, write_shards
 from raygrad.data.sources import SOURCES, check_source
 from raygrad.data.subsets import read_subset, write_subset
+from raygrad.data.urls import expand
 from raygrad.engine import parallel
 from raygrad.engine import score as score_engine
 from raygrad.engine import sweep as sweep_engine
@@ -39,9 +48,6 @@ from raygrad.training.study_data import StudyData, load_study_data
 from raygrad.training.trials import Trial
 
 log = logging.getLogger("raygrad")
-
-FROZEN = ("data", "train", "score")
-"""Sections of the configuration that a run folder is bound to; the others may grow."""
 
 
 def run(config: StudyConfig) -> pa.Table:
@@ -69,9 +75,13 @@ def check(config: StudyConfig) -> None:
     """Checks every name in the configuration before anything starts.
 
     Raises:
-        ConfigError: A source, network, score column or method is unknown.
+        ConfigError: A source, network, score column or method is unknown, or a glob of shards
+            matches nothing.
     """
-    check_source(config.data.source)
+    if config.data.tars:
+        expand([*config.data.tars, *config.data.test_tars])
+    else:
+        check_source(config.data.source)
     check_network(config.train.network)
     check_columns(config.score.columns)
     for method in config.select.methods:
@@ -79,14 +89,27 @@ def check(config: StudyConfig) -> None:
 
 
 def bind(config: StudyConfig) -> None:
-    """Writes the configuration into the run folder, or checks that it is the one there.
+    """Writes the configuration into the run folder, after checking it against what is there.
+
+    A run is bound to the data, training and scoring that are complete in it; what has not been
+    done yet, and the choice of subsets and retrainings, may change.
 
     Raises:
-        ConfigError: The folder's data, training or scoring were configured otherwise.
+        ConfigError: A complete stage was configured otherwise.
     """
     layout = RunLayout(config.run)
     stored = stored_config(config.run)
-    for name in FROZEN if stored else ():
+    if stored is not None:
+        network = stored.train.network
+        stages = {"data": "prepare", "train": f"train-{network}", "score": f"score-{network}"}
+        complete = [name for name in stages if storage.exists(layout.marker(stages[name]))]
+        _refuse_changes(config, stored, complete)
+    text = json.dumps({**to_dict(config), "raygrad": raygrad.__version__}, indent=1)
+    storage.write_bytes(layout.config, text.encode())
+
+
+def _refuse_changes(config: StudyConfig, stored: StudyConfig, sections: Sequence[str]) -> None:
+    for name in sections:
         was, now = identity(getattr(stored, name)), identity(getattr(config, name))
         differ = [f"{name}.{k} was {was[k]!r}, got {now[k]!r}" for k in now if was[k] != now[k]]
         if differ:
@@ -94,8 +117,6 @@ def bind(config: StudyConfig) -> None:
                 f"run folder {config.run} must keep its configuration: {'; '.join(differ)}. "
                 "Name another --run, or give the values that it has."
             )
-    text = json.dumps({**to_dict(config), "raygrad": raygrad.__version__}, indent=1)
-    storage.write_bytes(layout.config, text.encode())
 
 
 def stored_config(run_url: str) -> StudyConfig | None:
@@ -108,33 +129,75 @@ def stored_config(run_url: str) -> StudyConfig | None:
 
 
 def prepare(config: StudyConfig) -> None:
-    """Writes the data set's shards and their index."""
-    layout = RunLayout(config.run)
+    """Writes the data set's shards and their index; indexes your own shards where some are named.
+
+    Raises:
+        ConfigError: The source's files are not there, or shards are named wrongly.
+        DataError: More examples are unusable than is accepted.
+    """
+    layout, data = RunLayout(config.run), config.data
 
     def do() -> dict[str, Any]:
         ensure_ray()
-        out = config.data.out or layout.shards
-        written = write_shards(
-            SOURCES[config.data.source](config.data.data_dir),
-            config.data.source,
-            out,
-            shard_bytes=config.data.shard_bytes,
-            seed=config.data.split_seed,
-            map_fn=parallel.ray_map,
-        )
+        if data.tars:
+            train_urls: Sequence[str] = [storage.absolute(url) for url in expand(data.tars)]
+            test = expand(data.test_tars) if data.test_tars else []
+            test_urls: Sequence[str] = [storage.absolute(url) for url in test]
+            facts: dict[str, Any] = {"channels": data.channels}
+        else:
+            train_urls, test_urls, facts = _write_source(data, data.out or layout.shards)
         index = build_index(
-            written.train_urls,
-            written.test_urls,
-            val_fraction=config.data.val_fraction,
-            split_seed=config.data.split_seed,
+            train_urls,
+            test_urls,
+            val_fraction=data.val_fraction,
+            split_seed=data.split_seed,
+            labels=data.labels if data.tars else "cls",
+            classes=facts.get("classes", ()),
+            max_reject_share=data.max_reject_share,
+            strict=data.strict,
             map_fn=parallel.ray_map,
         )
         write_index(layout.data, index)
-        facts = read_json(storage.join(out, DATASET_FILE))
+        facts |= {"classes": list(index.classes), "num_classes": len(index.classes)}
         write_json(storage.join(layout.data, DATASET_FILE), facts)
-        return {"digest": index.digest, "num_examples": index.examples.num_rows}
+        counts = {"num_examples": index.examples.num_rows, "num_rejects": index.rejects.num_rows}
+        log.info("prepare: %(num_examples)d examples, %(num_rejects)d rejects", counts)
+        return {"digest": index.digest, **counts}
 
-    _stage(layout, "prepare", digest(identity(config.data)), do)
+    _stage(layout, "prepare", digest(identity(data)), do)
+
+
+def write_source(data: DataConfig, out: str) -> list[str]:
+    """Writes a source's shards outside any run; returns their URLs."""
+    ensure_ray()
+    train_urls, test_urls, _ = _write_source(data, out)
+    return [*train_urls, *test_urls]
+
+
+def export(run: str, subset_url: str, out: str, shard_bytes: int) -> list[str]:
+    """Writes a subset of a run as new WebDataset shards; returns their URLs."""
+    ensure_ray()
+    subset, _ = read_subset(subset_url)
+    index = read_index(RunLayout(run).data)
+    keys = subset["key"].to_pylist()
+    out = storage.absolute(out)
+    return export_subset(index, keys, out, shard_bytes=shard_bytes, map_fn=parallel.ray_map)
+
+
+def _write_source(data: DataConfig, out: str) -> tuple[Sequence[str], Sequence[str], dict]:
+    check_source(data.source)
+    out = storage.absolute(out)
+    folder = storage.absolute(data.data_dir) if data.data_dir else None
+    written = write_shards(
+        SOURCES[data.source](folder, download=data.download),
+        data.source,
+        out,
+        shard_bytes=data.shard_bytes,
+        seed=data.split_seed,
+        map_fn=parallel.ray_map,
+    )
+    facts = read_json(storage.join(out, DATASET_FILE))
+    return written.train_urls, written.test_urls, facts
 
 
 def train(config: StudyConfig) -> dict[str, Any]:
@@ -146,6 +209,7 @@ def train(config: StudyConfig) -> dict[str, Any]:
         ensure_ray()
         metrics = train_engine.train(
             config.train,
+            inputs,
             _study_data(layout),
             storage.join(layout.train(network), "ray"),
             layout.checkpoint(network),
@@ -191,6 +255,8 @@ def select(config: StudyConfig) -> None:
         "scores": _facts(layout, f"score-{network}")["digest"],
         "score_network": network,
         "score_column": config.select.score_column,
+        "class_balanced": config.select.class_balanced,
+        "missing": config.select.missing,
     }
     cells = grid(config.select)
     missing = [cell for cell in cells if not _is_drawn(layout, cell, origin)]
@@ -263,8 +329,20 @@ def _draw(
     scores = table[config.score_column].to_numpy()
     keys = table["key"].to_pylist()
     budget = max(1, round(keep_fraction * table.num_rows))
-    options = {"drop_fraction": config.drop_fraction} if method.startswith("non_extreme") else {}
-    positions = draw(method, scores, keys, budget, seed=seed, **options)
+    options: dict[str, Any] = {}
+    if method == "non_extreme_max_gradient":
+        options["drop_fraction"] = config.drop_fraction
+    positions = draw(
+        method,
+        scores,
+        keys,
+        budget,
+        seed=seed,
+        labels=table["label"].to_numpy(),
+        class_balanced=False if config.class_balanced == "no" else config.class_balanced,
+        missing=config.missing,
+        **options,
+    )
     kept = table.select(["key", "shard"]).take(positions)
     weights = inclusion_weights(method, scores, positions)
     kept = kept.append_column("weight", pa.array(weights, pa.float64()))

@@ -2,14 +2,16 @@
 
 import dataclasses
 import re
+import tarfile
 
+import pyarrow.parquet as pq
 import pytest
 
 from raygrad import cli, pipeline
 from raygrad.errors import IncompleteError, RaygradError
 from tests.cases import make_tiny_config
 
-STAGES = ["prepare", "train", "score", "select", "sweep", "report", "run"]
+STAGES = ["prepare", "index", "train", "score", "select", "sweep", "report", "export", "run"]
 
 
 def status_of(*args):
@@ -86,3 +88,31 @@ def test_select_takes_flags_in_the_singular(tmp_path):
     assert select.methods == ("gradient_cdf",)
     assert select.keep_fractions == (0.2, 0.4)
     assert select.seeds == (5,)
+
+
+def test_a_mistaken_command_does_not_bind_the_run(tmp_path, ray_session, capsys):
+    """After wrong input the right one is taken in the same run folder."""
+    run = str(tmp_path / "run")
+    assert status_of("index", str(tmp_path / "none-*.tar"), "--run", run) == 2
+    assert status_of("prepare", "digts", "--run", run) == 2
+    assert status_of("prepare", "digits", "--run", run) == 0
+    assert status_of("prepare", "digits", "--run", run, "--val-fraction", "0.2") == 2
+    assert "data.val_fraction was 0.1, got 0.2" in capsys.readouterr().err
+
+
+def test_a_practitioners_tars_are_indexed_scored_and_exported(tmp_path, ray_session, capsys):
+    """Tars of another run stand for anyone's: indexed as they are, and a subset written anew."""
+    out, run = str(tmp_path / "tars"), str(tmp_path / "run")
+    assert status_of("prepare", "digits", "--out", out, "--shard-bytes", "700000") == 0
+    train, test = f"{out}/train-*.tar", f"{out}/test-*.tar"
+    assert status_of("index", train, "--run", run, "--test-tars", test) == 0
+    args = ["--network", "linear", "--epochs", "1", "--lr-decay-epochs"]
+    assert status_of("train", "--run", run, *args) == 0
+    assert status_of("score", "--run", run) == 0
+    args = ["--method", "max_gradient", "--keep-fraction", "0.1", "--seed", "0"]
+    assert status_of("select", run, *args) == 0
+    subset = f"{run}/subsets/max_gradient-0.1-0.parquet"
+    assert status_of("export", subset, "--run", run, "--out", str(tmp_path / "kept")) == 0
+    with tarfile.open(tmp_path / "kept" / "subset-000000.tar") as tar:
+        kept = {name.partition(".")[0] for name in tar.getnames()}
+    assert kept == set(pq.read_table(subset)["key"].to_pylist())

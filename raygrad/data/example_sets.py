@@ -30,6 +30,8 @@ class Example:
     """Of the image's member name, such as png."""
     label: int
     """The class."""
+    extra: tuple[tuple[str, bytes], ...] = ()
+    """Further members: extension and content."""
 
 
 class ExampleSet(Protocol):

@@ -2,7 +2,8 @@
 
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from raygrad.data.manifest import digest, read_marker, write_marker
 from raygrad.data.reading import EncodedExample, read_rows, rows_of_keys
 from raygrad.data.shards import write_tar
 from raygrad.errors import ConfigError
+from raygrad.progress import Progress
 
 EXPORT_FILE = "export.json"
 _PNG = b"\x89PNG"
@@ -27,6 +29,7 @@ def export_subset(
     out: str,
     *,
     shard_bytes: int = 256 * 2**20,
+    weights: Mapping[str, float] | None = None,
     map_fn: Callable[..., Iterable[Any]] = map,
 ) -> list[str]:
     """Writes the examples of a subset as new shards and returns their URLs.
@@ -40,6 +43,8 @@ def export_subset(
         keys: The subset.
         out: The folder of the new shards, a URL.
         shard_bytes: About how large a tar becomes.
+        weights: Inclusion weights of a weighted draw, by key; an example with one gets a member
+            ``<key>.json`` with label and weight.
         map_fn: Like `map`; writes shards in parallel when given a parallel map.
 
     Raises:
@@ -53,7 +58,7 @@ def export_subset(
         )
     rows = _in_index_order(index, rows_of_keys(index, keys))
     columns = ["key", "shard", "offset", "size", "label"]
-    inputs = digest([shard_bytes, *(rows[name].to_pylist() for name in columns)])
+    inputs = digest([shard_bytes, weights or {}, *(rows[name].to_pylist() for name in columns)])
     marker_url = storage.join(out, EXPORT_FILE)
     marker = read_marker(marker_url)
     if marker and marker["inputs_digest"] != inputs:
@@ -63,25 +68,37 @@ def export_subset(
     if marker is None:
         write_marker(marker_url, inputs, complete=False)
     if marker is None or not marker["complete"]:
-        write_one = functools.partial(_write_part, index)
-        for _ in map_fn(write_one, list(zip(urls, parts, strict=True))):
-            pass
+        tasks = [
+            (url, part, _weights_of(part, weights or {}))
+            for url, part in zip(urls, parts, strict=True)
+        ]
+        progress = Progress("export", rows.num_rows, "examples")
+        for count in map_fn(functools.partial(_write_part, index), tasks):
+            progress.add(count)
         facts = {"num_examples": rows.num_rows, "num_shards": len(urls), "classes": index.classes}
         write_marker(marker_url, inputs, complete=True, **facts)
     return urls
 
 
-def _write_part(index: Index, task: tuple[str, pa.Table]) -> str:
-    url, rows = task
+def _write_part(index: Index, task: tuple[str, pa.Table, dict[str, float]]) -> int:
+    url, rows, weights = task
     if not storage.exists(url):
         with storage.open_output(url) as stream:
-            write_tar(stream, map(_as_example, read_rows(index, rows)))
-    return url
+            write_tar(stream, (_as_example(e, weights.get(e.key)) for e in read_rows(index, rows)))
+    return rows.num_rows
 
 
-def _as_example(example: EncodedExample) -> Example:
+def _weights_of(rows: pa.Table, weights: Mapping[str, float]) -> dict[str, float]:
+    return {key: weights[key] for key in rows["key"].to_pylist() if key in weights}
+
+
+def _as_example(example: EncodedExample, weight: float | None) -> Example:
     extension = "png" if example.image.startswith(_PNG) else "jpg"
-    return Example(example.key, example.image, extension, example.label)
+    extra: tuple[tuple[str, bytes], ...] = ()
+    if weight is not None:
+        values = {"label": example.label, "weight": weight}
+        extra = (("json", json.dumps(values).encode()),)
+    return Example(example.key, example.image, extension, example.label, extra)
 
 
 def _in_index_order(index: Index, rows: pa.Table) -> pa.Table:

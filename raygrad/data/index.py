@@ -70,8 +70,16 @@ class Index:
 
     def shard_url(self, name: str) -> str:
         """Returns where a shard is."""
-        at = self.shards["name"].to_pylist().index(name)
-        return self.shards["url"][at].as_py()
+        return self._shard(name)["url"]
+
+    def shard_bytes(self, name: str) -> int:
+        """Returns the size that a shard had when it was indexed."""
+        return self._shard(name)["num_bytes"]
+
+    def _shard(self, name: str) -> dict[str, Any]:
+        at = pc.index(self.shards["name"], name).as_py()
+        assert at >= 0, name
+        return self.shards.slice(at, 1).to_pylist()[0]
 
 
 def build_index(

@@ -49,11 +49,11 @@ class Rejects:
         self._rows.append({"shard": shard, "key": key, "reason": reason})
 
     def add_scan(self, name: str, scan: ShardScan) -> None:
-        """Adds what the scan of a shard found."""
-        for key, reason in scan.rejects:
-            self.add(name, key, reason)
+        """Adds what the scan of a shard found, its damage first: it explains the others."""
         if scan.damage:
             self.add(name, "", scan.damage)
+        for key, reason in scan.rejects:
+            self.add(name, key, reason)
 
     def add_missing(
         self,

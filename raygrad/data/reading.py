@@ -28,6 +28,8 @@ class EncodedExample:
     """Its key."""
     shard: str
     """The name of its shard."""
+    key_hash: int
+    """The hash of its key, which random transforms are drawn from."""
     label: int
     """Its class."""
     image: bytes
@@ -54,7 +56,7 @@ def read_rows(index: Index, rows: pa.Table) -> Iterator[EncodedExample]:
     )
     codes = rows["shard"].combine_chunks().dictionary_encode()
     order = np.lexsort([rows["offset"].to_numpy(), codes.indices.to_numpy()])
-    rows = rows.select(["key", "offset", "size", "label"]).take(pa.array(order))
+    rows = rows.select(["key", "key_hash", "offset", "size", "label"]).take(pa.array(order))
     bounds = np.append(0, np.bincount(codes.indices.to_numpy()).cumsum())
     for at, name in enumerate(codes.dictionary.to_pylist()):
         part = rows.slice(bounds[at], bounds[at + 1] - bounds[at])
@@ -87,8 +89,8 @@ def _read_shard(url: str, name: str, num_bytes: int, part: pa.Table) -> Iterator
     found_bytes = storage.file_size(url)
     if found_bytes != num_bytes:
         raise _not_as_indexed(f"{found_bytes} bytes instead of {num_bytes}", name)
-    offsets, sizes, keys, labels = (
-        part[column].to_pylist() for column in ("offset", "size", "key", "label")
+    offsets, sizes, keys, hashes, labels = (
+        part[column].to_pylist() for column in ("offset", "size", "key", "key_hash", "label")
     )
     first = plan.first.tolist()
     for number, (start, block) in enumerate(_fetch(url, plan)):
@@ -98,7 +100,8 @@ def _read_shard(url: str, name: str, num_bytes: int, part: pa.Table) -> Iterator
             problem = _header_problem(header, keys[at], sizes[at])
             if problem:
                 raise _not_as_indexed(f"{keys[at]!r}: {problem}", name)
-            yield EncodedExample(keys[at], name, labels[at], block[begin : begin + sizes[at]])
+            image = block[begin : begin + sizes[at]]
+            yield EncodedExample(keys[at], name, hashes[at], labels[at], image)
 
 
 def _fetch(url: str, plan: RangePlan) -> Iterator[tuple[int, bytes]]:

@@ -34,6 +34,7 @@ _SKIP = 2 * 2**20
 _NOT_FOUND = ("404", "NoSuchKey", "NoSuchBucket", "NotFound")
 _FINAL = ("400", "401", "403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch")
 _CHANGED = ("412", "PreconditionFailed", "416", "InvalidRange")
+_EXISTS = ("412", "PreconditionFailed", "409", "ConditionalRequestConflict")
 _T = TypeVar("_T")
 
 
@@ -130,10 +131,58 @@ def object_etag(url: str) -> str | None:
     return _head(url, None).get("ETag")
 
 
-def put(url: str, data: bytes) -> None:
-    """Writes an object in one put: it is there whole, or as it was before."""
+def exists(url: str) -> bool:
+    """Tells whether there is an object, or a folder of objects, at a URL."""
+    try:
+        _head(url, None)
+    except FileNotFoundError:
+        bucket, key = split_url(url.rstrip("/"))
+        found = retrying(
+            lambda: client().list_objects_v2(Bucket=bucket, Prefix=f"{key}/", MaxKeys=1), url
+        )
+        return found["KeyCount"] > 0
+    return True
+
+
+def names_in(url: str) -> list[str]:
+    """Returns the names of the objects right inside a folder, sorted; none if there is none."""
+    bucket, key = split_url(url.rstrip("/") + "/")
+
+    def call() -> list[str]:
+        pages = (
+            client()
+            .get_paginator("list_objects_v2")
+            .paginate(Bucket=bucket, Prefix=key, Delimiter="/")
+        )
+        found = (one["Key"] for page in pages for one in page.get("Contents", ()))
+        return sorted(name.removeprefix(key) for name in found if name != key)
+
+    return retrying(call, url)
+
+
+def put(url: str, data: bytes, *, if_absent: bool = False) -> bool:
+    """Writes an object in one put: it is there whole, or as it was before.
+
+    Returns:
+        False where `if_absent` was asked for and there is one already.
+    """
     bucket, key = split_url(url)
-    retrying(lambda: client().put_object(Bucket=bucket, Key=key, Body=data), url)
+    condition = {"IfNoneMatch": "*"} if if_absent else {}
+    num_tries = 0
+
+    def call() -> bool:
+        nonlocal num_tries
+        num_tries += 1
+        try:
+            client().put_object(Bucket=bucket, Key=key, Body=data, **condition)
+        except ClientError as error:
+            if not if_absent or error.response["Error"]["Code"] not in _EXISTS:
+                raise
+            # What is there may be of a try of ours whose answer was lost.
+            return num_tries > 1 and S3File(url).read() == data
+        return True
+
+    return retrying(call, url)
 
 
 def upload(path: str, url: str) -> None:

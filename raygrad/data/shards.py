@@ -60,16 +60,13 @@ def write_shards(
     Raises:
         ConfigError: The folder holds shards of another data set, seed or size.
     """
-    _bind(source, name, out, shard_bytes, seed)
-    urls = {}
-    for split, examples in (("train", source.train), ("test", source.test)):
-        groups = _groups(examples, shard_bytes, seed)
-        targets = [storage.join(out, f"{split}-{at:06d}.tar") for at in range(len(groups))]
-        tasks = ((url, examples.take(at)) for url, at in zip(targets, groups, strict=True))
-        progress = Progress(f"prepare {split}", len(examples), "examples")
-        for count in map_fn(_write_shard, tasks):
-            progress.add(count)
-        urls[split] = tuple(targets)
+    splits = {"train": source.train, "test": source.test}
+    prints = [examples.fingerprint() for examples in splits.values()]
+    bind_folder(out, [FORMAT, name, shard_bytes, seed, list(source.classes), prints])
+    urls = {
+        split: write_split(split, examples, out, shard_bytes=shard_bytes, seed=seed, map_fn=map_fn)
+        for split, examples in splits.items()
+    }
     facts = {
         "source": name,
         "classes": list(source.classes),
@@ -81,6 +78,45 @@ def write_shards(
     return WrittenShards(urls["train"], urls["test"])
 
 
+def bind_folder(out: str, plan: Any) -> None:
+    """Writes down what a folder of shards is for, or checks that it is for the same.
+
+    Raises:
+        ConfigError: It is for something else.
+    """
+    url, value = storage.join(out, PLAN_FILE), {"digest": digest(plan)}
+    if not storage.exists(url):
+        write_json(url, value)
+    elif read_json(url) != value:
+        raise ConfigError(
+            f"a folder of shards must hold one data set, written with one seed and size, "
+            f"got another in {out}. Name another folder, or remove that one."
+        )
+
+
+def write_split(
+    split: str,
+    examples: ExampleSet,
+    out: str,
+    *,
+    shard_bytes: int,
+    seed: int,
+    map_fn: Callable[..., Iterable[Any]] = map,
+) -> tuple[str, ...]:
+    """Writes examples, shuffled, as ``<split>-<number>.tar``; whole tars there are kept.
+
+    Returns:
+        The URLs of the tars.
+    """
+    groups = _groups(examples, shard_bytes, seed)
+    urls = tuple(storage.join(out, f"{split}-{at:06d}.tar") for at in range(len(groups)))
+    tasks = ((url, examples.take(at)) for url, at in zip(urls, groups, strict=True))
+    progress = Progress(f"write {split}", len(examples), "examples")
+    for count in map_fn(_write_shard, tasks):
+        progress.add(count)
+    return urls
+
+
 def write_tar(stream: IO[bytes], examples: Iterable[Example]) -> int:
     """Writes a tar of ``<key>.<extension>`` and ``<key>.cls``, no times, no owners.
 
@@ -90,7 +126,8 @@ def write_tar(stream: IO[bytes], examples: Iterable[Example]) -> int:
     count = length = 0
     for example in examples:
         label = str(example.label).encode()
-        for extension, data in ((example.extension, example.image), ("cls", label)):
+        members = ((example.extension, example.image), ("cls", label), *example.extra)
+        for extension, data in members:
             head = _header(f"{example.key}.{extension}", len(data))
             padding = bytes(-len(data) % _BLOCK)
             stream.write(b"".join((head, data, padding)))
@@ -99,20 +136,6 @@ def write_tar(stream: IO[bytes], examples: Iterable[Example]) -> int:
     closing = 2 * _BLOCK
     stream.write(bytes(closing + -(length + closing) % tarfile.RECORDSIZE))
     return count
-
-
-def _bind(source: Source, name: str, out: str, shard_bytes: int, seed: int) -> None:
-    """Writes down what the folder is for, or checks that it is for the same."""
-    prints = [source.train.fingerprint(), source.test.fingerprint()]
-    plan = {"digest": digest([FORMAT, name, shard_bytes, seed, list(source.classes), prints])}
-    url = storage.join(out, PLAN_FILE)
-    if not storage.exists(url):
-        write_json(url, plan)
-    elif read_json(url) != plan:
-        raise ConfigError(
-            f"a folder of shards must hold one data set, written with one seed and size, "
-            f"got another in {out}. Name another folder, or remove that one."
-        )
 
 
 def _write_shard(task: tuple[str, ExampleSet]) -> int:

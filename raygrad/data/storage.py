@@ -33,6 +33,11 @@ def join(url: str, *parts: str) -> str:
     return "/".join([url.rstrip("/"), *parts])
 
 
+def absolute(url: str) -> str:
+    """Returns a URL that means the same in every process, whatever folder it works in."""
+    return url if is_s3(url) else os.path.abspath(url)
+
+
 def filesystem(url: str) -> tuple[fs.FileSystem, str]:
     """Returns the filesystem of a URL and the path within it; local paths become absolute."""
     if is_s3(url):
@@ -42,6 +47,8 @@ def filesystem(url: str) -> tuple[fs.FileSystem, str]:
 
 def exists(url: str) -> bool:
     """Tells whether there is a file or folder at a URL."""
+    if is_s3(url):
+        return s3.exists(url)
     system, path = filesystem(url)
     return system.get_file_info(path).type != fs.FileType.NotFound
 
@@ -95,25 +102,43 @@ def file_size(url: str) -> int:
     return os.stat(url).st_size
 
 
-def write_bytes(url: str, data: bytes) -> None:
+def write_bytes(url: str, data: bytes, *, if_absent: bool = False) -> bool:
     """Writes a file whole or not at all, replacing one that is there.
 
     On local disk the bytes go to a hidden temporary file, reach the disk, and are renamed; on S3
     they go in one put.
+
+    Args:
+        url: The file.
+        data: Its content.
+        if_absent: Leave a file that is there as it is. Of several writers exactly one wins.
+
+    Returns:
+        Whether the file is now this one's.
     """
     if is_s3(url):
-        s3.put(url, data)
-        return
-    with open_output(url) as stream:
-        stream.write(data)
+        return s3.put(url, data, if_absent=if_absent)
+    try:
+        with open_output(url, if_absent=if_absent) as stream:
+            stream.write(data)
+    except FileExistsError:
+        return False
+    return True
 
 
 @contextlib.contextmanager
-def open_output(url: str) -> Iterator[IO[bytes]]:
+def open_output(url: str, *, if_absent: bool = False) -> Iterator[IO[bytes]]:
     """Opens a file for writing; it is there, whole, once the block is left without an error.
 
     The bytes go to a temporary file: on local disk a hidden one beside the target, which is
     renamed at the end; for S3 one in the temporary folder, which is uploaded at the end.
+
+    Args:
+        url: The file.
+        if_absent: Local disk only: leave a file that is there as it is.
+
+    Raises:
+        FileExistsError: There is one, with `if_absent`.
     """
     if is_s3(url):
         with tempfile.NamedTemporaryFile(suffix=".tmp") as stream:
@@ -130,24 +155,37 @@ def open_output(url: str) -> Iterator[IO[bytes]]:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
-        os.replace(temporary, target)
-    except BaseException:
+        if if_absent:
+            os.link(temporary, target)  # unlike a rename it replaces nothing
+        else:
+            os.replace(temporary, target)
+    finally:
         Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def list_files(url: str, suffix: str = "") -> list[str]:
     """Returns the URLs of the files right inside a folder, sorted; none if there is no folder."""
-    system, path = filesystem(url)
-    selector = fs.FileSelector(path, allow_not_found=True)
+    if is_s3(url):
+        return [join(url, name) for name in s3.names_in(url) if _is_listed(name, suffix)]
     names = [
         info.base_name
-        for info in system.get_file_info(selector)
-        if info.type == fs.FileType.File
-        and info.base_name.endswith(suffix)
-        and not info.base_name.startswith(".")
+        for info in list_infos(url)
+        if info.type == fs.FileType.File and _is_listed(info.base_name, suffix)
     ]
     return [join(url, name) for name in sorted(names)]
+
+
+def list_infos(url: str, *, recursive: bool = False) -> list[fs.FileInfo]:
+    """Returns what is inside a folder, in no order; nothing if there is no folder."""
+    system, path = filesystem(url)
+    selector = fs.FileSelector(path, allow_not_found=True, recursive=recursive)
+    if is_s3(url):
+        return s3.retrying(lambda: system.get_file_info(selector), url)
+    return system.get_file_info(selector)
+
+
+def _is_listed(name: str, suffix: str) -> bool:
+    return name.endswith(suffix) and not name.startswith(".")
 
 
 def _s3_filesystem() -> fs.S3FileSystem:

@@ -71,8 +71,8 @@ class ExampleStream(IterableDataset[StreamedBatch]):
     Args:
         index: The data set.
         split: "train", "val" or "test".
-        decode: From an image's bytes to an array `[H, W, C]`, all of one shape; it raises
-            DataError for an image that cannot be used.
+        decode: From an example and the number of the epoch to an array `[H, W, C]`, all of one
+            shape; it raises DataError for an image that cannot be used.
         batch_size: The most examples of a batch.
         rank: This process among `world_size`.
         world_size: How many processes there are.
@@ -85,7 +85,7 @@ class ExampleStream(IterableDataset[StreamedBatch]):
         self,
         index: Index,
         split: str,
-        decode: Callable[[bytes], NDArray[np.uint8]],
+        decode: Callable[[EncodedExample, int], NDArray[np.uint8]],
         *,
         batch_size: int,
         rank: int = 0,
@@ -142,7 +142,7 @@ class ExampleStream(IterableDataset[StreamedBatch]):
         images, labels, keys, rejects = [], [], [], []
         for example in examples:
             try:
-                pixels = self._decode(example.image)
+                pixels = self._decode(example, self._epoch)
             except DataError as error:
                 values = (example.shard, example.key, str(error))
                 rejects.append(dict(zip(REJECT_SCHEMA.names, values, strict=True)))

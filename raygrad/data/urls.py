@@ -52,10 +52,9 @@ def _glob(pattern: str) -> list[str]:
     if storage.is_s3(pattern) and len(parts[:first]) < 3:
         raise ConfigError(f"the bucket of a glob must be named in full, got {pattern!r}.")
     folder = base or ("/" if pattern.startswith("/") else ".")
-    system, path = storage.filesystem(folder)
-    selector = fs.FileSelector(path, allow_not_found=True, recursive=len(wanted) > 1)
+    _, path = storage.filesystem(folder)
     matches = []
-    for info in system.get_file_info(selector):
+    for info in storage.list_infos(folder, recursive=len(wanted) > 1):
         names = info.path.removeprefix(path).strip("/").split("/")
         if (
             info.type == fs.FileType.File

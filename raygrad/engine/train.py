@@ -28,7 +28,12 @@ MAX_WORKER_FAILURES = 3
 
 
 def train(
-    config: TrainConfig, data: StudyData, folder: str, checkpoint_url: str, metrics_url: str
+    config: TrainConfig,
+    inputs_digest: str,
+    data: StudyData,
+    folder: str,
+    checkpoint_url: str,
+    metrics_url: str,
 ) -> dict[str, Any]:
     """Trains a network with DDP and writes its best epoch's checkpoint and its metrics.
 
@@ -36,6 +41,8 @@ def train(
 
     Args:
         config: The recipe.
+        inputs_digest: Hash of the recipe and the data set; a training goes on from what one of
+            the same inputs has saved, and from no other's.
         data: The data set in memory; it is put into Ray's object store once.
         folder: Where Ray Train keeps what it needs to go on, a URL.
         checkpoint_url: Where the best epoch's checkpoint goes.
@@ -56,7 +63,7 @@ def train(
         train_loop_config=arguments,
         scaling_config=ray.train.ScalingConfig(num_workers=num_workers),
         run_config=ray.train.RunConfig(
-            name=f"{num_workers}-workers",
+            name=f"{inputs_digest[:16]}-{num_workers}",
             storage_path=path,
             storage_filesystem=filesystem,
             failure_config=ray.train.FailureConfig(

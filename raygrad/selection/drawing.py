@@ -1,6 +1,7 @@
 """Drawing a subset from scores in memory."""
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -149,18 +150,15 @@ def draw_order(first: NDArray[np.uint64], ties: NDArray[np.uint64], keys: Any) -
         DataError: A key is there twice.
     """
     order = np.lexsort((ties, first))
-    equal = np.flatnonzero((np.diff(first[order]) == 0) & (np.diff(ties[order]) == 0))
-    for start in equal.tolist():  # One by one sorts runs of three and more by insertion.
-        for at in range(start, -1, -1):
-            pair = order[at : at + 2]
-            if first[pair[0]] != first[pair[1]] or ties[pair[0]] != ties[pair[1]]:
-                break
-            one, other = keys(pair)
+    equal = (np.diff(first[order]) == 0) & (np.diff(ties[order]) == 0)
+    edges = np.flatnonzero(np.diff(np.r_[False, equal, False]))
+    for start, end in edges.reshape(-1, 2).tolist():
+        run = order[start : end + 1]
+        named = sorted(zip(keys(run), run.tolist(), strict=True))
+        for (one, _), (other, _) in itertools.pairwise(named):
             if one == other:
                 raise DataError(f"keys must be unique, got {one!r} twice. Rename one of them.")
-            if one < other:
-                break
-            order[at : at + 2] = pair[::-1]
+        order[start : end + 1] = [at for _, at in named]
     return order
 
 

@@ -1,5 +1,6 @@
 """Export: a subset becomes shards of its own, byte for byte the same wherever they go."""
 
+import json
 import tarfile
 
 import pytest
@@ -87,6 +88,22 @@ def test_an_export_that_was_broken_off_goes_on(index, keys, tmp_path, monkeypatc
     reads.clear()
     export_subset(index, keys, out, shard_bytes=10_000)
     assert not reads
+
+
+def test_weights_of_a_draw_travel_along(index, keys, tmp_path):
+    """An example with a weight has it in its .json; others and labels stay as they are."""
+    weights = {key: 1.5 + at for at, key in enumerate(keys[::2])}
+    urls = export_subset(index, keys, str(tmp_path / "out"), weights=weights)
+    found = {}
+    with tarfile.open(urls[0]) as tar:
+        for member in tar:
+            if member.name.endswith(".json"):
+                found[member.name[:-5]] = json.load(tar.extractfile(member))["weight"]
+    assert found == weights
+    again = build_index(urls, [], val_fraction=0.0)
+    assert again.examples["key"].to_pylist() == keys
+    with pytest.raises(ConfigError, match="must hold one export"):
+        export_subset(index, keys, str(tmp_path / "out"))
 
 
 def test_what_cannot_be_exported_is_said(index, keys, tmp_path):

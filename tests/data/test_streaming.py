@@ -10,6 +10,7 @@ from raygrad.data.decode import decode_image
 from raygrad.data.index import build_index
 from raygrad.data.streaming import ExampleStream, batch_bounds
 from raygrad.errors import ConfigError, DataError
+from raygrad.selection.keyed_random import key_hashes
 from tests.data.making import example, png, put
 
 COUNTS = (1, 17, 30, 5)
@@ -29,13 +30,15 @@ def index(tmp_path_factory):
     return build_index(urls, [], val_fraction=0.0)
 
 
+def decode(example, epoch):
+    return decode_image(example.image)
+
+
 def epoch(index, *, world_size, workers=0, epoch=0, **options):
     """The batches of every rank."""
     ranks = []
     for rank in range(world_size):
-        stream = ExampleStream(
-            index, "train", decode_image, rank=rank, world_size=world_size, **options
-        )
+        stream = ExampleStream(index, "train", decode, rank=rank, world_size=world_size, **options)
         stream.set_epoch(epoch)
         loader = DataLoader(stream, batch_size=None, num_workers=workers)
         ranks.append(list(loader))
@@ -127,3 +130,18 @@ def test_images_of_different_sizes_are_an_error(tmp_path):
     index = build_index([put(tmp_path, "a.tar", members)], [], val_fraction=0.0)
     with pytest.raises(DataError, match="one size"):
         epoch(index, world_size=1, batch_size=2)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_transforms_know_example_and_epoch(index, workers):
+    """A random crop can be drawn from (seed, epoch, key hash) alone."""
+
+    def shows_its_epoch(example, epoch):
+        assert example.key_hash == key_hashes([example.key])[0]
+        return np.full((1, 1, 1), epoch, np.uint8)
+
+    stream = ExampleStream(index, "train", shows_its_epoch, batch_size=8)
+    loader = DataLoader(stream, batch_size=None, num_workers=workers)
+    for number in (3, 4):
+        stream.set_epoch(number)
+        assert {v for batch in loader for v in batch.images.flatten().tolist()} == {number}
