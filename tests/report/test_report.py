@@ -24,6 +24,9 @@ EVERY_FIGURE = (
     "hardest",
     "top-sample",
     "entropy",
+    "overlap",
+    "correlation",
+    "attributes",
     "classes",
     "heatmap",
     "bound",
@@ -166,6 +169,24 @@ def test_label_entropy_is_counted_from_the_labels_of_a_full_sort(report_url, run
     assert baseline[max(baseline)] == pytest.approx(np.log2(10), abs=1e-3)
     for k in (2, 7):
         assert baseline[k] == pytest.approx(np.log2(k))
+
+
+def test_overlap_is_that_of_the_sets_of_two_full_sorts(report_url, run_folder):
+    order = {}
+    for network in study.NETWORKS:
+        parts = (run_folder / "scores" / network).glob("part-*.parquet")
+        values = pa.concat_tables([pq.read_table(p) for p in parts]).to_pandas()
+        order[network] = values.sort_values(study.COLUMN, ascending=False).key.tolist()
+    rows = rows_of(report_url, "overlap")
+    curve = [r for r in rows if r["curve"] == "features and linear"]
+    for r in curve:
+        k = int(r["k"])
+        common = set(order["features"][:k]) & set(order["linear"][:k])
+        assert float(r["overlap"]) == pytest.approx(len(common) / k, abs=1e-12)
+    size = len(order["linear"])
+    for r in rows:
+        if r["curve"] == "two random sets":
+            assert float(r["overlap"]) == pytest.approx(int(r["k"]) / size)
 
 
 def test_class_quantiles_are_numpys(report_url, run_folder):
