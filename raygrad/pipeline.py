@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 import raygrad
@@ -24,14 +23,14 @@ from raygrad.config import (
     identity,
     to_dict,
 )
-from raygrad.data import score_table, storage
+from raygrad.data import storage
 from raygrad.data.export import export_subset
 from raygrad.data.index import build_index, read_index, write_index
 from raygrad.data.layout import RunLayout
 from raygrad.data.manifest import digest, read_json, read_marker, write_json, write_marker
 from raygrad.data.shards import DATASET_FILE, write_shards
 from raygrad.data.sources import SOURCES, check_source
-from raygrad.data.subsets import read_subset, write_subset
+from raygrad.data.subsets import draw_subset, read_subset
 from raygrad.data.urls import expand
 from raygrad.engine import parallel
 from raygrad.engine import score as score_engine
@@ -41,7 +40,7 @@ from raygrad.engine.session import ensure_ray, session
 from raygrad.errors import ConfigError
 from raygrad.report import write_report
 from raygrad.scoring import check_columns
-from raygrad.selection import check_method, draw, inclusion_weights
+from raygrad.selection import check_method
 from raygrad.training.checkpoints import load_checkpoint
 from raygrad.training.models import check_network
 from raygrad.training.study_data import StudyData, load_study_data
@@ -140,8 +139,9 @@ def prepare(config: StudyConfig) -> None:
     def do() -> dict[str, Any]:
         ensure_ray()
         if data.tars:
-            train_urls: Sequence[str] = expand(data.tars)
-            test_urls: Sequence[str] = expand(data.test_tars) if data.test_tars else ()
+            train_urls: Sequence[str] = [storage.absolute(url) for url in expand(data.tars)]
+            test = expand(data.test_tars) if data.test_tars else []
+            test_urls: Sequence[str] = [storage.absolute(url) for url in test]
             facts: dict[str, Any] = {"channels": data.channels}
         else:
             train_urls, test_urls, facts = _write_source(data, data.out or layout.shards)
@@ -179,13 +179,16 @@ def export(run: str, subset_url: str, out: str, shard_bytes: int) -> list[str]:
     subset, _ = read_subset(subset_url)
     index = read_index(RunLayout(run).data)
     keys = subset["key"].to_pylist()
+    out = storage.absolute(out)
     return export_subset(index, keys, out, shard_bytes=shard_bytes, map_fn=parallel.ray_map)
 
 
 def _write_source(data: DataConfig, out: str) -> tuple[Sequence[str], Sequence[str], dict]:
     check_source(data.source)
+    out = storage.absolute(out)
+    folder = storage.absolute(data.data_dir) if data.data_dir else None
     written = write_shards(
-        SOURCES[data.source](data.data_dir, download=data.download),
+        SOURCES[data.source](folder, download=data.download),
         data.source,
         out,
         shard_bytes=data.shard_bytes,
@@ -256,12 +259,21 @@ def select(config: StudyConfig) -> None:
     }
     cells = grid(config.select)
     missing = [cell for cell in cells if not _is_drawn(layout, cell, origin)]
-    if missing:
-        columns = ["key", "shard", "label", config.select.score_column]
-        table = score_table.read_score_table(layout.scores(network), columns)
-        for cell in missing:
-            subset, facts = _draw(config.select, table, cell)
-            write_subset(layout.subset(*cell), subset, {**origin, **facts})
+    balanced = config.select.class_balanced
+    for cell in missing:
+        options: dict[str, Any] = {}
+        if cell[0] == "non_extreme_max_gradient":
+            options["drop_fraction"] = config.select.drop_fraction
+        draw_subset(
+            layout.scores(network),
+            layout.subset(*cell),
+            *cell,
+            origin,
+            score_column=config.select.score_column,
+            class_balanced=False if balanced == "no" else balanced,
+            missing=config.select.missing,
+            **options,
+        )
     log.info("select: %d subsets drawn, %d were there", len(missing), len(cells) - len(missing))
 
 
@@ -315,36 +327,6 @@ def grid(config: SelectConfig) -> list[tuple[str, float, int]]:
     if 1.0 in config.keep_fractions:
         cells += [("random", 1.0, seed) for seed in config.seeds]
     return cells
-
-
-def _draw(
-    config: SelectConfig, table: pa.Table, cell: tuple[str, float, int]
-) -> tuple[pa.Table, dict[str, Any]]:
-    """Returns the subset of a cell, with what it was drawn by."""
-    method, keep_fraction, seed = cell
-    scores = table[config.score_column].to_numpy()
-    keys = table["key"].to_pylist()
-    budget = max(1, round(keep_fraction * table.num_rows))
-    options: dict[str, Any] = {}
-    if method == "non_extreme_max_gradient":
-        options["drop_fraction"] = config.drop_fraction
-    positions = draw(
-        method,
-        scores,
-        keys,
-        budget,
-        seed=seed,
-        labels=table["label"].to_numpy(),
-        class_balanced=False if config.class_balanced == "no" else config.class_balanced,
-        missing=config.missing,
-        **options,
-    )
-    kept = table.select(["key", "shard"]).take(positions)
-    weights = inclusion_weights(method, scores, positions)
-    kept = kept.append_column("weight", pa.array(weights, pa.float64()))
-    kept = kept.append_column("rank", pa.array(np.arange(budget), pa.int64()))
-    facts = {"method": method, "keep_fraction": keep_fraction, "budget": budget, "seed": seed}
-    return kept, {**facts, **options}
 
 
 def _is_drawn(layout: RunLayout, cell: tuple[str, float, int], origin: dict[str, Any]) -> bool:

@@ -33,6 +33,11 @@ def join(url: str, *parts: str) -> str:
     return "/".join([url.rstrip("/"), *parts])
 
 
+def absolute(url: str) -> str:
+    """Returns a URL that means the same in every process, whatever folder it works in."""
+    return url if is_s3(url) else os.path.abspath(url)
+
+
 def filesystem(url: str) -> tuple[fs.FileSystem, str]:
     """Returns the filesystem of a URL and the path within it; local paths become absolute."""
     if is_s3(url):

@@ -5,6 +5,8 @@ from typing import Any, TypeVar
 
 import ray
 
+from raygrad.engine.session import fitting_workers
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -14,9 +16,13 @@ def ray_map(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterat
 
     At most two tasks a CPU are under way, so that neither the scheduler nor the object store
     holds more than that however many items there are.
+
+    Raises:
+        ResourceError: The cluster has no CPU for a task.
     """
     call, shared = ray.remote(num_cpus=1)(_call), ray.put(function)
-    window = max(2, 2 * int(ray.cluster_resources().get("CPU", 1)))
+    fitting_workers(1, "tasks")
+    window = 2 * int(ray.cluster_resources()["CPU"])
     pending: list[Any] = []
     for item in items:
         pending.append(call.remote(shared, item))

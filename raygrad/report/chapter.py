@@ -4,9 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from raygrad.report.browser import browser_data, browser_markup
-from raygrad.report.examples import choose_examples
+from raygrad.report.examples import choose_examples, hardest_first
 from raygrad.report.figures.accuracy import accuracy_figure, panel_title
 from raygrad.report.figures.attributes import attributes_figure
 from raygrad.report.figures.base import Drawn, Figure
@@ -105,10 +107,9 @@ def _scored_sections(run: Run) -> list[Section]:
     if network is None or column is None or column not in run.scores[network].columns:
         nothing = "There are no scores yet; `raygrad score` computes them."
         return [Section("Images", intro=[nothing])]
-    shown = choose_examples(
-        run.scores[network].values(column), run.scores[network].labels, MAX_IMAGES
-    )
-    thumbnails, failures = _thumbnails(run, network, column, shown)
+    shown = _shown_examples(run, network, column)
+    keys = run.scores[network].table["key"].take(shown).to_pylist()
+    thumbnails, failures = _thumbnails(run, [*keys, *_picked_keys(run, column)])
     images: list[Drawn | str] = [images_figure(run, network, column, thumbnails)]
     if thumbnails:
         data = browser_data(run, network, column, shown, thumbnails)
@@ -133,40 +134,55 @@ def _scored_sections(run: Run) -> list[Section]:
     ]
 
 
-def _thumbnails(
-    run: Run, network: str, column: str, shown: np.ndarray
-) -> tuple[Mapping[str, Thumbnail], list[str]]:
+def _shown_examples(run: Run, network: str, column: str) -> np.ndarray:
+    """Positions of the browser's examples: the chosen, the figures' own, and the probe's."""
+    scores = run.scores[network]
+    values = scores.values(column)
+    shown = np.zeros(len(values), dtype=bool)
+    shown[choose_examples(values, scores.labels, MAX_IMAGES)] = True
+    for _, positions in grid_positions(values):
+        shown[positions] = True
+    if "prediction" in scores.table.column_names:
+        shown[suspects(scores, "loss" if "loss" in scores.columns else column)] = True
+    followed = run.probe[network]["key"].to_pylist() if network in run.probe else []
+    wanted = pa.array(sorted({*followed, *_picked_keys(run, column)}), pa.string())
+    shown |= pc.is_in(scores.table["key"], value_set=wanted).to_numpy()
+    order = hardest_first(values)
+    return order[shown[order]]
+
+
+def _picked_keys(run: Run, column: str) -> list[str]:
+    """Keys of the examples that the figures show of each network."""
+    return [
+        key
+        for scores in run.scores.values()
+        if column in scores.columns
+        for pick in (hardest, top_sample)
+        for key in scores.table["key"].take(pick(scores, column)).to_pylist()
+    ]
+
+
+def _thumbnails(run: Run, keys: Sequence[str]) -> tuple[Mapping[str, Thumbnail], list[str]]:
     if run.index is None:
         return {}, []
-    main = run.scores[network]
-    keys = set(main.table["key"].take(shown).to_pylist())
-    grid = [p for _, positions in grid_positions(main.values(column)) for p in positions]
-    keys.update(main.table["key"].take(grid).to_pylist())
-    if "prediction" in main.table.column_names:
-        by = "loss" if "loss" in main.columns else column
-        keys.update(main.table["key"].take(suspects(main, by)).to_pylist())
-    for scores in run.scores.values():
-        if column in scores.columns:
-            for pick in (hardest, top_sample):
-                keys.update(scores.table["key"].take(pick(scores, column)).to_pylist())
     return read_thumbnails(run.index, keys, int(run.dataset.get("channels") or 3))
 
 
 def _facts(run: Run, panels: Sequence[Panel]) -> list[tuple[str, str]]:
     facts = []
-    for metrics in list(run.metrics.values())[:1]:
-        for name, title in (
-            ("num_train", "training examples"),
-            ("num_val", "validation"),
-            ("num_test", "test"),
-        ):
-            if metrics.get(name):
-                facts.append((title, count(int(metrics[name]))))
+    metrics = run.metrics.get(run.main_network or "") or next(iter(run.metrics.values()), {})
+    for name, title in (
+        ("num_train", "training examples"),
+        ("num_val", "validation"),
+        ("num_test", "test"),
+    ):
+        if metrics.get(name):
+            facts.append((title, count(int(metrics[name]))))
     if run.num_classes:
         facts.append(("classes", count(run.num_classes)))
-    full = [p.full for p in panels if p.full is not None]
-    if full:
-        facts.append(("accuracy on all data", percent(full[0].interval.mean)))
+    main = main_panel(panels, run.main_network)
+    if main is not None and main.full is not None:
+        facts.append(("accuracy on all data", percent(main.full.interval.mean)))
     if run.results is not None:
         facts.append(("retrainings", count(run.results.num_rows)))
     return facts

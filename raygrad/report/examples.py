@@ -16,6 +16,17 @@ def hardest_first(values: np.ndarray) -> np.ndarray:
     return np.argsort(-np.nan_to_num(values, nan=-np.inf), kind="stable")
 
 
+def hardness_order(values: np.ndarray) -> np.ndarray:
+    """The scores' order as finite scores: N for the hardest down to 1, float64 ``[N]``.
+
+    It keeps what :func:`hardest_first` says of infinite and missing scores, for functions that take
+    finite ones only.
+    """
+    out = np.empty(len(values))
+    out[hardest_first(values)] = np.arange(len(values), 0, -1)
+    return out
+
+
 def choose_examples(values: np.ndarray, labels: np.ndarray, limit: int) -> np.ndarray:
     """Positions of at most ``limit`` examples to show, hardest first.
 

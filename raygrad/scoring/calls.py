@@ -11,12 +11,11 @@ from torch import Tensor
 
 from raygrad.errors import ConfigError
 from raygrad.scoring.convolution import Geometry
+from raygrad.scoring.normalization import BatchNorm, LayerNorm
 from raygrad.scoring.operations import (
     Affine,
-    BatchNorm,
     Convolution,
     Embedding,
-    LayerNorm,
     Linear,
     Operation,
     PReLU,

@@ -62,7 +62,8 @@ def convolution_methods(
         return outer_methods(positions, inputs, outputs, norms, groups)
     flops = 2 * groups * positions * patch * outputs
     weight_bytes = 4 * groups * patch * outputs
-    reduced = weight_bytes * (1 + len(norms))
+    # Beyond the cache the whole gradient is written to fresh pages and read back.
+    reduced = weight_bytes * ((2 + len(norms)) if weight_bytes > 1 << 20 else (1 + len(norms)) / 2)
     methods = [
         Method("per_example", flops, reduced, weight_bytes, calls=4, efficiency=0.8),
         Method("grouped", flops, reduced, weight_bytes, efficiency=0.8 if inputs == 1 else 0.02),
@@ -86,7 +87,7 @@ def convolution_methods(
             Method(
                 "shifted_gram",
                 2 * groups * (pixels**2 * inputs + positions**2 * outputs),
-                4 * groups * (taps + 3) * positions * max(pixels, positions),
+                3 * groups * (taps + 3) * positions * max(pixels, positions),
                 4 * groups * (pixels**2 + 2 * positions * max(pixels, positions)),
                 efficiency=0.7,
             )
@@ -223,9 +224,12 @@ def _sum_of_shifts(gram: Tensor, dim: int, size: int, geometry: Geometry, axis: 
     length = gram.shape[dim]
     shape = list(gram.shape)
     shape[dim] = shape[dim + 2] = size
-    total = gram.new_zeros(shape)
-    for tap in range(kernel):
-        offset = tap * dilation - padding
+    offsets = [tap * dilation - padding for tap in range(kernel)]
+    whole = stride == 1 and size == length and 0 in offsets
+    total = gram.clone() if whole else gram.new_zeros(shape)
+    for offset in offsets:
+        if whole and offset == 0:
+            continue
         first = max(0, -(offset // stride))
         last = min(size - 1, (length - 1 - offset) // stride)
         if last < first:

@@ -15,7 +15,8 @@ from raygrad.scoring.columns import (
     split_column,
 )
 from raygrad.scoring.fallback import fallback_norms
-from raygrad.scoring.plan import Plan, backward, prepare, refuse_modules, run_sites
+from raygrad.scoring.plan import Plan, backward, run_sites
+from raygrad.scoring.prepare import prepare, refuse_modules
 from raygrad.scoring.reductions import Partial, combine
 from raygrad.scoring.scores import check_labels, check_logits, logit_gradient
 

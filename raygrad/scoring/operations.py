@@ -179,100 +179,14 @@ class Convolution(Operation):
         return weight_gradient, bias_gradient
 
 
-@dataclass
-class BatchNorm(Operation):
-    """Batch normalisation in eval mode: a fixed affine map of every channel."""
-
-    kind: ClassVar[str] = "batch_norm"
-    mean: Tensor
-    variance: Tensor
-    eps: float
-
-    def forward(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        output = F.batch_norm(
-            x, self.mean, self.variance, self.weight, self.bias, False, 0.0, self.eps
-        )
-        return output, ()
-
-    def scale(self) -> Tensor:
-        """1 / sigma of every channel."""
-        return torch.rsqrt(self.variance + self.eps)
-
-    def input_gradient(self, x: Tensor, g: Tensor, saved: Sequence[Tensor]) -> Tensor | None:
-        scale = self.scale() if self.weight is None else self.scale() * self.weight
-        return g * _channels(scale, g.ndim).to(g.dtype)
-
-    def one_pass(self, x: Tensor, g: Tensor, *, input_gradient: bool) -> OnePass | None:
-        # The batch is folded into the channels of the ordinary backward kernel.
-        if self.folded or not x.is_contiguous() or x.dtype != self.mean.dtype or x.dtype != g.dtype:
-            return None
-        n, channels = x.shape[:2]
-        shape = (1, n * channels, *x.shape[2:])
-        weight = self.mean.new_ones(channels) if self.weight is None else self.weight
-        gx, gw, gb = torch.ops.aten.native_batch_norm_backward(
-            g.reshape(shape), x.view(shape), weight.repeat(n), self.mean.repeat(n),
-            self.variance.repeat(n), None, None, False, self.eps, (input_gradient, True, True),
-        )  # fmt: skip
-        return gx.view(x.shape) if input_gradient else None, gw.view(n, -1), gb.view(n, -1)
-
-    def methods(self, x: Tensor, g: Tensor, norms: Collection[str]) -> list[Method]:
-        return [Method("channel_sums", 4 * x[0].numel(), 12 * x[0].numel())]
-
-    def gradients(self, x: Tensor, g: Tensor, *, weight: bool, bias: bool) -> Gradients:
-        x, g = accumulation_type(x), accumulation_type(g)
-        channel = 2 if self.folded else 1
-        others = [d for d in range(1, x.ndim) if d != channel]
-        bias_gradient = _sum(g, others)
-        if not weight:
-            return None, bias_gradient
-        shape = [1] * x.ndim
-        shape[channel] = -1
-        centred = (x - self.mean.view(shape)).mul_(self.scale().view(shape))
-        return _sum(centred.mul_(g), others), bias_gradient if bias else None
-
-
-def _channels(vector: Tensor, ndim: int) -> Tensor:
+def by_channel(vector: Tensor, ndim: int) -> Tensor:
     """Views ``[C]`` so that it broadcasts over dimension 1."""
     return vector.view(-1, *[1] * (ndim - 2))
 
 
-def _sum(x: Tensor, dims: Sequence[int]) -> Tensor:
-    # A copy where there is nothing to sum: reductions overwrite what they are given.
+def summed(x: Tensor, dims: Sequence[int]) -> Tensor:
+    """Sums over dimensions; a copy where there are none, since reductions overwrite their input."""
     return x.sum(list(dims)) if dims else x.clone()
-
-
-@dataclass
-class LayerNorm(Operation):
-    """Normalisation over the last dimensions of one example, with an affine map."""
-
-    kind: ClassVar[str] = "layer_norm"
-    shape: tuple[int, ...]
-    eps: float
-
-    def forward(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        y, mean, rstd = torch.native_layer_norm(x, self.shape, self.weight, self.bias, self.eps)
-        return y, (mean, rstd)
-
-    def fits(self, layout: Layout, y: Tensor) -> bool:
-        return layout.dim < y.ndim - len(self.shape)
-
-    def input_gradient(self, x: Tensor, g: Tensor, saved: Sequence[Tensor]) -> Tensor | None:
-        mean, rstd = saved
-        gradient: Tensor = torch.ops.aten.native_layer_norm_backward(
-            g, x, self.shape, mean, rstd, self.weight, self.bias, (True, False, False)
-        )[0]
-        return gradient
-
-    def methods(self, x: Tensor, g: Tensor, norms: Collection[str]) -> list[Method]:
-        return [Method("row_sums", 4 * x[0].numel(), 20 * x[0].numel(), 8 * x[0].numel())]
-
-    def gradients(self, x: Tensor, g: Tensor, *, weight: bool, bias: bool) -> Gradients:
-        x, g = accumulation_type(x), accumulation_type(g)
-        rows = list(range(1, x.ndim - len(self.shape)))
-        weight_gradient = None
-        if weight:
-            weight_gradient = _sum(F.layer_norm(x, self.shape, eps=self.eps).mul_(g), rows)
-        return weight_gradient, _sum(g, rows) if bias else None
 
 
 @dataclass
@@ -342,7 +256,7 @@ class Affine(Operation):
         if not self.folded:
             placed = placed[: self.batch_dim] + placed[self.batch_dim + 1 :]
         dims = [d + 1 for d, size in enumerate(placed) if size == 1]
-        return _sum(rows, dims).reshape(len(rows), *parameter.shape)
+        return summed(rows, dims).reshape(len(rows), *parameter.shape)
 
 
 @dataclass
@@ -398,7 +312,7 @@ class PReLU(Operation):
 
     def input_gradient(self, x: Tensor, g: Tensor, saved: Sequence[Tensor]) -> Tensor | None:
         assert self.weight is not None
-        slope = self.weight if self.weight.numel() == 1 else _channels(self.weight, x.ndim)
+        slope = self.weight if self.weight.numel() == 1 else by_channel(self.weight, x.ndim)
         return torch.where(x > 0, g, g * slope)
 
     def methods(self, x: Tensor, g: Tensor, norms: Collection[str]) -> list[Method]:
@@ -409,4 +323,4 @@ class PReLU(Operation):
         rows = accumulation_type(g) * accumulation_type(x).clamp(max=0)
         channel = 0 if self.weight.numel() == 1 else 2 if self.folded else 1
         dims = [d for d in range(1, rows.ndim) if d != channel]
-        return _sum(rows, dims).reshape(len(rows), *self.weight.shape), None
+        return summed(rows, dims).reshape(len(rows), *self.weight.shape), None

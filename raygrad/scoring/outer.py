@@ -10,8 +10,15 @@ from collections.abc import Collection
 import torch
 from torch import Tensor
 
-from raygrad.scoring.cost import Method
+from raygrad.scoring.cost import Method, scratch_budget
 from raygrad.scoring.reductions import Partial, accumulation_type, rank_one, reduce_gradient
+
+BLOCKS = 2
+"""The part of the scratch budget, as 1 / BLOCKS, that a block of gradients may take.
+
+Forming a 9 MB gradient whole costs 4 to 6 times as much as in blocks of 2 MB (512 x 4608, 4
+positions, one core), most of it for fresh pages.
+"""
 
 
 def outer_methods(
@@ -33,7 +40,8 @@ def outer_methods(
         Method(
             "gradient",
             flops=2 * groups * positions * inputs * outputs,
-            moved_bytes=4 * groups * inputs * outputs * (1 + len(norms)),
+            # In blocks that stay in the cache.
+            moved_bytes=4 * groups * inputs * outputs * (1 + len(norms)) / 3,
             scratch_bytes=4 * groups * inputs * outputs,
             efficiency=0.7,
         )
@@ -69,4 +77,25 @@ def outer_norms(x: Tensor, g: Tensor, norms: Collection[str], method: str) -> Pa
     if method == "gram":
         gram = torch.bmm(x, x.mT)
         return {"l2": gram.mul_(torch.bmm(g, g.mT)).sum((1, 2))}
-    return reduce_gradient(torch.bmm(g.mT, x), norms)
+    return _blocked(x, g, norms)
+
+
+def _blocked(x: Tensor, g: Tensor, norms: Collection[str]) -> Partial:
+    """Forms the gradients a block of outputs at a time, in one buffer that stays in the cache."""
+    n, inputs, outputs = len(x), x.shape[2], g.shape[2]
+    size = max(1, min(outputs, scratch_budget(x.device.type) // (4 * BLOCKS * n * inputs)))
+    if size == outputs:
+        return reduce_gradient(torch.bmm(g.mT, x), norms)
+    buffer = x.new_empty(n, size, inputs)
+    partials = []
+    for start in range(0, outputs, size):
+        block = g[:, :, start : start + size]
+        into = buffer[:, : block.shape[2]]
+        torch.bmm(block.mT, x, out=into)
+        partials.append(reduce_gradient(into, norms))
+    return {
+        norm: torch.stack([partial[norm] for partial in partials]).amax(0)
+        if norm == "linf"
+        else torch.stack([partial[norm] for partial in partials]).sum(0)
+        for norm in partials[0]
+    }

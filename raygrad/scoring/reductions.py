@@ -15,10 +15,11 @@ def accumulation_type(tensor: Tensor) -> Tensor:
 
 
 def reduce_gradient(gradient: Tensor, norms: Collection[str]) -> Partial:
-    """Partial norms of explicit per-example gradients. Overwrites the gradient for ``l1``.
+    """Partial norms of explicit per-example gradients, which it overwrites.
 
     ``torch.linalg.vector_norm`` is avoided on purpose: over millions of float32 values it is off
-    by up to 8.5e-5 on the CPU, where sums of absolute values and dot products keep 5e-6.
+    by up to 8.5e-5 on the CPU, where sums (which add in a tree) keep 1e-7; and elementwise passes
+    in place are several times faster there than ``aminmax`` or a dot product for each row.
 
     Args:
         gradient: ``[B, ...]``, owned by the caller and not needed afterwards.
@@ -26,16 +27,14 @@ def reduce_gradient(gradient: Tensor, norms: Collection[str]) -> Partial:
     """
     rows = accumulation_type(gradient).reshape(len(gradient), -1)
     partial: Partial = {}
-    if "l2" in norms:
-        partial["l2"] = torch.linalg.vecdot(rows, rows)
-    if "l1" in norms:
+    if "l1" in norms or "linf" in norms:
         rows = rows.abs_()
+    if "l1" in norms:
         partial["l1"] = rows.sum(1)
-        if "linf" in norms:
-            partial["linf"] = rows.amax(1)
-    elif "linf" in norms:
-        low, high = torch.aminmax(rows, dim=1)
-        partial["linf"] = torch.maximum(-low, high)
+    if "linf" in norms:
+        partial["linf"] = rows.amax(1)
+    if "l2" in norms:
+        partial["l2"] = rows.square_().sum(1)
     return partial
 
 
@@ -55,7 +54,7 @@ def _norms_of(rows: Tensor, norms: Collection[str]) -> Partial:
     rows = accumulation_type(rows)
     partial: Partial = {}
     if "l2" in norms:
-        partial["l2"] = torch.linalg.vecdot(rows, rows)
+        partial["l2"] = rows.square().sum(1)
     if "l1" in norms:
         partial["l1"] = rows.abs().sum(1)
     if "linf" in norms:

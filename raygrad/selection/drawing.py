@@ -1,6 +1,7 @@
 """Drawing a subset from scores in memory."""
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raygrad.errors import ConfigError, DataError, unknown_name
+from raygrad.selection.coverage import Ccs, DualBeta, Moderate
 from raygrad.selection.methods import (
     SCORE,
     Band,
@@ -33,6 +35,9 @@ METHODS: dict[str, type[Method]] = {
     "gradient_cdf": GradientCdf,
     "easiest": Easiest,
     "band": Band,
+    "ccs": Ccs,
+    "dual_beta": DualBeta,
+    "moderate": Moderate,
 }
 """Methods of selection by name; each has a `summary`, a `paper`, and its options as fields."""
 
@@ -72,8 +77,8 @@ def draw(
     """Returns the positions of the examples drawn, in draw order.
 
     The draw depends on (scores, method, budget, seed) only: not on the order of the examples. For
-    one seed, subsets of growing budget nest (but those of dual, and proportional quotas up to one
-    a class). Ties are broken by a seeded hash of the key.
+    one seed, subsets of growing budget nest (not of dual_beta; with proportional quotas up to
+    one a class). Ties are broken by a seeded hash of the key.
 
     Args:
         method: A key of `METHODS`.
@@ -145,18 +150,15 @@ def draw_order(first: NDArray[np.uint64], ties: NDArray[np.uint64], keys: Any) -
         DataError: A key is there twice.
     """
     order = np.lexsort((ties, first))
-    equal = np.flatnonzero((np.diff(first[order]) == 0) & (np.diff(ties[order]) == 0))
-    for start in equal.tolist():  # One by one sorts runs of three and more by insertion.
-        for at in range(start, -1, -1):
-            pair = order[at : at + 2]
-            if first[pair[0]] != first[pair[1]] or ties[pair[0]] != ties[pair[1]]:
-                break
-            one, other = keys(pair)
+    equal = (np.diff(first[order]) == 0) & (np.diff(ties[order]) == 0)
+    edges = np.flatnonzero(np.diff(np.r_[False, equal, False]))
+    for start, end in edges.reshape(-1, 2).tolist():
+        run = order[start : end + 1]
+        named = sorted(zip(keys(run), run.tolist(), strict=True))
+        for (one, _), (other, _) in itertools.pairwise(named):
             if one == other:
                 raise DataError(f"keys must be unique, got {one!r} twice. Rename one of them.")
-            if one < other:
-                break
-            order[at : at + 2] = pair[::-1]
+        order[start : end + 1] = [at for _, at in named]
     return order
 
 

@@ -124,7 +124,11 @@ class Rows:
         """Returns the class of each row of a batch, -1 for rows left out."""
         classes = np.zeros(len(batch), np.int64)
         if self._by_class is not None:
-            classes = np.searchsorted(self._labels, batch.column(self._by_class)).astype(np.int64)
+            labels = batch.column(self._by_class)
+            if self._is_dense:
+                classes = labels.astype(np.int64)
+            else:
+                classes = np.searchsorted(self._labels, labels).astype(np.int64)
         if self._missing == "drop" and self.num_missing:
             for name in self.columns:
                 classes[~np.isfinite(batch.column(name))] = -1
@@ -164,6 +168,9 @@ class Rows:
                 "Say what becomes of them: missing drop, hardest or easiest."
             )
         self._labels = np.array(sorted(counts))
+        dense = np.arange(len(self._labels))
+        # Labels 0 to C - 1, the usual ones, are their own classes: no search is needed.
+        self._is_dense = self._labels.dtype.kind in "iu" and np.array_equal(self._labels, dense)
         self.counts = np.array([counts[label] for label in sorted(counts)], np.int64)
         self.total = int(self.counts.sum())
         if self.total == 0 or not all(np.isfinite(low) for low in self.low.values()):
@@ -197,3 +204,15 @@ class Rows:
             named,
             list(zip(labels.tolist(), numbers.tolist(), strict=True)),
         )
+
+
+def _count_labels(labels: NDArray[Any], part: NDArray[np.bool_]) -> list[tuple[Any, int]]:
+    """Returns every label with how many of its rows take part."""
+    small = labels.dtype.kind in "iu" and labels.size and 0 <= labels.min() <= labels.max() < 2**20
+    if small:
+        present = np.flatnonzero(np.bincount(labels))
+        numbers = np.bincount(labels[part], minlength=int(present[-1]) + 1)[present]
+    else:
+        present, inverse = np.unique(labels, return_inverse=True)
+        numbers = np.bincount(inverse[part], minlength=len(present))
+    return list(zip(present.tolist(), numbers.tolist(), strict=True))

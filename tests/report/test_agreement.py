@@ -1,35 +1,16 @@
-"""Overlap of hard sets, rank correlation and label entropy against brute force."""
+"""Rank correlations, joins by key and baselines against scipy and brute force."""
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from scipy import stats
 
-from raygrad.report.figures.correlation import average_ranks, rank_correlations
-from raygrad.report.figures.entropy import balanced_entropy, label_entropies
-from raygrad.report.figures.overlap import overlap, shared_scores
+from raygrad.report.examples import hardness_order
+from raygrad.report.figures.correlation import rank_correlations
+from raygrad.report.figures.entropy import balanced_entropy
+from raygrad.report.figures.overlap import shared_scores
 from raygrad.report.figures.ranks import sampled_ranks
 from raygrad.report.tables import Scores
-
-
-def test_the_overlap_is_that_of_the_sets_for_every_k():
-    rng = np.random.default_rng(0)
-    a = rng.random(200)
-    b = a + rng.random(200)
-    ranks = np.arange(1, 201)
-    expected = [
-        len(set(np.argsort(-a)[:k].tolist()) & set(np.argsort(-b)[:k].tolist())) / k for k in ranks
-    ]
-    assert overlap(a, b, ranks).tolist() == expected
-
-
-def test_two_random_orders_share_k_of_n_on_average():
-    rng = np.random.default_rng(1)
-    ranks = np.array([10, 50, 100])
-    mean = np.mean([overlap(*rng.random((2, 100)), ranks) for _ in range(800)], axis=0)
-    assert mean == pytest.approx(ranks / 100, abs=0.015)
 
 
 def test_networks_are_compared_by_key_not_by_row():
@@ -37,12 +18,6 @@ def test_networks_are_compared_by_key_not_by_row():
     b = Scores("b", pa.table({"key": ["z", "w", "x"], "label": [0, 0, 0], "s": [30.0, 40.0, 10.0]}))
     x, y = shared_scores(a, b, "s")
     assert (x.tolist(), y.tolist()) == ([1.0, 3.0], [10.0, 30.0])
-
-
-@given(st.lists(st.integers(0, 5), min_size=1, max_size=30))
-def test_average_ranks_are_scipys(values):
-    x = np.array(values, dtype=float)
-    assert average_ranks(x).tolist() == (stats.rankdata(x) - 1).tolist()
 
 
 def test_rank_correlations_are_scipys_over_the_examples_that_both_columns_have():
@@ -66,11 +41,9 @@ def test_never_learned_examples_of_infinite_forgetting_rank_as_the_hardest():
     assert matrix[0, 1] == pytest.approx(1.0)
 
 
-def test_label_entropy_is_scipys_for_every_k():
-    labels = np.random.default_rng(3).integers(0, 7, 150)
-    ranks = np.arange(1, 151)
-    expected = [stats.entropy(np.bincount(labels[:k]), base=2) for k in ranks]
-    assert label_entropies(labels, ranks, 7) == pytest.approx(expected, abs=1e-12)
+def test_the_order_as_scores_keeps_infinite_and_missing_scores_in_their_places():
+    values = np.array([1.0, np.nan, 3.0, np.inf])
+    assert hardness_order(values).tolist() == [2.0, 1.0, 3.0, 4.0]
 
 
 @pytest.mark.parametrize("classes", [1, 2, 10])

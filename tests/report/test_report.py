@@ -24,6 +24,9 @@ EVERY_FIGURE = (
     "hardest",
     "top-sample",
     "entropy",
+    "overlap",
+    "correlation",
+    "attributes",
     "classes",
     "heatmap",
     "bound",
@@ -168,6 +171,24 @@ def test_label_entropy_is_counted_from_the_labels_of_a_full_sort(report_url, run
         assert baseline[k] == pytest.approx(np.log2(k))
 
 
+def test_overlap_is_that_of_the_sets_of_two_full_sorts(report_url, run_folder):
+    order = {}
+    for network in study.NETWORKS:
+        parts = (run_folder / "scores" / network).glob("part-*.parquet")
+        values = pa.concat_tables([pq.read_table(p) for p in parts]).to_pandas()
+        order[network] = values.sort_values(study.COLUMN, ascending=False).key.tolist()
+    rows = rows_of(report_url, "overlap")
+    curve = [r for r in rows if r["curve"] == "features and linear"]
+    for r in curve:
+        k = int(r["k"])
+        common = set(order["features"][:k]) & set(order["linear"][:k])
+        assert float(r["overlap"]) == pytest.approx(len(common) / k, abs=1e-12)
+    size = len(order["linear"])
+    for r in rows:
+        if r["curve"] == "two random sets":
+            assert float(r["overlap"]) == pytest.approx(int(r["k"]) / size)
+
+
 def test_class_quantiles_are_numpys(report_url, run_folder):
     parts = (run_folder / "scores" / "features").glob("part-*.parquet")
     values = pa.concat_tables([pq.read_table(p) for p in parts]).to_pandas()
@@ -180,6 +201,24 @@ def test_class_quantiles_are_numpys(report_url, run_folder):
             assert float(r[f"q{q:02d}"]) == pytest.approx(np.percentile(mine, q), rel=1e-12)
     medians = [float(r["q50"]) for r in rows]
     assert medians == sorted(medians, reverse=True)
+
+
+def test_the_top_samples_caption_names_the_class_most_over_represented(report_url, run_folder):
+    parts = (run_folder / "scores" / "linear").glob("part-*.parquet")
+    values = pa.concat_tables([pq.read_table(p) for p in parts]).to_pandas()
+    top = values.sort_values(study.COLUMN, ascending=False).head(int(0.05 * len(values)))
+    share = top.label.value_counts(normalize=True).reindex(range(10), fill_value=0)
+    usual = values.label.value_counts(normalize=True).reindex(range(10), fill_value=0)
+    label = int((share - usual).idxmax())
+    said = re.search(
+        r"of linear's, ([\d.]+)% are of class (\d), which is ([\d.]+)% of all",
+        caption(text_of(report_url), "top-sample").replace("&#x27;", "'"),
+    )
+    assert int(said[2]) == label
+    assert float(said[1]) == pytest.approx(100 * share[label], rel=0.01)
+    assert float(said[3]) == pytest.approx(100 * usual[label], rel=0.01)
+    shown = [r["key"] for r in rows_of(report_url, "top-sample") if r["network"] == "linear"]
+    assert set(shown) <= set(top.key)
 
 
 def test_suspects_are_the_wrongly_classified_of_the_largest_loss(report_url, run_folder):

@@ -9,6 +9,7 @@ import pyarrow as pa
 from raygrad.report.figures.base import Drawn, Figure, Missing
 from raygrad.report.style import Layout, new_figure
 from raygrad.report.tables import Run, matched, number_columns, positions_of
+from raygrad.selection.analysis import rank_correlation
 
 # Text on coloured cells: unlike the ink of other figures it does not follow the page's theme.
 _ON_DARK, _ON_LIGHT = "#fefefe", "#111111"
@@ -35,13 +36,6 @@ def gathered_columns(run: Run, network: str, column: str) -> dict[str, np.ndarra
     return out
 
 
-def average_ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks of values from 0, equal ones sharing the mean of theirs, float64 ``[N]``."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ends = np.cumsum(counts)
-    return ((2 * ends - counts - 1) / 2)[inverse]
-
-
 def rank_correlations(columns: Mapping[str, np.ndarray]) -> np.ndarray:
     """Spearman's rank correlation of each pair of columns, over the examples that have both.
 
@@ -51,20 +45,19 @@ def rank_correlations(columns: Mapping[str, np.ndarray]) -> np.ndarray:
     Returns:
         float64 ``[C, C]``, NaN where a column does not vary.
     """
-    values = list(columns.values())
-    missing = [np.isnan(v) for v in values]
-    whole = [
-        average_ranks(v) if not m.any() else None for v, m in zip(values, missing, strict=True)
-    ]
-    out = np.eye(len(values))
-    for i in range(len(values)):
-        for j in range(i):
-            a, b = whole[i], whole[j]
-            if a is None or b is None:
-                both = ~(missing[i] | missing[j])
-                a, b = average_ranks(values[i][both]), average_ranks(values[j][both])
-            flat = len(a) < 2 or np.ptp(a) == 0 or np.ptp(b) == 0
-            out[i, j] = out[j, i] = np.nan if flat else np.corrcoef(a, b)[0, 1]
+    # Infinite scores, such as forgetting's of an example never learned, rank beyond all others.
+    largest = np.finfo(np.float64).max
+    values = np.stack([np.clip(v, -largest, largest) for v in columns.values()], axis=1)
+    missing = np.isnan(values)
+    partly = missing.any(axis=0)
+    out = np.eye(values.shape[1])
+    out[np.ix_(~partly, ~partly)] = rank_correlation(values[:, ~partly])
+    for i in np.flatnonzero(partly):
+        for j in range(values.shape[1]):
+            both = ~(missing[:, i] | missing[:, j])
+            if i != j:
+                pair = rank_correlation(values[both][:, [i, j]])[0, 1] if both.any() else np.nan
+                out[i, j] = out[j, i] = pair
     return out
 
 

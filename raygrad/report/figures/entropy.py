@@ -1,50 +1,29 @@
 """Label entropy of the hardest k examples (the paper's Figures 7 and 12)."""
 
-import itertools
 import math
 from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
 
-from raygrad.report.examples import hardest_first
+from raygrad.report.examples import hardness_order
 from raygrad.report.figures.base import Drawn, Figure, Missing
 from raygrad.report.figures.ranks import draw_rank_curves, sampled_ranks
 from raygrad.report.tables import Run
 from raygrad.report.wording import count, percent
+from raygrad.selection.analysis import label_entropy
 
 _LOOK = 0.05  # the caption states the entropy of this share of the examples
-
-
-def label_entropies(labels: np.ndarray, ranks: np.ndarray, num_classes: int) -> np.ndarray:
-    r"""Entropy of the class frequencies among the first k examples, in bits.
-
-    .. math:: H_k = -\sum_c \frac{n_{c,k}}{k} \log_2 \frac{n_{c,k}}{k}
-
-    Args:
-        labels: Classes of the examples, hardest first, int64 ``[N]``.
-        ranks: Values of k, rising, each in [1, N], ``[K]``.
-        num_classes: Number of classes.
-
-    Returns:
-        float64 ``[K]``, in [0, log2(num_classes)].
-    """
-    steps = np.concatenate([[0], ranks])
-    counts = np.stack(
-        [np.bincount(labels[a:b], minlength=num_classes) for a, b in itertools.pairwise(steps)]
-    ).cumsum(axis=0)
-    share = counts / counts.sum(axis=1, keepdims=True)
-    return -np.sum(share * np.log2(share, where=share > 0, out=np.zeros_like(share)), axis=1)
 
 
 def _curves(run: Run, column: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     out = {}
     for network, scores in run.scores.items():
         if column in scores.columns and len(scores.labels):
-            order = hardest_first(scores.values(column))
+            order = hardness_order(scores.values(column))
             ranks = sampled_ranks(len(order))
-            labels = scores.labels[order]
-            out[network] = (ranks, label_entropies(labels, ranks, run.num_classes))
+            nats = label_entropy(order, scores.labels)[ranks - 1]
+            out[network] = (ranks, nats / math.log(2))
     return out
 
 

@@ -33,6 +33,21 @@ def top_sample(scores: Scores, column: str) -> np.ndarray:
     return order[np.sort(chosen)]
 
 
+def most_raised_class(scores: Scores, column: str) -> tuple[int, float, float]:
+    """The class whose share of the top 5% exceeds its share of all examples most.
+
+    Returns:
+        The class, its share of the top 5% and its share of all, both in [0, 1].
+    """
+    order = hardest_first(scores.values(column))
+    top = scores.labels[order[: max(1, int(_TOP * len(order)))]]
+    size = int(scores.labels.max()) + 1
+    shares = np.bincount(top, minlength=size) / len(top)
+    usual = np.bincount(scores.labels, minlength=size) / len(order)
+    label = int(np.argmax(shares - usual))
+    return label, float(shares[label]), float(usual[label])
+
+
 def suspects(scores: Scores, column: str) -> np.ndarray:
     """Positions of wrongly classified examples, hardest first.
 
@@ -129,13 +144,17 @@ def top_sample_figure(run: Run, column: str, thumbnails: Mapping[str, Thumbnail]
     examples = _gallery(run, column, thumbnails, list(run.scores), top_sample)
     if not examples:
         return Missing("top-sample", title, "No image could be read.")
-    parts = [
-        f"{n}: {_commonest([e for e in examples if e.row == n])}"
-        for n in dict.fromkeys(e.row for e in examples)
-    ]
+    parts = []
+    for n in dict.fromkeys(e.row for e in examples):
+        label, share, usual = most_raised_class(run.scores[n], column)
+        parts.append(
+            f"of {n}'s, {percent(share)} are of class {run.class_name(label)}, "
+            f"which is {percent(usual)} of all"
+        )
     caption = (
         f"A random sample (seed {_SEED}) of the {percent(_TOP)} of the examples with the largest "
-        f"{column}, in falling order. Commonest classes among those shown: {'; '.join(parts)}."
+        f"{column}, in falling order. In that whole {percent(_TOP)}, the class most "
+        f"over-represented: {'; '.join(parts)}."
     )
     return _figure("top-sample", title, caption, column, examples, thumbnails)
 

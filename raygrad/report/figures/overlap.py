@@ -8,11 +8,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raygrad.report.examples import hardest_first
+from raygrad.report.examples import hardness_order
 from raygrad.report.figures.base import Drawn, Figure, Missing
 from raygrad.report.figures.ranks import draw_rank_curves, sampled_ranks
 from raygrad.report.tables import Run, Scores, positions_of
 from raygrad.report.wording import count, percent
+from raygrad.selection.analysis import overlap, random_overlap
 
 _LOOK = (0.01, 0.05)  # the caption states the overlap at these shares of the examples
 
@@ -23,27 +24,6 @@ def shared_scores(a: Scores, b: Scores, column: str) -> tuple[np.ndarray, np.nda
     have = pc.is_valid(at)
     places = at.filter(have).to_numpy()
     return a.values(column)[have.to_numpy(zero_copy_only=False)], b.values(column)[places]
-
-
-def overlap(a: np.ndarray, b: np.ndarray, ranks: np.ndarray) -> np.ndarray:
-    r"""The share of the k hardest examples by one score that are among the k hardest by another.
-
-    .. math:: |S_{a,k} \cap S_{b,k}| / k
-
-    Args:
-        a: One score an example, ``[N]``.
-        b: Another score of the same examples, ``[N]``.
-        ranks: Values of k, each in [1, N], ``[K]``.
-
-    Returns:
-        float64 ``[K]`` in [0, 1]; two random orders have k / N on average.
-    """
-    place = np.empty((2, len(a)), dtype=np.int64)
-    for row, values in zip(place, (a, b), strict=True):
-        row[hardest_first(values)] = np.arange(len(a))
-    # An example is in both sets from the k on that exceeds its worse place.
-    worse = np.sort(place.max(axis=0))
-    return np.searchsorted(worse, ranks, side="left") / ranks
 
 
 def overlap_figure(run: Run, column: str) -> Drawn:
@@ -66,18 +46,19 @@ def overlap_figure(run: Run, column: str) -> Drawn:
         if len(x) < 2:
             continue
         ranks = sampled_ranks(len(x))
-        curves[f"{n} and {m}"] = (ranks, overlap(x, y, ranks))
+        shared = overlap(hardness_order(x), hardness_order(y))
+        curves[f"{n} and {m}"] = (ranks, shared[ranks - 1])
         size = max(size, len(x))
         at = np.array([max(1, math.floor(share * len(x))) for share in _LOOK])
         said = [
             f"{percent(v)} of the hardest {percent(share)}"
-            for v, share in zip(overlap(x, y, at), _LOOK, strict=True)
+            for v, share in zip(shared[at - 1], _LOOK, strict=True)
         ]
         sentences.append(f"{n} and {m} share {' and '.join(said)}.")
     if not curves:
         return Missing("overlap", title, "The networks have scored no example in common.")
     ranks = sampled_ranks(size)
-    baselines = {"two random sets": (ranks, ranks / size)}
+    baselines = {"two random sets": (ranks, random_overlap(size)[ranks - 1])}
     text = " ".join(sentences)
     return Figure(
         name="overlap",

@@ -1,0 +1,131 @@
+"""Analysis against counting by hand."""
+
+import math
+from collections import Counter
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from raygrad.errors import DataError
+from raygrad.selection import analysis
+from raygrad.selection.attributes import attributes, estimate
+
+RNG = np.random.default_rng(0)
+SCORES = RNG.gamma(1, size=120)
+LABELS = RNG.integers(0, 5, 120)
+
+
+def test_label_entropy_is_that_of_the_top_k_counted_for_each_k():
+    order = np.argsort(-SCORES)
+    found = analysis.label_entropy(SCORES, LABELS)
+    for k in range(1, 121):
+        counts = Counter(LABELS[order[:k]].tolist()).values()
+        assert found[k - 1] == pytest.approx(
+            -sum(c / k * math.log(c / k) for c in counts), abs=1e-9
+        )
+    assert analysis.uniform_entropy(5) == pytest.approx(math.log(5))
+
+
+def test_overlap_is_that_of_the_two_top_k_sets():
+    other = SCORES + RNG.normal(size=120)
+    found = analysis.overlap(SCORES, other)
+    for k in range(1, 121):
+        sets = [set(np.argsort(-s)[:k].tolist()) for s in (SCORES, other)]
+        assert found[k - 1] == pytest.approx(len(sets[0] & sets[1]) / k)
+    assert np.all(analysis.overlap(SCORES, SCORES) == 1.0)
+
+
+def test_the_random_baseline_of_the_overlap_is_its_mean_over_random_orders():
+    pairs = [analysis.overlap(RNG.random(60), RNG.random(60)) for _ in range(400)]
+    assert np.abs(np.mean(pairs, axis=0) - analysis.random_overlap(60)).max() < 0.06
+
+
+def test_rank_correlation_is_spearmans_with_ties():
+    columns = np.stack([SCORES, np.round(SCORES), RNG.integers(0, 3, 120)], axis=1)
+    assert analysis.rank_correlation(columns) == pytest.approx(stats.spearmanr(columns).statistic)
+
+
+def test_a_constant_column_has_no_rank_correlation():
+    found = analysis.rank_correlation(np.stack([SCORES, np.ones(120)], axis=1))
+    assert math.isnan(found[0, 1])
+    assert found[1, 1] == 1.0
+
+
+def test_histograms_count_every_score_and_say_what_a_log_axis_leaves_out():
+    counts, edges, out = analysis.histogram(SCORES, 10)
+    assert (counts.sum(), len(edges), out) == (120, 11, 0)
+    counts, edges, out = analysis.histogram(np.r_[SCORES, 0.0, 0.0], 10, log=True)
+    assert (counts.sum(), out) == (120, 2)
+    assert edges[0] == pytest.approx(SCORES.min())
+
+
+@pytest.mark.parametrize("call", [analysis.top_order, analysis.histogram])
+def test_missing_scores_are_refused(call):
+    with pytest.raises(DataError, match="must be finite, got 1"):
+        call(np.array([1.0, np.nan]))
+
+
+def results(accuracies):
+    """Makes a sweep of {(method, fraction): [accuracy of each seed]}."""
+    rows = [(m, f, seed, a) for (m, f), of in accuracies.items() for seed, a in enumerate(of)]
+    method, fraction, seed, accuracy = zip(*rows, strict=True)
+    return {
+        "network": ["net"] * len(rows), "protocol": ["equal_epochs"] * len(rows),
+        "method": method, "keep_fraction": fraction, "seed": seed, "test_accuracy": accuracy,
+    }  # fmt: skip
+
+
+def test_simplicity_and_redundancy_by_hand():
+    sweep = results(
+        {
+            ("random", 1.0): [0.9, 0.9],
+            ("random", 0.1): [0.45, 0.45],
+            ("random", 0.01): [0.0, 0.0],
+            ("max_gradient", 0.1): [0.9, 0.9],
+            ("max_gradient", 0.01): [0.0, 0.0],
+        }
+    )
+    found = attributes(sweep, max_loss=0.0)[("net", "equal_epochs")]
+    assert found.simplicity.mean == pytest.approx(0.5)
+    assert found.redundancy["random"].mean == pytest.approx(0.0)
+    assert found.redundancy["max_gradient"].mean == pytest.approx(0.9)
+    assert (found.best_method, found.gain.mean) == ("max_gradient", pytest.approx(0.9))
+    half = attributes(sweep, max_loss=0.225)[("net", "equal_epochs")]
+    assert half.redundancy["random"].mean == pytest.approx(1 - 10**-0.5)
+
+
+def test_a_data_set_that_any_subset_learns_is_simple_and_redundant():
+    sweep = results({("random", f): [0.8, 0.8, 0.8] for f in (1.0, 0.1, 0.01)})
+    found = attributes(sweep)[("net", "equal_epochs")]
+    assert found.simplicity.mean == pytest.approx(1.0)
+    assert found.redundancy["random"].mean == pytest.approx(0.99)
+    assert found.gain.mean == 0.0
+
+
+def test_a_dip_above_a_good_fraction_is_not_redundancy():
+    """Accuracy must hold at every fraction from the one claimed up."""
+    sweep = results({("random", 1.0): [0.9], ("random", 0.5): [0.5], ("random", 0.1): [0.9]})
+    assert attributes(sweep)[("net", "equal_epochs")].redundancy["random"].mean < 0.5
+
+
+def test_intervals_are_students_over_seeds():
+    values = [0.1, 0.4, 0.3, 0.25]
+    low, high = stats.t.interval(0.95, 3, np.mean(values), stats.sem(values))
+    found = estimate(values)
+    assert (found.low, found.high) == (pytest.approx(low, abs=1e-4), pytest.approx(high, abs=1e-4))
+    assert math.isnan(estimate([0.5]).low)
+
+
+def test_a_sweep_without_random_or_without_full_data_is_refused():
+    with pytest.raises(DataError, match="needs random subsets and keep_fraction 1"):
+        attributes(results({("max_gradient", 0.1): [0.5], ("random", 1.0): [0.9]}))
+    with pytest.raises(DataError, match="needs random subsets and keep_fraction 1"):
+        attributes(results({("random", 0.1): [0.5]}))
+    with pytest.raises(DataError, match="must have the column seed"):
+        attributes({"network": [], "method": [], "keep_fraction": []})
+
+
+def test_a_failed_trial_counts_for_nothing():
+    sweep = results({("random", 1.0): [0.9, 0.9], ("random", 0.1): [0.9, float("nan")]})
+    assert attributes(sweep)[("net", "equal_epochs")].simplicity.num_seeds == 1
