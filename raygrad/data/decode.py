@@ -2,7 +2,7 @@
 
 Pillow reads the header, so that content and not a name decides what a file is, and nothing is
 decoded before its pixels are counted. Where simplejpeg is installed (``pip install
-raygrad[jpeg]``) it decodes plain JPEGs, about 1.7 times as fast as Pillow (see the benchmark
+raygrad[jpeg]``) it decodes plain JPEGs, 1.3 to 1.8 times as fast as Pillow (see the benchmark
 records); everything else, and any JPEG with a flaw, is Pillow's. Both are libjpeg-turbo and give
 the same pixels, those of torchvision's own data sets, so no result depends on which is there.
 """
