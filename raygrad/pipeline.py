@@ -177,10 +177,15 @@ def export(run: str, subset_url: str, out: str, shard_bytes: int) -> list[str]:
     """Writes a subset of a run as new WebDataset shards; returns their URLs."""
     ensure_ray()
     subset, _ = read_subset(subset_url)
-    index = read_index(RunLayout(run).data)
-    keys = subset["key"].to_pylist()
-    out = storage.absolute(out)
-    return export_subset(index, keys, out, shard_bytes=shard_bytes, map_fn=parallel.ray_map)
+    keys, weights = subset["key"].to_pylist(), subset["weight"].to_pylist()
+    return export_subset(
+        read_index(RunLayout(run).data),
+        keys,
+        storage.absolute(out),
+        shard_bytes=shard_bytes,
+        weights=None if set(weights) == {1.0} else dict(zip(keys, weights, strict=True)),
+        map_fn=parallel.ray_map,
+    )
 
 
 def _write_source(data: DataConfig, out: str) -> tuple[Sequence[str], Sequence[str], dict]:
