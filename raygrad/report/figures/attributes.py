@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from raygrad.report.attributes import Attributes, attributes
+from raygrad.report.figures.accuracy import method_legend
 from raygrad.report.figures.base import Drawn, Figure, Missing
 from raygrad.report.findings import MARGIN
 from raygrad.report.results import BASELINE, Panel
@@ -54,14 +55,6 @@ def _draw(found: Mapping[str, Attributes], layout: Layout) -> matplotlib.figure.
             markersize=6,
             linewidth=1.0,
         )
-        ax.annotate(
-            name,
-            (100 * x.mean, 100 * y.estimate),
-            xytext=(6, 5),
-            textcoords="offset points",
-            fontsize=8,
-            color=styles[name].color,
-        )
     lowest = min(
         100 * (a.simplicity.low if a.simplicity.known else a.simplicity.mean)
         for a in found.values()
@@ -70,6 +63,7 @@ def _draw(found: Mapping[str, Attributes], layout: Layout) -> matplotlib.figure.
     ax.set_ylim(-2, 102)
     ax.set_xlabel("simplicity (%)")
     ax.set_ylabel("redundancy (%)")
+    method_legend(figure, layout, styles)
     return figure
 
 
@@ -77,12 +71,12 @@ def _sentence(name: str, a: Attributes) -> str:
     x, y, r = a.simplicity, a.redundancy, a.random_redundancy
     band = f" ({100 * x.low:.1f} to {100 * x.high:.1f})" if x.known else ""
     text = (
-        f"{name}: simplicity {100 * x.mean:.1f}%{band}; {a.best} can leave out "
+        f"{name}: simplicity {100 * x.mean:.1f}%{band}; redundancy by {a.best} "
         f"{percent(y.estimate)} ({percent(y.low)} to {percent(y.high)})"
     )
     if a.best == BASELINE:
-        return f"{text}, and no other method more."
-    return f"{text}, {BASELINE} {percent(r.estimate)} ({percent(r.low)} to {percent(r.high)})."
+        return f"{text}; no other method's estimate is larger."
+    return f"{text}, by {BASELINE} {percent(r.estimate)} ({percent(r.low)} to {percent(r.high)})."
 
 
 def attributes_figure(panels: Mapping[str, Panel], name: str) -> Drawn:
