@@ -10,6 +10,7 @@ ordinary weight gradient of the whole batch, for scale.
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -73,7 +74,7 @@ def main() -> None:
         y = F.conv2d(x, weight, None, stride, padding, 1, groups)
         g = torch.randn_like(y)
         whole = milliseconds(
-            lambda y=y, w=weight, g=g: torch.autograd.grad(y, w, g, retain_graph=True),  # type: ignore[misc]
+            partial(torch.autograd.grad, y, weight, g, retain_graph=True),
             batch,
             args.rounds,
         )
@@ -84,7 +85,7 @@ def main() -> None:
                 if method.seconds > 6 * chosen.seconds:
                     continue
                 took = milliseconds(
-                    lambda m=method, n=norms: norms_in_chunks(x, g, geometry, n, m),  # type: ignore[misc]
+                    partial(norms_in_chunks, x, g, geometry, norms, method),
                     batch,
                     args.rounds,
                 )

@@ -87,7 +87,7 @@ def convolution_methods(
             Method(
                 "shifted_gram",
                 2 * groups * (pixels**2 * inputs + positions**2 * outputs),
-                3 * groups * (taps + 3) * positions * max(pixels, positions),
+                2 * groups * (taps + 3) * positions * max(pixels, positions),
                 4 * groups * (pixels**2 + 2 * positions * max(pixels, positions)),
                 efficiency=0.7,
             )
