@@ -47,7 +47,7 @@ def generate(folder: Path, size: int) -> None:
 
 
 def measure(system: str, folder: Path, threads: int) -> None:
-    """Draws 10% into a file and prints the seconds, the peak and the rows as JSON."""
+    """Draws 10% into a file and prints wall and CPU seconds (all threads) and the peak as JSON."""
     parts = sorted(str(path) for path in folder.glob("part-*.parquet"))
     total = sum(pq.read_metadata(part).num_rows for part in parts)
     sink = str(folder / "subset.out")
@@ -68,12 +68,13 @@ def measure(system: str, folder: Path, threads: int) -> None:
             system.split()[0], parts, sink, total // 10, scratch=str(folder),
             num_threads=threads, class_balanced="by class" in system,
         )  # fmt: skip
-    elapsed = time.perf_counter() - start
+    elapsed, cpu = time.perf_counter() - start, time.process_time()
     assert pq.read_metadata(sink).num_rows == total // 10
     # Not getrusage: its peak is inherited from the process that started this one.
     (line,) = (x for x in Path("/proc/self/status").read_text().split("\n") if "VmHWM" in x)
     peak = int(line.split()[1]) * 1024
-    print(json.dumps({"system": system, "rows": total, "time_s": elapsed, "peak_bytes": peak}))
+    found = {"system": system, "rows": total, "time_s": round(elapsed, 2), "cpu_s": round(cpu, 2)}
+    print(json.dumps({**found, "peak_mib": peak >> 20}))
 
 
 def main() -> None:

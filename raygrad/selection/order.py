@@ -33,8 +33,12 @@ def order_bits(values: NDArray[np.floating]) -> Bits:
         uint64 `[N]`.
     """
     assert not np.isnan(values).any(), "an order needs numbers"
-    bits = (values.astype(np.float64) + 0.0).view(np.uint64)
-    return np.where(bits & _SIGN, ~bits, bits | _SIGN)
+    bits = (values.astype(np.float64) + 0.0).view(np.int64)
+    # A negative number has all its bits turned, any other its sign alone.
+    turned = (bits >> 63).view(np.uint64)
+    turned |= _SIGN
+    turned ^= bits.view(np.uint64)
+    return turned
 
 
 def from_order_bits(bits: Bits) -> NDArray[np.float64]:
