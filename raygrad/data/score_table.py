@@ -13,6 +13,7 @@ from raygrad.errors import ConfigError
 
 MANIFEST = "_manifest.json"
 _META = b"raygrad.provenance"
+_TIME = b"raygrad.time_s"
 
 
 def part_url(url: str, shard: str) -> str:
@@ -20,7 +21,9 @@ def part_url(url: str, shard: str) -> str:
     return storage.join(url, f"part-{shard}.parquet")
 
 
-def write_part(url: str, shard: str, table: pa.Table, provenance: dict[str, str]) -> None:
+def write_part(
+    url: str, shard: str, table: pa.Table, provenance: dict[str, str], time_s: float = 0.0
+) -> None:
     """Commits the scores of a shard: the part is there whole, or not at all.
 
     Args:
@@ -28,29 +31,37 @@ def write_part(url: str, shard: str, table: pa.Table, provenance: dict[str, str]
         shard: The shard's name.
         table: Columns key, shard, label and one a score.
         provenance: What the scores came from; kept in the part.
+        time_s: How long the scoring took; kept in the part.
     """
-    metadata = {_META: json.dumps(provenance, sort_keys=True)}
+    metadata = {_META: json.dumps(provenance, sort_keys=True), _TIME: str(time_s)}
     write_table(part_url(url, shard), table.replace_schema_metadata(metadata))
 
 
-def finished_shards(url: str, provenance: dict[str, str]) -> set[str]:
-    """Returns the shards that have their part already.
+def finished_shards(url: str, provenance: dict[str, str]) -> dict[str, float]:
+    """Returns the shards that have their part already, with the seconds that scoring them took.
 
     Raises:
         ConfigError: A part came from something else.
     """
-    done = set()
+    done = {}
     for part in storage.list_files(url, ".parquet"):
         name = part.rsplit("/", 1)[-1]
         if name.startswith("part-"):
-            _check_provenance(part, provenance)
-            done.add(name.removeprefix("part-").removesuffix(".parquet"))
+            metadata = _check_provenance(part, provenance)
+            shard = name.removeprefix("part-").removesuffix(".parquet")
+            done[shard] = float(metadata.get(_TIME, b"0"))
     return done
 
 
-def write_manifest(url: str, shards: Sequence[str], provenance: dict[str, str]) -> None:
-    """Marks the table complete."""
-    manifest = {"shards": sorted(shards), "provenance": provenance}
+def write_manifest(
+    url: str, shards: Sequence[str], provenance: dict[str, str], score_time_s: float
+) -> None:
+    """Marks the table complete; `score_time_s` is how long its parts took to make."""
+    manifest = {
+        "shards": sorted(shards),
+        "provenance": provenance,
+        "score_time_s": score_time_s,
+    }
     write_json(storage.join(url, MANIFEST), manifest)
 
 
@@ -94,7 +105,7 @@ def read_score_table(url: str, columns: Sequence[str] | None = None) -> pa.Table
     return pa.concat_tables(parts).replace_schema_metadata(None)
 
 
-def _check_provenance(part: str, provenance: dict[str, str]) -> None:
+def _check_provenance(part: str, provenance: dict[str, str]) -> dict[bytes, bytes]:
     with storage.open_input(part) as stream:
         metadata = pq.read_schema(stream).metadata or {}
     found = json.loads(metadata.get(_META, b"{}"))
@@ -104,3 +115,4 @@ def _check_provenance(part: str, provenance: dict[str, str]) -> None:
             f"all parts of a score table must have one provenance, got another "
             f"{', '.join(differ)} in {part}. Name another --run, or remove the part."
         )
+    return metadata

@@ -1,6 +1,7 @@
 """Scoring with Ray Data: one row a shard, a pool of actors, one committed part a shard."""
 
 import logging
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ from raygrad.data import score_table, storage
 from raygrad.data.arrays import ImageArrays, load_arrays
 from raygrad.data.index import read_index
 from raygrad.engine.session import fitting_workers
-from raygrad.errors import IncompleteError, RaygradError
+from raygrad.errors import DataError, IncompleteError, RaygradError
 from raygrad.progress import Progress
 from raygrad.scoring import GRAD_COLUMNS, GradNormScorer, example_scores
 from raygrad.training.checkpoints import load_checkpoint
@@ -88,11 +89,19 @@ class ShardScorer:
         return {"shard": shard, "used": used, "rejected": rejected, "error": ""}
 
     def _score(self, shard: str) -> tuple[int, int]:
+        start_s = time.monotonic()
         arrays = load_arrays(self._index, "train", channels=self._task.channels, shard=shard)
-        score_table.write_part(
-            self._task.out_url, shard, self._table(shard, arrays), self._task.provenance
-        )
-        return len(arrays.labels), arrays.rejects.num_rows
+        used, rejected = len(arrays.labels), arrays.rejects.num_rows
+        indexed = self._index.counts("train")[shard]
+        if used + rejected != indexed:
+            raise DataError(
+                f"used + rejected must be the index's {indexed} examples, got {used} + {rejected} "
+                f"in {shard}. Index the data set again."
+            )
+        table = self._table(shard, arrays)
+        time_s = time.monotonic() - start_s
+        score_table.write_part(self._task.out_url, shard, table, self._task.provenance, time_s)
+        return used, rejected
 
     def _table(self, shard: str, arrays: ImageArrays) -> pa.Table:
         size = self._task.batch_size
@@ -153,7 +162,8 @@ def score(config: ScoreConfig, task: ScoreTask) -> dict[str, Any]:
             + "; ".join(f"{shard}: {reason}" for shard, reason in failures.items())
             + ". Mend what is wrong and run again; finished shards are kept."
         )
-    score_table.write_manifest(task.out_url, list(counts), task.provenance)
+    time_s = sum(score_table.finished_shards(task.out_url, task.provenance).values())
+    score_table.write_manifest(task.out_url, list(counts), task.provenance, time_s)
     return {"num_shards": len(counts), "num_examples": sum(counts.values()), "rejected": rejected}
 
 

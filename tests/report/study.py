@@ -239,7 +239,7 @@ def write_scores(
             }
         )
         write_part(str(folder), shard, table, provenance)
-    write_manifest(str(folder), sorted({r["shard"] for r in rows}), provenance)
+    write_manifest(str(folder), sorted({r["shard"] for r in rows}), provenance, 1.0)
 
 
 def retrain(digits, name, weights, method, fraction, seed, protocol):
