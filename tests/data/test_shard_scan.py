@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import os
 import tarfile
 
 import pytest
@@ -185,6 +186,13 @@ def test_a_damaged_tar_says_so_and_keeps_what_comes_before(tmp_path, name):
     found = scan(tmp_path, content)
     assert says in found.damage
     assert found.examples["key"].to_pylist() == sorted(found.examples["key"].to_pylist())
+
+
+def test_a_compressed_tar_gives_no_example_because_its_offsets_would_be_wrong(tmp_path):
+    noise = [example(key, 0, "jpg", os.urandom(20_000)) for key in "abc"]
+    found = scan(tmp_path, gzip.compress(tar([member for pair in noise for member in pair])))
+    assert found.examples.num_rows == 0
+    assert "gzip" in found.damage
 
 
 def test_a_chain_of_long_names_ends_as_damage(tmp_path):
