@@ -42,6 +42,21 @@ class DataConfig:
     """Where the examples come from; `raygrad prepare --help` lists the sources."""
     data_dir: str | None = field(default=None, metadata=EXECUTION)
     """The folder that holds the source's own files; not needed for digits."""
+    download: bool = field(default=False, metadata=EXECUTION)
+    """Fetch the source's files into data_dir if they are not there (mnist, cifar10, cifar100)."""
+    tars: tuple[str, ...] = ()
+    """Your own training shards, used as they are, instead of a source: URLs with braces or globs,
+    such as `s3://bucket/train-{0000..1023}.tar`."""
+    test_tars: tuple[str, ...] = ()
+    """Your own test shards."""
+    labels: str = "cls"
+    """Where the labels of your own shards stand: cls, json:FIELD, or folder (of the key)."""
+    channels: Literal[1, 3] = 3
+    """Colour channels that your own shards are decoded to; a source knows its own."""
+    max_reject_share: float = 0.01
+    """The largest share of examples that may be unusable, in [0, 1]."""
+    strict: bool = False
+    """Fail on the first unusable example."""
     out: str | None = field(default=None, metadata=EXECUTION)
     """Where the shards are written; by default `<run>/data/shards`."""
     shard_bytes: int = 256 * 2**20
@@ -53,6 +68,8 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         _positive("shard_bytes", self.shard_bytes)
+        share = self.max_reject_share
+        _require(0 <= share <= 1, "max_reject_share must be in [0, 1]", share)
         _require(0 < self.val_fraction < 1, "val_fraction must be in (0, 1)", self.val_fraction)
 
 
@@ -84,11 +101,16 @@ class TrainConfig:
     """Seeds the initial weights and the order of the data."""
     num_workers: int = field(default=2, metadata=EXECUTION)
     """Ray Train workers; fewer are used, and it is said, when the CPUs are fewer."""
+    save_interval_s: float = field(default=10.0, metadata=EXECUTION)
+    """A killed training loses at most about this many seconds; 0 saves after every epoch."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "learning_rate", "patience", "num_workers"):
             _positive(name, getattr(self, name))
         _positive("lr_decay_factor", self.lr_decay_factor)
+        _require(
+            self.save_interval_s >= 0, "save_interval_s must be at least 0", self.save_interval_s
+        )
         _require(0 <= self.momentum < 1, "momentum must be in [0, 1)", self.momentum)
         _require(self.weight_decay >= 0, "weight_decay must be at least 0", self.weight_decay)
         increasing = list(self.lr_decay_epochs) == sorted(set(self.lr_decay_epochs))
@@ -138,6 +160,11 @@ class SelectConfig:
     """The score that the methods rank or weight by."""
     drop_fraction: float = 0.05
     """The share of highest scores that non_extreme_max_gradient leaves out."""
+    class_balanced: Literal["no", "even", "proportional"] = "no"
+    """Draw within each class: equal quotas, or quotas in proportion to the classes."""
+    missing: Literal["error", "drop", "hardest", "easiest"] = "error"
+    """What becomes of scores that are not finite: an error that names the keys, never drawn, or
+    counted as the hardest or easiest there is."""
 
     def __post_init__(self) -> None:
         for name in ("methods", "keep_fractions", "seeds"):

@@ -1,8 +1,9 @@
-"""The index: one row an example, built by one parallel pass over the headers of the shards."""
+"""The index: one row an example, and tables of the shards and of what could not be used."""
 
+import json
 import os
-import tarfile
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,33 +12,29 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raygrad.data import storage
-from raygrad.data.manifest import digest
-from raygrad.errors import ConfigError, DataError
-from raygrad.selection.keyed_random import key_hashes
-
-IMAGE_EXTENSIONS = ("jpg", "jpeg", "png")
-LABEL_EXTENSION = "cls"
-
-INDEX_SCHEMA = pa.schema(
-    [
-        ("key", pa.string()),
-        ("key_hash", pa.uint64()),
-        ("shard", pa.string()),
-        ("offset", pa.int64()),
-        ("size", pa.int64()),
-        ("label", pa.int64()),
-        ("split", pa.string()),
-    ]
+from raygrad.data.index_rows import (
+    Rejects,
+    class_names,
+    class_numbers,
+    numbered_rows,
+    with_validation,
+    without_repeats,
 )
+from raygrad.data.manifest import digest
+from raygrad.data.shard_scan import LabelRule, ShardScan, scan_shard
+from raygrad.errors import ConfigError
+
 SHARD_SCHEMA = pa.schema(
     [
         ("name", pa.string()),
         ("url", pa.string()),
         ("num_examples", pa.int64()),
         ("num_bytes", pa.int64()),
+        ("digest", pa.string()),
     ]
 )
-REJECT_SCHEMA = pa.schema([("shard", pa.string()), ("key", pa.string()), ("reason", pa.string())])
+MAX_REJECT_SHARE = 0.01
+_CLASSES = b"raygrad.classes"
 
 
 @dataclass(frozen=True)
@@ -49,7 +46,9 @@ class Index:
     shards: pa.Table
     """Columns of `SHARD_SCHEMA`; the url is absolute."""
     rejects: pa.Table
-    """Columns of `REJECT_SCHEMA`."""
+    """Columns of `REJECT_SCHEMA`; damage of a whole shard has an empty key."""
+    classes: tuple[str, ...] = ()
+    """The name of each class, by label."""
 
     @property
     def digest(self) -> str:
@@ -71,8 +70,16 @@ class Index:
 
     def shard_url(self, name: str) -> str:
         """Returns where a shard is."""
-        at = self.shards["name"].to_pylist().index(name)
-        return self.shards["url"][at].as_py()
+        return self._shard(name)["url"]
+
+    def shard_bytes(self, name: str) -> int:
+        """Returns the size that a shard had when it was indexed."""
+        return self._shard(name)["num_bytes"]
+
+    def _shard(self, name: str) -> dict[str, Any]:
+        at = pc.index(self.shards["name"], name).as_py()
+        assert at >= 0, name
+        return self.shards.slice(at, 1).to_pylist()[0]
 
 
 def build_index(
@@ -81,6 +88,11 @@ def build_index(
     *,
     val_fraction: float,
     split_seed: int = 0,
+    labels: str = "cls",
+    classes: Sequence[str] = (),
+    expected_counts: Mapping[str, int] | None = None,
+    max_reject_share: float = MAX_REJECT_SHARE,
+    strict: bool = False,
     map_fn: Callable[..., Iterable[Any]] = map,
 ) -> Index:
     """Reads the headers and labels of every shard; no image is decoded.
@@ -88,70 +100,77 @@ def build_index(
     Validation is taken from the training examples by a hash of (split_seed, key), so that it does
     not depend on shards or order, and no tar is rewritten.
 
+    What cannot be used becomes a row of rejects with its reason. A damaged shard keeps the
+    examples before the damage; what it lacks counts as rejected: to its expected count where that
+    is known, to the largest count of any shard otherwise.
+
     Args:
         train_urls: Shards of training examples.
         test_urls: Shards of test examples.
         val_fraction: The share of training examples held out.
         split_seed: Changes which ones.
+        labels: Where labels stand: ``cls``, ``json:FIELD`` or ``folder`` (of the key).
+        classes: The name of each class, in the order of their numbers. By default numbers are
+            taken as they are, and names by their sorted order over the training shards.
+        expected_counts: The number of examples of shards, by URL, where it is known.
+        max_reject_share: The share of rejects that is accepted, in [0, 1].
+        strict: Accept none, and fail on the first.
         map_fn: Like `map`; reads shards in parallel when given a parallel map.
 
     Raises:
-        DataError: A shard is no tar, or a key occurs twice.
+        DataError: More is rejected than accepted, or a shard cannot be read at all.
+        ConfigError: There is no shard, or two of them cannot be told apart.
     """
     urls = [*train_urls, *test_urls]
-    names = [_shard_name(url) for url in urls]
-    if len(set(names)) < len(names):
-        raise DataError("shards must have different file names, got one twice. Rename a shard.")
-    splits = ["train"] * len(train_urls) + ["test"] * len(test_urls)
-    examples, rejects, shards = [], [], []
-    for name, url, split, (found, bad, num_bytes) in zip(
-        names, urls, splits, map_fn(read_shard_headers, urls), strict=True
-    ):
-        examples += [{**row, "shard": name, "split": split} for row in found]
-        rejects += [{**row, "shard": name} for row in bad]
-        shards.append(
-            {"name": name, "url": url, "num_examples": len(found), "num_bytes": num_bytes}
-        )
-    table = _with_split(examples, val_fraction, split_seed)
-    return Index(
-        table,
-        pa.Table.from_pylist(shards, SHARD_SCHEMA),
-        pa.Table.from_pylist(rejects, REJECT_SCHEMA),
-    )
+    names = shard_names(urls)
+    rule, rejects = LabelRule(labels), Rejects(strict)
+    scans: dict[str, ShardScan] = {}
+    tasks = [(url, rule) for url in urls]
+    for name, scan in zip(names, map_fn(_scan, tasks), strict=True):
+        rejects.add_scan(name, scan)
+        scans[name] = scan
+    train = names[: len(train_urls)]
+    classes = tuple(classes) or class_names([scans[name] for name in train], rule)
+    numbers = class_numbers(classes, rule)
+    tables = [
+        numbered_rows(name, scan, "train" if name in train else "test", numbers, rejects)
+        for name, scan in scans.items()
+    ]
+    table = without_repeats(pa.concat_tables(tables), rejects)
+    table = with_validation(table, val_fraction, split_seed)
+    counts = Counter(table["shard"].to_pylist())
+    expected = {n: (expected_counts or {}).get(url) for n, url in zip(names, urls, strict=True)}
+    rejects.add_missing(scans, counts, expected)
+    rejects.check_share(table.num_rows, max_reject_share)
+    shards = [
+        [*names],
+        [*urls],
+        [counts[name] for name in names],
+        [scan.num_bytes for scan in scans.values()],
+        [scan.digest for scan in scans.values()],
+    ]
+    return Index(table, pa.table(shards, schema=SHARD_SCHEMA), rejects.table(), classes)
 
 
-def read_shard_headers(url: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]], int]:
-    """Returns the examples of a shard, those without image or label, and its size in bytes.
+def _scan(task: tuple[str, LabelRule]) -> ShardScan:
+    # A plain function of one argument, which every parallel map can take.
+    return scan_shard(*task)
+
+
+def shard_names(urls: Sequence[str]) -> list[str]:
+    """Returns a name for each shard: its file's, led by its folder's where files share one.
 
     Raises:
-        DataError: The file is no tar, or is cut.
+        ConfigError: There is no shard, or two share both.
     """
-    images: dict[str, tuple[int, int]] = {}
-    labels: dict[str, str] = {}
-    order: dict[str, None] = {}
-    try:
-        with storage.open_input(url) as stream, tarfile.open(fileobj=stream) as tar:
-            for member in tar:
-                key, _, extension = member.name.partition(".")
-                order[key] = None
-                if extension.lower() in IMAGE_EXTENSIONS:
-                    images[key] = (member.offset_data, member.size)
-                elif extension == LABEL_EXTENSION:
-                    content = tar.extractfile(member)
-                    labels[key] = content.read().decode().strip() if content else ""
-            num_bytes = stream.size()
-    except (tarfile.TarError, OSError, UnicodeDecodeError) as error:
-        raise DataError(f"a shard must be a whole tar, got {error} in {url}.") from error
-    found, bad = [], []
-    for key in order:
-        if key not in images:
-            bad.append({"key": key, "reason": "no image"})
-        elif not labels.get(key, "").isdecimal():
-            bad.append({"key": key, "reason": f"label is no class: {labels.get(key)!r}"})
-        else:
-            offset, size = images[key]
-            found.append({"key": key, "offset": offset, "size": size, "label": int(labels[key])})
-    return found, bad, num_bytes
+    if not urls:
+        raise ConfigError("shards must be named, got none. Give a URL, a glob or a list.")
+    for num_parts in (1, 2):
+        names = ["-".join(url.split("/")[-num_parts:]).removesuffix(".tar") for url in urls]
+        if len(set(names)) == len(names):
+            return names
+    twice = next(name for name, count in Counter(names).items() if count > 1)
+    raise ConfigError(f"shards must differ in folder or file name, got {twice!r} twice.")
 
 
 def write_index(data_url: str, index: Index) -> None:
@@ -162,6 +181,7 @@ def write_index(data_url: str, index: Index) -> None:
     inside = data_url.rstrip("/") + "/"
     urls = [url.removeprefix(inside) for url in index.shards["url"].to_pylist()]
     shards = index.shards.set_column(1, "url", pa.array(urls, pa.string()))
+    shards = shards.replace_schema_metadata({_CLASSES: json.dumps(index.classes)})
     for name, table in (
         ("shards", shards),
         ("rejects", index.rejects),
@@ -186,7 +206,9 @@ def read_index(data_url: str) -> Index:
         url if storage.is_s3(url) or os.path.isabs(url) else storage.join(data_url, url)
         for url in shards["url"].to_pylist()
     ]
-    return Index(index, shards.set_column(1, "url", pa.array(urls, pa.string())), rejects)
+    classes = tuple(json.loads((shards.schema.metadata or {}).get(_CLASSES, b"[]")))
+    shards = shards.replace_schema_metadata(None)
+    return Index(index, shards.set_column(1, "url", pa.array(urls, pa.string())), rejects, classes)
 
 
 def write_table(url: str, table: pa.Table) -> None:
@@ -200,22 +222,3 @@ def read_table(url: str) -> pa.Table:
     """Reads one Parquet file."""
     with storage.open_input(url) as stream:
         return pq.read_table(stream)
-
-
-def _with_split(examples: list[dict[str, Any]], val_fraction: float, seed: int) -> pa.Table:
-    keys = [row["key"] for row in examples]
-    if len(set(keys)) < len(keys):
-        seen: set[str] = set()
-        twice = next(key for key in keys if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise DataError(f"keys must be unique, got {twice!r} twice. Rename one of the examples.")
-    hashes = key_hashes(keys)
-    held_out = key_hashes([f"{seed}/{key}" for key in keys]) < int(val_fraction * 2.0**64)
-    for row, key_hash, is_val in zip(examples, hashes.tolist(), held_out.tolist(), strict=True):
-        row["key_hash"] = key_hash
-        if is_val and row["split"] == "train":
-            row["split"] = "val"
-    return pa.Table.from_pylist(examples, INDEX_SCHEMA)
-
-
-def _shard_name(url: str) -> str:
-    return url.rsplit("/", 1)[-1].removesuffix(".tar")

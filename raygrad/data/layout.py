@@ -10,7 +10,10 @@ class RunLayout:
     """The paths of a run folder, on local disk or S3."""
 
     url: str
-    """The run folder."""
+    """The run folder; a local one is made absolute, since workers have folders of their own."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "url", storage.absolute(self.url))
 
     @property
     def config(self) -> str:

@@ -54,6 +54,22 @@ def write_manifest(url: str, shards: Sequence[str], provenance: dict[str, str]) 
     write_json(storage.join(url, MANIFEST), manifest)
 
 
+def table_parts(url: str) -> list[str]:
+    """Returns the URLs of a complete table's parts, in the order of their shards' names.
+
+    Raises:
+        ConfigError: The table is not complete, or mixes provenances.
+    """
+    manifest_url = storage.join(url, MANIFEST)
+    if not storage.exists(manifest_url):
+        raise ConfigError(f"a score table must be complete, got {url}. Do: raygrad score.")
+    manifest = read_json(manifest_url)
+    parts = [part_url(url, shard) for shard in manifest["shards"]]
+    for part in parts:
+        _check_provenance(part, manifest["provenance"])
+    return parts
+
+
 def read_score_table(url: str, columns: Sequence[str] | None = None) -> pa.Table:
     """Reads the whole table, parts in the order of their shards' names.
 
@@ -64,14 +80,9 @@ def read_score_table(url: str, columns: Sequence[str] | None = None) -> pa.Table
     Raises:
         ConfigError: The table is not complete, lacks a column, or mixes provenances.
     """
-    manifest_url = storage.join(url, MANIFEST)
-    if not storage.exists(manifest_url):
-        raise ConfigError(f"a score table must be complete, got {url}. Do: raygrad score.")
-    manifest = read_json(manifest_url)
     parts = []
-    for shard in manifest["shards"]:
-        _check_provenance(part_url(url, shard), manifest["provenance"])
-        with storage.open_input(part_url(url, shard)) as stream:
+    for part in table_parts(url):
+        with storage.open_input(part) as stream:
             file = pq.ParquetFile(stream)
             missing = set(columns or ()) - set(file.schema_arrow.names)
             if missing:

@@ -1,20 +1,28 @@
 """Writing WebDataset shards: deterministic tars, each whole or not there at all."""
 
-import io
 import itertools
 import tarfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from raygrad.data import storage
-from raygrad.data.manifest import write_json
-from raygrad.data.sources import Example, Source
+from raygrad.data.example_sets import Example, ExampleSet
+from raygrad.data.manifest import digest, read_json, write_json
+from raygrad.data.shard_scan import scan_shard
+from raygrad.data.sources import Source
+from raygrad.errors import ConfigError
+from raygrad.progress import Progress
 
 DATASET_FILE = "dataset.json"
-_TAR_BLOCK = 512
+PLAN_FILE = "_plan.json"
+FORMAT = 1
+"""Changes when the same source and seed give other bytes than before."""
+_BLOCK = tarfile.BLOCKSIZE
+_HEADERS = 3 * _BLOCK  # of the image, of the label, and the label
 
 
 @dataclass(frozen=True)
@@ -39,25 +47,26 @@ def write_shards(
     """Writes a data set as tars of about `shard_bytes` each, and `dataset.json` beside them.
 
     Examples are shuffled over shards by a seeded permutation; the same source and seed give the
-    same bytes.
+    same bytes. A tar that is there whole is kept, so that a stopped call goes on when repeated.
 
     Args:
-        source: The data set.
+        source: The data set; its images are read one by one, never held together.
         name: Its name, kept in `dataset.json`.
         out: The folder of the shards, a URL.
         shard_bytes: About how large a tar becomes.
         seed: Changes the permutation.
         map_fn: Like `map`; writes shards in parallel when given a parallel map.
+
+    Raises:
+        ConfigError: The folder holds shards of another data set, seed or size.
     """
-    urls: dict[str, tuple[str, ...]] = {}
-    for split, examples in (("train", source.train), ("test", source.test)):
-        order = np.random.default_rng([seed, len(examples)]).permutation(len(examples))
-        groups = _cut([examples[at] for at in order], shard_bytes)
-        tasks = [
-            (storage.join(out, f"{split}-{number:06d}.tar"), group)
-            for number, group in enumerate(groups)
-        ]
-        urls[split] = tuple(map_fn(_write_shard, tasks))
+    splits = {"train": source.train, "test": source.test}
+    prints = [examples.fingerprint() for examples in splits.values()]
+    bind_folder(out, [FORMAT, name, shard_bytes, seed, list(source.classes), prints])
+    urls = {
+        split: write_split(split, examples, out, shard_bytes=shard_bytes, seed=seed, map_fn=map_fn)
+        for split, examples in splits.items()
+    }
     facts = {
         "source": name,
         "classes": list(source.classes),
@@ -69,35 +78,121 @@ def write_shards(
     return WrittenShards(urls["train"], urls["test"])
 
 
-def tar_bytes(examples: Iterable[Example]) -> bytes:
-    """Returns a tar of the examples: `<key>.<extension>` and `<key>.cls`, no times, no owners."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        for example in examples:
-            for extension, data in (
-                (example.extension, example.image),
-                ("cls", str(example.label).encode()),
-            ):
-                member = tarfile.TarInfo(f"{example.key}.{extension}")
-                member.size = len(data)
-                tar.addfile(member, io.BytesIO(data))
-    return buffer.getvalue()
+def bind_folder(out: str, plan: Any) -> None:
+    """Writes down what a folder of shards is for, or checks that it is for the same.
+
+    Raises:
+        ConfigError: It is for something else.
+    """
+    url, value = storage.join(out, PLAN_FILE), {"digest": digest(plan)}
+    if not storage.exists(url):
+        write_json(url, value)
+    elif read_json(url) != value:
+        raise ConfigError(
+            f"a folder of shards must hold one data set, written with one seed and size, "
+            f"got another in {out}. Name another folder, or remove that one."
+        )
 
 
-def _write_shard(task: tuple[str, list[Example]]) -> str:
+def write_split(
+    split: str,
+    examples: ExampleSet,
+    out: str,
+    *,
+    shard_bytes: int,
+    seed: int,
+    map_fn: Callable[..., Iterable[Any]] = map,
+) -> tuple[str, ...]:
+    """Writes examples, shuffled, as ``<split>-<number>.tar``; whole tars there are kept.
+
+    Returns:
+        The URLs of the tars.
+    """
+    groups = _groups(examples, shard_bytes, seed)
+    urls = tuple(storage.join(out, f"{split}-{at:06d}.tar") for at in range(len(groups)))
+    tasks = ((url, examples.take(at)) for url, at in zip(urls, groups, strict=True))
+    progress = Progress(f"write {split}", len(examples), "examples")
+    for count in map_fn(_write_shard, tasks):
+        progress.add(count)
+    return urls
+
+
+def write_tar(stream: IO[bytes], examples: Iterable[Example]) -> int:
+    """Writes a tar of ``<key>.<extension>`` and ``<key>.cls``, no times, no owners.
+
+    Returns:
+        The number of examples.
+    """
+    count = length = 0
+    for example in examples:
+        label = str(example.label).encode()
+        members = ((example.extension, example.image), ("cls", label), *example.extra)
+        for extension, data in members:
+            head = _header(f"{example.key}.{extension}", len(data))
+            padding = bytes(-len(data) % _BLOCK)
+            stream.write(b"".join((head, data, padding)))
+            length += len(head) + len(data) + len(padding)
+        count += 1
+    closing = 2 * _BLOCK
+    stream.write(bytes(closing + -(length + closing) % tarfile.RECORDSIZE))
+    return count
+
+
+def _write_shard(task: tuple[str, ExampleSet]) -> int:
     url, examples = task
-    storage.write_bytes(url, tar_bytes(examples))
-    return url
+    if not _is_whole(url, examples):
+        with storage.open_output(url) as stream:
+            write_tar(stream, examples)
+    return len(examples)
 
 
-def _cut(examples: list[Example], shard_bytes: int) -> list[list[Example]]:
-    """Cuts examples, in order, into groups of about `shard_bytes` of tar each, even in number."""
-    total = sum(_tar_size(example) for example in examples)
+def _is_whole(url: str, examples: ExampleSet) -> bool:
+    """Tells whether a tar of exactly these examples is there; only its headers are read."""
+    if not storage.exists(url):
+        return False
+    found = scan_shard(url)
+    return not found.damage and found.examples["key"].to_pylist() == list(examples.keys())
+
+
+def _groups(examples: ExampleSet, shard_bytes: int, seed: int) -> list[NDArray[np.int64]]:
+    """Cuts a permutation into groups of about `shard_bytes` of tar each, even in number."""
+    total = examples.image_bytes() + len(examples) * (_HEADERS + _BLOCK // 2)
     num_shards = max(1, min(len(examples), round(total / shard_bytes)))
+    order = np.random.default_rng([seed, len(examples)]).permutation(len(examples))
     bounds = np.linspace(0, len(examples), num_shards + 1).round().astype(int)
-    return [examples[a:b] for a, b in itertools.pairwise(bounds.tolist())]
+    return [order[a:b] for a, b in itertools.pairwise(bounds.tolist())]
 
 
-def _tar_size(example: Example) -> int:
-    padded = -(-len(example.image) // _TAR_BLOCK) * _TAR_BLOCK
-    return padded + 3 * _TAR_BLOCK
+def _header(name: str, size: int) -> bytes:
+    """Returns a member's header: ustar, or pax where the name is too long for it."""
+    encoded = name.encode()
+    if len(encoded) > tarfile.LENGTH_NAME or not name.isascii() or size >= 8**11:
+        member = tarfile.TarInfo(name)
+        member.size = size
+        return member.tobuf(tarfile.PAX_FORMAT)
+    digits = b"%011o" % size
+    checksum = _TEMPLATE_SUM + sum(encoded) + sum(digits)
+    return b"".join(
+        (
+            encoded.ljust(tarfile.LENGTH_NAME, b"\0"),
+            _TEMPLATE[100:124],
+            digits,
+            _TEMPLATE[135:148],
+            b"%06o\0 " % checksum,
+            _TEMPLATE[156:],
+        )
+    )
+
+
+def _template() -> Iterator[bytes]:
+    yield bytes(tarfile.LENGTH_NAME)
+    yield b"0000644\0" + b"0000000\0" * 2  # mode, owner, group
+    yield bytes(11) + b"\0" + b"00000000000\0"  # size, time
+    yield b" " * 8  # the checksum counts itself as spaces
+    yield b"0" + bytes(100) + b"ustar\x0000" + bytes(64)  # a regular file of nobody
+    yield b"0000000\0" * 2 + bytes(167)  # no device, no prefix
+
+
+_TEMPLATE = b"".join(_template())
+_TEMPLATE_SUM = sum(_TEMPLATE)
+assert len(_TEMPLATE) == _BLOCK

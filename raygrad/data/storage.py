@@ -4,15 +4,23 @@ A URL is a plain string; the same functions serve local disk and S3. Credentials
 custom endpoint come from the usual AWS environment variables, never from a run folder.
 """
 
+import contextlib
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
-import boto3
 import pyarrow as pa
 from pyarrow import fs
 
-S3_SCHEME = "s3://"
+from raygrad.data import s3
+from raygrad.data.s3 import S3_SCHEME
+from raygrad.errors import IncompleteError
+
+_BUFFER_BYTES = 2**20
+_UMASK = os.umask(0)
+os.umask(_UMASK)  # it can be read by setting it only
 
 
 def is_s3(url: str) -> bool:
@@ -25,6 +33,11 @@ def join(url: str, *parts: str) -> str:
     return "/".join([url.rstrip("/"), *parts])
 
 
+def absolute(url: str) -> str:
+    """Returns a URL that means the same in every process, whatever folder it works in."""
+    return url if is_s3(url) else os.path.abspath(url)
+
+
 def filesystem(url: str) -> tuple[fs.FileSystem, str]:
     """Returns the filesystem of a URL and the path within it; local paths become absolute."""
     if is_s3(url):
@@ -34,6 +47,8 @@ def filesystem(url: str) -> tuple[fs.FileSystem, str]:
 
 def exists(url: str) -> bool:
     """Tells whether there is a file or folder at a URL."""
+    if is_s3(url):
+        return s3.exists(url)
     system, path = filesystem(url)
     return system.get_file_info(path).type != fs.FileType.NotFound
 
@@ -45,47 +60,132 @@ def read_bytes(url: str) -> bytes:
 
 
 def open_input(url: str) -> pa.NativeFile:
-    """Opens a file for reading at any position."""
+    """Opens a file for reading at any position; on S3 the read survives dropped connections.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+    """
+    if is_s3(url):
+        return pa.PythonFile(s3.S3File(url), mode="r")
     system, path = filesystem(url)
     return system.open_input_file(path)
 
 
-def write_bytes(url: str, data: bytes) -> None:
+def read_range(url: str, offset: int, size: int) -> bytes:
+    """Returns exactly `size` bytes at `offset`: one request on S3, one read on local disk.
+
+    Raises:
+        IncompleteError: The file is shorter than that, or storage does not answer.
+    """
+    if is_s3(url):
+        return s3.read_range(url, offset, size)
+    with open(url, "rb", buffering=0) as stream:
+        data = os.pread(stream.fileno(), size, offset)
+        while len(data) < size and (more := os.pread(stream.fileno(), size, offset + len(data))):
+            data += more[: size - len(data)]
+    if len(data) < size:
+        raise IncompleteError(
+            f"a file must not change while it is read, got {len(data)} of {size} bytes at "
+            f"{offset}, in {url}. Build the index again if the shard was replaced."
+        )
+    return data
+
+
+def file_size(url: str) -> int:
+    """Returns a file's size in bytes.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+    """
+    if is_s3(url):
+        return s3.object_size(url)
+    return os.stat(url).st_size
+
+
+def write_bytes(url: str, data: bytes, *, if_absent: bool = False) -> bool:
     """Writes a file whole or not at all, replacing one that is there.
 
     On local disk the bytes go to a hidden temporary file, reach the disk, and are renamed; on S3
     they go in one put.
+
+    Args:
+        url: The file.
+        data: Its content.
+        if_absent: Leave a file that is there as it is. Of several writers exactly one wins.
+
+    Returns:
+        Whether the file is now this one's.
     """
     if is_s3(url):
-        bucket, _, key = url.removeprefix(S3_SCHEME).partition("/")
-        boto3.client("s3").put_object(Bucket=bucket, Key=key, Body=data)
+        return s3.put(url, data, if_absent=if_absent)
+    try:
+        with open_output(url, if_absent=if_absent) as stream:
+            stream.write(data)
+    except FileExistsError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def open_output(url: str, *, if_absent: bool = False) -> Iterator[IO[bytes]]:
+    """Opens a file for writing; it is there, whole, once the block is left without an error.
+
+    The bytes go to a temporary file: on local disk a hidden one beside the target, which is
+    renamed at the end; for S3 one in the temporary folder, which is uploaded at the end.
+
+    Args:
+        url: The file.
+        if_absent: Local disk only: leave a file that is there as it is.
+
+    Raises:
+        FileExistsError: There is one, with `if_absent`.
+    """
+    if is_s3(url):
+        with tempfile.NamedTemporaryFile(suffix=".tmp") as stream:
+            yield stream
+            stream.flush()
+            s3.upload(stream.name, url)
         return
     target = Path(os.path.abspath(url))
     target.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=target.parent)
     try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(data)
+        with os.fdopen(descriptor, "wb", buffering=_BUFFER_BYTES) as stream:
+            os.fchmod(descriptor, 0o666 & ~_UMASK)  # a temporary file is its owner's alone
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
-        os.replace(temporary, target)
-    except BaseException:
+        if if_absent:
+            os.link(temporary, target)  # unlike a rename it replaces nothing
+        else:
+            os.replace(temporary, target)
+    finally:
         Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def list_files(url: str, suffix: str = "") -> list[str]:
     """Returns the URLs of the files right inside a folder, sorted; none if there is no folder."""
-    system, path = filesystem(url)
-    selector = fs.FileSelector(path, allow_not_found=True)
+    if is_s3(url):
+        return [join(url, name) for name in s3.names_in(url) if _is_listed(name, suffix)]
     names = [
         info.base_name
-        for info in system.get_file_info(selector)
-        if info.type == fs.FileType.File
-        and info.base_name.endswith(suffix)
-        and not info.base_name.startswith(".")
+        for info in list_infos(url)
+        if info.type == fs.FileType.File and _is_listed(info.base_name, suffix)
     ]
     return [join(url, name) for name in sorted(names)]
+
+
+def list_infos(url: str, *, recursive: bool = False) -> list[fs.FileInfo]:
+    """Returns what is inside a folder, in no order; nothing if there is no folder."""
+    system, path = filesystem(url)
+    selector = fs.FileSelector(path, allow_not_found=True, recursive=recursive)
+    if is_s3(url):
+        return s3.retrying(lambda: system.get_file_info(selector), url)
+    return system.get_file_info(selector)
+
+
+def _is_listed(name: str, suffix: str) -> bool:
+    return name.endswith(suffix) and not name.startswith(".")
 
 
 def _s3_filesystem() -> fs.S3FileSystem:

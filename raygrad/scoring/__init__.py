@@ -1,17 +1,20 @@
 """Per-example gradient norms and scores, in torch alone."""
 
+from raygrad.scoring.columns import GRAD_COLUMNS, SCORE_COLUMNS, check_columns
 from raygrad.scoring.grad_norms import (
-    GRAD_COLUMNS,
+    GradNorms,
     GradNormScorer,
-    check_columns,
+    batch_bound,
     per_example_grad_norms,
 )
-from raygrad.scoring.scores import EXAMPLE_COLUMNS, example_scores
+from raygrad.scoring.scores import example_scores
 
 __all__ = [
-    "EXAMPLE_COLUMNS",
     "GRAD_COLUMNS",
+    "SCORE_COLUMNS",
     "GradNormScorer",
+    "GradNorms",
+    "batch_bound",
     "check_columns",
     "example_scores",
     "per_example_grad_norms",

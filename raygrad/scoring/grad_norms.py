@@ -1,111 +1,271 @@
-"""The norm of each example's own loss gradient."""
+"""Per-example gradient norms of any classifier, in one forward and one lean backward pass."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call, grad, vmap
 
 from raygrad.errors import ConfigError, unknown_name
-from raygrad.scoring.scores import EXAMPLE_COLUMNS
+from raygrad.scoring.collect import Collector, ForwardChangedError
+from raygrad.scoring.columns import (
+    GRAD_COLUMNS,
+    check_columns,
+    group_of,
+    split_column,
+)
+from raygrad.scoring.fallback import fallback_norms
+from raygrad.scoring.plan import Plan, backward, run_sites
+from raygrad.scoring.prepare import prepare, refuse_modules
+from raygrad.scoring.reductions import Partial, combine
+from raygrad.scoring.scores import check_labels, check_logits, logit_gradient
 
-LAST_LAYER_COLUMN = "grad_l2_last_layer_weights"
-GRAD_COLUMNS = (LAST_LAYER_COLUMN, "grad_l2_weights")
-"""Gradient norms by name: `grad_<norm>_<parameter subset>`."""
 
-CHUNK_SIZE = 64
+@dataclass(frozen=True)
+class GradNorms:
+    """What one batch gave."""
+
+    norms: dict[str, Tensor]
+    """Each asked column, float32 ``[B]``."""
+    logits: Tensor
+    """The logits of the same forward pass, ``[B, C]``, detached: ``example_scores`` takes them."""
 
 
-def check_columns(columns: Sequence[str]) -> None:
-    """Raises ConfigError unless every column is a known score."""
+class GradNormScorer:
+    r"""Scores batches by the norms of their examples' own loss gradients.
+
+    .. math:: \lVert \nabla_\theta L_i \rVert_q, \qquad L_i = -\log \mathrm{softmax}(f(x_i))_{y_i}
+
+    for q in 1, 2, infinity and the parameter subsets of Vodrahalli, Li and Malik (arXiv
+    1811.12569, section 4.1), exact up to rounding, for every example of a batch at once. The
+    backward pass computes input gradients only; each parametric call adds its own parameters'
+    norms on the way (after Goodfellow, arXiv 1510.01799, for linear layers; Rochette, Manoel and
+    Tramel, arXiv 1912.06015, for convolutions). Nothing of the size batch x parameters is ever
+    held, and no example's score depends on the batch it is in.
+
+    The model is never changed: its parameters are swapped for detached aliases of themselves
+    during the pass. Frozen parameters count as all others do.
+
+    Args:
+        model: A classifier from images ``[B, ...]`` to logits ``[B, C]``, as it is to be scored:
+            in eval mode, on its device. Wrappers (compiled, data-parallel) are seen through.
+        columns: Gradient-norm columns, of ``GRAD_COLUMNS``.
+        last_layer: Path of the module that makes the logits; found by itself where there is one.
+        methods: Methods by module path or parameter name, to override the cost model's choice.
+            ``explain`` prints what is chosen.
+
+    Raises:
+        ConfigError: A column or a module is unknown.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        columns: Iterable[str] = ("grad_l2_weights",),
+        *,
+        last_layer: str | None = None,
+        methods: Mapping[str, str] | None = None,
+    ) -> None:
+        self.columns = check_columns(columns, GRAD_COLUMNS)
+        self._model = _unwrapped(model)
+        self._last_layer = last_layer
+        self._methods = dict(methods or {})
+        known = {name for name, _ in self._model.named_parameters()}
+        known |= {name.rpartition(".")[0] for name in known}
+        for name in self._methods:
+            if name not in known:
+                raise ConfigError(unknown_name("a layer with a method", name, known))
+        self._plans: dict[object, Plan] = {}
+
+    def score(self, images: Tensor, labels: Tensor) -> GradNorms:
+        """Scores one batch.
+
+        Args:
+            images: ``[B, ...]``, on the model's device and in its type.
+            labels: int64 ``[B]``, classes ``0..C-1``.
+
+        Returns:
+            The norms of each example, and the logits of the same forward pass.
+
+        Raises:
+            ConfigError: The model cannot have per-example gradients in its present mode, or the
+                shapes or types are wrong.
+            DataError: A label is not a class.
+        """
+        images = _check_images(images, labels)
+        refuse_modules(self._model)
+        with torch.inference_mode(False), torch.compiler.set_stance("force_eager"):
+            images = images.clone() if images.is_inference() else images
+            parameters = {name: tensor.detach() for name, tensor in self._model.named_parameters()}
+            try:
+                return self._pass(self._plan(images, parameters), images, labels, parameters)
+            except ForwardChangedError:
+                # The model was changed since; a second change within one batch is an error.
+                self._plans.clear()
+                return self._pass(self._plan(images, parameters), images, labels, parameters)
+
+    def explain(self, images: Tensor) -> str:
+        """Tells how each layer's norms are found, with the predicted cost of an example.
+
+        Args:
+            images: A batch like those to be scored; one image is enough.
+        """
+        from raygrad.scoring.explain import describe
+
+        images = _check_images(images, torch.zeros(len(images), dtype=torch.int64))
+        parameters = {name: tensor.detach() for name, tensor in self._model.named_parameters()}
+        with torch.compiler.set_stance("force_eager"):
+            return describe(self._plan(images, parameters))
+
+    def _plan(self, images: Tensor, parameters: Mapping[str, Tensor]) -> Plan:
+        device = images.device.type
+        key = (
+            images.shape[1:],
+            images.dtype,
+            images.device,
+            torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device),
+            tuple(module.training for module in self._model.modules()),
+            tuple((name, tensor.shape) for name, tensor in parameters.items()),
+        )
+        if key not in self._plans:
+            plan = prepare(
+                self._model, parameters, images, self.columns, self._last_layer, self._methods
+            )
+            if plan.last_layer is None and any(
+                split_column(column)[1] == "last_layer_weights" for column in self.columns
+            ):
+                raise ConfigError(
+                    "one affine layer must make the logits, got "
+                    f"{', '.join(plan.candidates) or 'none'}. Name it with last_layer=."
+                )
+            self._plans[key] = plan
+        return self._plans[key]
+
+    def _pass(
+        self, plan: Plan, images: Tensor, labels: Tensor, parameters: Mapping[str, Tensor]
+    ) -> GradNorms:
+        if plan.mixed:
+            # What the model makes of a batch is not what it makes of its examples.
+            with torch.no_grad():
+                logits = torch.cat([self._model(image) for image in images.split(1)])
+            collector, anchor, stand_ins = Collector(), images, parameters
+        else:
+            logits, collector, anchor, stand_ins = run_sites(plan, self._model, parameters, images)
+        check_logits(logits, labels)
+        direction = logit_gradient(logits.detach(), labels)
+        # Every norm is linear in the direction: carried back at unit size, the gradients of
+        # confidently right examples underflow in no type and no square.
+        scale = direction.abs().amax(1, keepdim=True)
+        direction = direction / torch.where(scale > 0, scale, 1.0)
+        partials = backward(plan, logits, direction, collector, anchor, stand_ins)
+        for method in sorted(set(plan.fallback.values())):
+            needed = {n: plan.needed[n] for n, how in plan.fallback.items() if how == method}
+            partials.update(
+                fallback_norms(self._model, images, direction, parameters, needed, method)
+            )
+        norms = _columns(plan, partials, self.columns, scale[:, 0])
+        return GradNorms(norms, logits.detach())
+
+
+def _columns(
+    plan: Plan, partials: Mapping[str, Partial], columns: Iterable[str], scale: Tensor
+) -> dict[str, Tensor]:
+    missing = set(plan.needed) - set(partials)
+    assert not missing, f"no norm was found for {sorted(missing)}"
+    norms = {}
     for column in columns:
-        if column not in (*GRAD_COLUMNS, *EXAMPLE_COLUMNS):
-            raise ConfigError(unknown_name("column", column, (*GRAD_COLUMNS, *EXAMPLE_COLUMNS)))
+        norm, subset = split_column(column)
+        names = [
+            name
+            for name in plan.needed
+            if subset in ("all", group_of(name))
+            or (subset == "last_layer_weights" and name in (plan.last_layer or ()))
+        ]
+        if names:
+            total = combine([partials[name] for name in names], norm)
+            norms[column] = (total * scale).float()
+        else:
+            norms[column] = torch.zeros_like(scale, dtype=torch.float32)
+    return norms
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    """The model inside compilation and data-parallel wrappers."""
+    wrappers = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+    while True:
+        if isinstance(model, wrappers):
+            model = model.module
+        elif isinstance(getattr(model, "_orig_mod", None), nn.Module):
+            model = model._orig_mod  # type: ignore[assignment]
+        else:
+            return model
+
+
+def _check_images(images: Tensor, labels: Tensor) -> Tensor:
+    if not isinstance(images, Tensor) or images.ndim < 1 or len(images) == 0:
+        got = list(images.shape) if isinstance(images, Tensor) else type(images).__name__
+        raise ConfigError(
+            f"images must be a tensor [B, ...] with at least one example, got {got}. "
+            "Stack the examples along the first dimension."
+        )
+    check_labels(labels, len(images))
+    return images.detach()
 
 
 def per_example_grad_norms(
     model: nn.Module,
     images: Tensor,
     labels: Tensor,
-    columns: Sequence[str] = ("grad_l2_weights",),
+    columns: Iterable[str] = ("grad_l2_weights",),
 ) -> dict[str, Tensor]:
-    """Returns the gradient norms of each example's own cross-entropy loss; see `GradNormScorer`."""
-    return GradNormScorer(model, columns).score(images, labels)[0]
+    """Norms of each example's own loss gradient: see ``GradNormScorer``, which this uses once.
 
-
-class GradNormScorer:
-    r"""Computes :math:`\|\nabla_\theta L_i\|` for each example of a batch (equation 6's terms).
-
-    `grad_l2_last_layer_weights` has a closed form: the gradient is the outer product of
-    :math:`p - y` and the last layer's input, so its norm is the product of theirs, and a forward
-    pass is all it costs. `grad_l2_weights` is over every parameter whose own name does not
-    contain "bias".
+    For more than a few batches make one ``GradNormScorer``: it prepares the model once.
 
     Args:
-        model: A classifier in evaluation mode whose last affine layer gives the logits.
-        columns: Names from `GRAD_COLUMNS`.
+        model: A classifier in eval mode.
+        images: ``[B, ...]``.
+        labels: int64 ``[B]``.
+        columns: Gradient-norm columns, ``grad_{l1,l2,linf}_{all,biases,weights,
+            last_layer_weights}``.
+
+    Returns:
+        Each asked column, float32 ``[B]``.
 
     Raises:
-        ConfigError: A column is unknown, the model is in training mode, or it has no last affine
-            layer.
+        ConfigError: A column, a shape or a type is wrong, or the model cannot have per-example
+            gradients.
+        DataError: A label is not a class.
     """
+    return GradNormScorer(model, columns).score(images, labels).norms
 
-    def __init__(self, model: nn.Module, columns: Sequence[str]) -> None:
-        check_columns(columns)
-        training = [name for name, module in model.named_modules() if module.training]
-        if training:
-            raise ConfigError(
-                f"model must be in evaluation mode, got training in {training[0] or 'itself'!r}. "
-                "Call model.eval()."
-            )
-        self._model, self._columns = model, tuple(columns)
-        layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
-        if not layers:
-            raise ConfigError("model must end in a Linear layer, got none.")
-        self._last = layers[-1]
 
-    def score(self, images: Tensor, labels: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Returns the columns, float32 `[B]` each, and the logits `[B, C]`.
+def batch_bound(model: nn.Module, images: Tensor, labels: Tensor) -> dict[str, float]:
+    r"""Compares the norm of a batch's summed gradient with the sum of its examples' norms.
 
-        Args:
-            images: What the model takes, `[B, ...]`.
-            labels: Classes, int64 `[B]`.
-        """
-        logits, last_input = self._forward(images)
-        norms: dict[str, Tensor] = {}
-        if LAST_LAYER_COLUMN in self._columns:
-            error = logits.softmax(1) - F.one_hot(labels, logits.shape[1])
-            norms[LAST_LAYER_COLUMN] = error.norm(dim=1) * last_input.norm(dim=1)
-        if "grad_l2_weights" in self._columns:
-            norms["grad_l2_weights"] = self._weight_norms(images, labels)
-        return norms, logits
+    Equation 6 and Figure 1 of arXiv 1811.12569:
 
-    @torch.no_grad()
-    def _forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        seen: list[Tensor] = []
-        hook = self._last.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-        try:
-            logits = self._model(images)
-        finally:
-            hook.remove()
-        return logits, seen[-1]
+    .. math:: \lVert \textstyle\sum_i \nabla_\theta L_i \rVert_2
+              \le \sum_i \lVert \nabla_\theta L_i \rVert_2
 
-    def _weight_norms(self, images: Tensor, labels: Tensor) -> Tensor:
-        parameters = {name: p.detach() for name, p in self._model.named_parameters()}
-        weights = {n: p for n, p in parameters.items() if "bias" not in n.rpartition(".")[2]}
-        others = {n: p for n, p in parameters.items() if n not in weights}
-        others |= dict(self._model.named_buffers())
+    Args:
+        model: A classifier in eval mode.
+        images: ``[B, ...]``.
+        labels: int64 ``[B]``.
 
-        def loss(weights: dict[str, Tensor], image: Tensor, label: Tensor) -> Tensor:
-            logits = functional_call(self._model, {**weights, **others}, (image[None],))
-            return F.cross_entropy(logits, label[None])
-
-        per_example = vmap(grad(loss), in_dims=(None, 0, 0))
-        norms = []
-        for start in range(0, len(images), CHUNK_SIZE):
-            chunk = slice(start, start + CHUNK_SIZE)
-            gradients = per_example(weights, images[chunk], labels[chunk])
-            squares = [g.flatten(1).square().sum(1) for g in gradients.values()]
-            norms.append(torch.stack(squares).sum(0).sqrt())
-        return torch.cat(norms)
+    Returns:
+        ``norm_of_sum`` (the left side) and ``sum_of_norms`` (the right side), over all parameters.
+    """
+    column = "grad_l2_all"
+    norms = GradNormScorer(model, (column,)).score(images, labels).norms[column]
+    model = _unwrapped(model)
+    free = {name: p.detach().requires_grad_() for name, p in model.named_parameters()}
+    with torch.enable_grad(), torch.compiler.set_stance("force_eager"):
+        logits = torch.func.functional_call(model, free, (images.detach(),))
+        summed = torch.autograd.grad(
+            logits, list(free.values()), logit_gradient(logits.detach(), labels).to(logits.dtype),
+            allow_unused=True,
+        )  # fmt: skip
+    squares = [(g.double() * g.double()).sum() for g in summed if g is not None]
+    total = torch.stack(squares).sum().sqrt() if squares else torch.zeros(())
+    return {"norm_of_sum": float(total), "sum_of_norms": float(norms.double().sum())}

@@ -1,0 +1,341 @@
+"""S3 that survives a dropped connection: requests are tried again, reads go on where they broke.
+
+boto3 moves the bytes; `pyarrow.fs` only lists folders and is handed to libraries that want a
+filesystem. Endpoint, region and credentials come from the usual AWS environment variables.
+"""
+
+import contextlib
+import functools
+import io
+import os
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import boto3
+from boto3.exceptions import Boto3Error
+from botocore.client import Config
+from botocore.exceptions import BotoCoreError, ClientError
+from urllib3.exceptions import HTTPError
+
+from raygrad.errors import ConfigError, IncompleteError
+
+S3_SCHEME = "s3://"
+RETRY_S = 120.0
+"""How long a request is tried again without one byte of progress before it is given up."""
+
+_FIRST_WINDOW = 256 * 2**10
+_MAX_WINDOW = 32 * 2**20
+_CHUNK = 256 * 2**10
+_MAX_CHUNK = 4 * 2**20
+_SKIP = 2 * 2**20
+"""A gap up to this is read through: at S3's usual rates a new request costs more."""
+
+_NOT_FOUND = ("404", "NoSuchKey", "NoSuchBucket", "NotFound")
+_FINAL = ("400", "401", "403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch")
+_CHANGED = ("412", "PreconditionFailed", "416", "InvalidRange")
+_EXISTS = ("412", "PreconditionFailed", "409", "ConditionalRequestConflict")
+_T = TypeVar("_T")
+
+
+def split_url(url: str) -> tuple[str, str]:
+    """Returns bucket and key of an ``s3://bucket/key`` URL."""
+    bucket, _, key = url.removeprefix(S3_SCHEME).partition("/")
+    return bucket, key
+
+
+def client() -> Any:
+    """Returns this process's boto3 client; a forked process gets its own."""
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    return _client(os.getpid(), endpoint, os.environ.get("AWS_ACCESS_KEY_ID"))
+
+
+@functools.lru_cache(maxsize=4)
+def _client(pid: int, endpoint: str | None, access_key: str | None) -> Any:
+    del pid, access_key  # they only tell clients apart
+    config = Config(
+        connect_timeout=10,
+        read_timeout=30,
+        retries={"max_attempts": 3, "mode": "standard"},
+        max_pool_connections=64,
+    )
+    # A session of its own: the default one keeps the first credentials it saw for ever.
+    return boto3.session.Session().client("s3", endpoint_url=endpoint, config=config)
+
+
+def retrying(call: Callable[[], _T], url: str, retry_s: float | None = None) -> _T:
+    """Returns what `call` returns, tried again for `retry_s` where the network or server fails.
+
+    Args:
+        call: One request; it must be safe to repeat.
+        url: The object, for the error text.
+        retry_s: Seconds after which the last failure is final; by default `RETRY_S`.
+
+    Raises:
+        FileNotFoundError: There is no such object or bucket.
+        ConfigError: The credentials or the request are refused.
+        IncompleteError: The server did not answer in time, or the object was replaced.
+    """
+    limit_s = RETRY_S if retry_s is None else retry_s
+    start_s, pause_s = time.monotonic(), 0.1
+    while True:
+        try:
+            return call()
+        except (Boto3Error, BotoCoreError, ClientError, HTTPError, OSError) as error:
+            _raise_if_final(error, url)
+            left_s = limit_s - (time.monotonic() - start_s)
+            if left_s <= 0:
+                raise IncompleteError(
+                    f"storage must answer within {limit_s:g} s, got {error}, in {url}. "
+                    "Check the endpoint and the network, and run again."
+                ) from error
+        time.sleep(min(pause_s, left_s))
+        pause_s = min(2 * pause_s, 2.0)
+
+
+def read_range(url: str, offset: int, size: int, *, etag: str | None = None) -> bytes:
+    """Returns exactly `size` bytes at `offset` of an object, in one request where none fails.
+
+    Raises:
+        IncompleteError: The object is shorter than that, or what `retrying` raises.
+    """
+    if size == 0:
+        return b""
+
+    def call() -> bytes:
+        body = _get(url, offset, offset + size, etag)
+        with contextlib.closing(body):
+            return bytes(body.read())
+
+    data = retrying(call, url)
+    if len(data) < size:
+        raise _changed(url, f"{len(data)} of {size} bytes at {offset}")
+    return data
+
+
+def object_size(url: str) -> int:
+    """Returns an object's size in bytes.
+
+    Raises:
+        FileNotFoundError: There is no such object.
+    """
+    return int(_head(url, None)["ContentLength"])
+
+
+def object_etag(url: str) -> str | None:
+    """Returns what names this version of an object.
+
+    Raises:
+        FileNotFoundError: There is no such object.
+    """
+    return _head(url, None).get("ETag")
+
+
+def exists(url: str) -> bool:
+    """Tells whether there is an object, or a folder of objects, at a URL."""
+    try:
+        _head(url, None)
+    except FileNotFoundError:
+        bucket, key = split_url(url.rstrip("/"))
+        found = retrying(
+            lambda: client().list_objects_v2(Bucket=bucket, Prefix=f"{key}/", MaxKeys=1), url
+        )
+        return found["KeyCount"] > 0
+    return True
+
+
+def names_in(url: str) -> list[str]:
+    """Returns the names of the objects right inside a folder, sorted; none if there is none."""
+    bucket, key = split_url(url.rstrip("/") + "/")
+
+    def call() -> list[str]:
+        pages = (
+            client()
+            .get_paginator("list_objects_v2")
+            .paginate(Bucket=bucket, Prefix=key, Delimiter="/")
+        )
+        found = (one["Key"] for page in pages for one in page.get("Contents", ()))
+        return sorted(name.removeprefix(key) for name in found if name != key)
+
+    return retrying(call, url)
+
+
+def put(url: str, data: bytes, *, if_absent: bool = False) -> bool:
+    """Writes an object in one put: it is there whole, or as it was before.
+
+    Returns:
+        False where `if_absent` was asked for and there is one already.
+    """
+    bucket, key = split_url(url)
+    condition = {"IfNoneMatch": "*"} if if_absent else {}
+    num_tries = 0
+
+    def call() -> bool:
+        nonlocal num_tries
+        num_tries += 1
+        try:
+            client().put_object(Bucket=bucket, Key=key, Body=data, **condition)
+        except ClientError as error:
+            if not if_absent or error.response["Error"]["Code"] not in _EXISTS:
+                raise
+            # What is there may be of a try of ours whose answer was lost.
+            return num_tries > 1 and S3File(url).read() == data
+        return True
+
+    return retrying(call, url)
+
+
+def upload(path: str, url: str) -> None:
+    """Makes an object of a local file, in parts where it is large: it is there whole or not."""
+    bucket, key = split_url(url)
+    retrying(lambda: client().upload_file(path, bucket, key), url)
+
+
+class S3File(io.RawIOBase):
+    """An object as a seekable file for reading.
+
+    Reading on, also over a small gap, goes through windows that grow, so that a whole shard is a
+    handful of requests; a read elsewhere starts again with a small one. A stream that breaks is
+    opened again at the byte where it broke. Every request demands the same version of the object.
+
+    Args:
+        url: The object.
+        retry_s: Seconds without progress after which a read is given up.
+
+    Raises:
+        FileNotFoundError: There is no such object.
+    """
+
+    def __init__(self, url: str, retry_s: float | None = None) -> None:
+        super().__init__()
+        self._url, self._retry_s = url, retry_s
+        head = _head(url, retry_s)
+        self._size, self._etag = int(head["ContentLength"]), head.get("ETag")
+        self._position = 0
+        self._buffer, self._buffer_start = b"", 0
+        self._body: Any = None
+        self._body_end = 0
+        self._window = 0
+
+    def size(self) -> int:
+        """Returns the object's size in bytes."""
+        return self._size
+
+    def readable(self) -> bool:
+        """Returns True."""
+        return True
+
+    def seekable(self) -> bool:
+        """Returns True."""
+        return True
+
+    def tell(self) -> int:
+        """Returns the position of the next byte."""
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Moves to a position; nothing is requested before the next read."""
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        if base + offset < 0:
+            raise ValueError(f"a position must be at least 0, got {base + offset}.")
+        self._position = base + offset
+        return self._position
+
+    def readinto(self, target: Any) -> int:
+        """Fills `target` as far as the object goes and returns the number of bytes."""
+        view = memoryview(target).cast("B")
+        data = self.read(len(view))
+        view[: len(data)] = data
+        return len(data)
+
+    def readall(self) -> bytes:
+        """Returns the rest of the object."""
+        return self.read(-1)
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Returns `size` bytes, fewer only at the object's end."""
+        rest = max(0, self._size - self._position)
+        wanted = rest if size is None or size < 0 else min(size, rest)
+        pieces = []
+        while wanted:
+            skip = self._position - self._buffer_start
+            piece = self._buffer[skip : skip + wanted] if skip >= 0 else b""
+            if not piece:
+                retrying(functools.partial(self._fill, wanted), self._url, self._retry_s)
+                continue
+            pieces.append(piece)
+            self._position += len(piece)
+            wanted -= len(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def close(self) -> None:
+        """Ends the open request, if there is one."""
+        self._drop()
+        super().close()
+
+    def _fill(self, wanted: int) -> None:
+        """Gets the chunk that begins at the position, or one that ends before it, for a skip."""
+        at = self._buffer_start + len(self._buffer)
+        if not at <= self._position <= at + _SKIP:
+            self._drop()
+            self._window = 0
+        if self._body is None or at >= self._body_end:
+            self._open(wanted)
+            at = self._buffer_start
+        try:
+            chunk = self._body.read(min(max(_CHUNK, wanted), _MAX_CHUNK, self._body_end - at))
+            if not chunk:
+                raise OSError(f"connection closed at byte {at} of {self._size}")
+        except BaseException:
+            self._drop()
+            raise
+        self._buffer, self._buffer_start = bytes(chunk), at
+
+    def _open(self, wanted: int) -> None:
+        self._drop()
+        start = self._position
+        self._window = min(max(2 * self._window, _FIRST_WINDOW), _MAX_WINDOW)
+        end = min(self._size, start + max(wanted, self._window))
+        self._body = _get(self._url, start, end, self._etag)
+        self._body_end, self._buffer, self._buffer_start = end, b"", start
+
+    def _drop(self) -> None:
+        if self._body is not None:
+            with contextlib.suppress(OSError, HTTPError):
+                self._body.close()
+        self._body = None
+
+
+def _head(url: str, retry_s: float | None) -> dict[str, Any]:
+    bucket, key = split_url(url)
+    return retrying(lambda: client().head_object(Bucket=bucket, Key=key), url, retry_s)
+
+
+def _get(url: str, start: int, end: int, etag: str | None) -> Any:
+    bucket, key = split_url(url)
+    same = {"IfMatch": etag} if etag else {}
+    answer = client().get_object(Bucket=bucket, Key=key, Range=f"bytes={start}-{end - 1}", **same)
+    return answer["Body"]
+
+
+def _raise_if_final(error: BaseException | None, url: str) -> None:
+    if isinstance(error, Boto3Error):
+        error = error.__context__  # an upload hides what the server said
+    if not isinstance(error, ClientError):
+        return
+    code = str(error.response.get("Error", {}).get("Code", ""))
+    if code in _NOT_FOUND:
+        raise FileNotFoundError(url) from error
+    if code in _CHANGED:
+        raise _changed(url, code) from error
+    if code in _FINAL:
+        raise ConfigError(
+            f"storage must accept the request, got {error}, in {url}. Check the credentials."
+        ) from error
+
+
+def _changed(url: str, what: str) -> IncompleteError:
+    return IncompleteError(
+        f"an object must not change while it is read, got {what}, in {url}. "
+        "Build the index again if the shard was replaced."
+    )

@@ -1,0 +1,93 @@
+"""From an encoded photograph to the square of pixels that an ImageNet network sees."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from raygrad.data.decode import MAX_PIXELS, decode_image
+from raygrad.errors import ConfigError
+from raygrad.selection.keyed_random import random_bits
+
+
+@dataclass(frozen=True)
+class CropTransform:
+    """Scales to 256x256 and crops 224x224: at random to train, in the centre to score.
+
+    The transform of "Are All Training Examples Created Equal?" (arXiv 1811.12569) for ImageNet.
+    Scaling is bilinear with antialiasing, as torchvision scales a Pillow image. A JPEG of at
+    least four times the size is decoded at a reduced size first.
+    """
+
+    resize: int = 256
+    """The size that is scaled to, in pixels."""
+    crop: int = 224
+    """The side of the square that is cut out, in pixels."""
+    keep_aspect: bool = False
+    """Scale the shorter side and keep the aspect, torchvision's way, not both sides."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.crop <= self.resize:
+            raise ConfigError(f"crop must be in 1..resize={self.resize}, got {self.crop}.")
+
+    def score(
+        self, data: bytes, *, channels: int = 3, max_pixels: int = MAX_PIXELS
+    ) -> NDArray[np.uint8]:
+        """Returns the centre of an encoded image, uint8 `[crop, crop, channels]`.
+
+        Raises:
+            DataError: The bytes are no image that can be used.
+        """
+        image = self._scaled(data, channels, max_pixels)
+        top = round((image.height - self.crop) / 2.0)
+        left = round((image.width - self.crop) / 2.0)
+        return self._cut(image, top, left, channels)
+
+    def train(
+        self,
+        data: bytes,
+        *,
+        seed: int,
+        epoch: int,
+        key_hash: int,
+        channels: int = 3,
+        max_pixels: int = MAX_PIXELS,
+    ) -> NDArray[np.uint8]:
+        """Returns a random square of an encoded image, mirrored half of the time.
+
+        Place and mirroring are a function of (seed, epoch, key hash), so they do not depend on
+        which worker reads the example, or when.
+
+        Returns:
+            Pixels, uint8 `[crop, crop, channels]`.
+
+        Raises:
+            DataError: The bytes are no image that can be used.
+        """
+        image = self._scaled(data, channels, max_pixels)
+        of_epoch = int(random_bits(seed, np.array([epoch], np.uint64))[0])
+        bits = int(random_bits(of_epoch, np.array([key_hash], np.uint64))[0])
+        # Separate bits for each choice; 24 bits make an uneven remainder too small to matter.
+        top = (bits & 0xFFFFFF) % (image.height - self.crop + 1)
+        left = (bits >> 24 & 0xFFFFFF) % (image.width - self.crop + 1)
+        pixels = self._cut(image, top, left, channels)
+        return np.ascontiguousarray(pixels[:, ::-1]) if bits >> 63 else pixels
+
+    def _scaled(self, data: bytes, channels: int, max_pixels: int) -> Image.Image:
+        pixels = decode_image(
+            data, channels=channels, max_pixels=max_pixels, at_least=2 * self.resize
+        )
+        image = Image.fromarray(
+            np.ascontiguousarray(pixels.squeeze(2) if channels == 1 else pixels)
+        )
+        size = (self.resize, self.resize)
+        if self.keep_aspect:
+            short, long = sorted(image.size)
+            other = int(self.resize * long / short)
+            size = (self.resize, other) if image.width <= image.height else (other, self.resize)
+        return image if image.size == size else image.resize(size, Image.Resampling.BILINEAR)
+
+    def _cut(self, image: Image.Image, top: int, left: int, channels: int) -> NDArray[np.uint8]:
+        pixels = np.asarray(image.crop((left, top, left + self.crop, top + self.crop)))
+        return pixels.reshape(self.crop, self.crop, channels)

@@ -1,0 +1,44 @@
+"""A parallel map over Ray tasks, for the per-shard steps of the data floor."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
+
+import ray
+
+from raygrad.engine.session import fitting_workers
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def ray_map(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """Applies a function to items in parallel on the cluster, results in the items' order.
+
+    At most two tasks a CPU are under way, so that neither the scheduler nor the object store
+    holds more than that however many items there are.
+
+    Raises:
+        ResourceError: The cluster has no CPU for a task.
+    """
+    call, shared = ray.remote(num_cpus=1)(_call), ray.put(function)
+    fitting_workers(1, "tasks")
+    window = 2 * int(ray.cluster_resources()["CPU"])
+    pending: list[Any] = []
+    for item in items:
+        pending.append(call.remote(shared, item))
+        if len(pending) >= window:
+            yield _result(pending.pop(0))
+    while pending:
+        yield _result(pending.pop(0))
+
+
+def _call(function: Callable[[Item], Result], item: Item) -> Result:
+    return function(item)
+
+
+def _result(reference: Any) -> Any:
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        # The task's own error, not Ray's wrapper with its remote stack.
+        raise error.cause from error

@@ -1,0 +1,68 @@
+"""The Ray session that a stage runs in, and what it has to offer."""
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+
+import ray
+
+from raygrad.errors import ResourceError
+
+log = logging.getLogger("raygrad")
+
+
+@contextlib.contextmanager
+def session() -> Iterator[None]:
+    """Ends, when the context ends, the Ray that `ensure_ray` started in it, and no other."""
+    was_running = ray.is_initialized()
+    try:
+        yield
+    finally:
+        if not was_running and ray.is_initialized():
+            ray.shutdown()
+
+
+def ensure_ray() -> None:
+    """Makes Ray run: the one already joined, the cluster in RAY_ADDRESS, or one of our own.
+
+    Called by a stage that has work to do, so that a study that is complete starts no Ray at all.
+    A cluster that happens to run on the machine is never joined by accident.
+    """
+    if ray.is_initialized():
+        return
+    # Ray's own lines would drown the stages' progress; what workers write stays in Ray's log files.
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    address = os.environ.get("RAY_ADDRESS") or "local"
+    if address == "local":
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    ray.init(
+        address=address,
+        include_dashboard=False if address == "local" else None,
+        logging_level=logging.ERROR,
+        log_to_driver=False,
+    )
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+
+
+def fitting_workers(asked: int, what: str, cpus_each: float = 1.0) -> int:
+    """Returns how many of the workers that were asked for the cluster's CPUs can hold.
+
+    Args:
+        asked: Workers wanted, at least 1.
+        what: What they are, in the plural, for the message.
+        cpus_each: CPUs that each one takes.
+
+    Raises:
+        ResourceError: Not even one fits.
+    """
+    cpus = ray.cluster_resources().get("CPU", 0.0)
+    fitting = min(asked, int(cpus / cpus_each + 1e-9))
+    if fitting < 1:
+        raise ResourceError(
+            f"{what} need at least {cpus_each:g} CPU, got a cluster with {cpus:g}. "
+            "Start Ray with more CPUs (`ray start --num-cpus`) or join a larger cluster."
+        )
+    if fitting < asked:
+        log.info("%d %s instead of %d: the cluster has %g CPUs", fitting, what, asked, cpus)
+    return fitting

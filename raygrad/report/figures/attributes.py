@@ -1,0 +1,108 @@
+"""Data sets on the plane of the paper's two attributes, simplicity and redundancy."""
+
+from collections.abc import Mapping
+
+import matplotlib.figure
+import numpy as np
+import pyarrow as pa
+
+from raygrad.report.attributes import Attributes, attributes
+from raygrad.report.figures.accuracy import method_legend
+from raygrad.report.figures.base import Drawn, Figure, Missing
+from raygrad.report.findings import MARGIN
+from raygrad.report.results import BASELINE, Panel
+from raygrad.report.style import Layout, new_figure, series_styles
+from raygrad.report.wording import percent
+
+
+def attributes_table(found: Mapping[str, Attributes]) -> pa.Table:
+    """One row a run or panel: both attributes with their bounds, and random's redundancy."""
+    return pa.Table.from_pylist(
+        [
+            {
+                "name": name,
+                "simplicity": a.simplicity.mean,
+                "simplicity_low": a.simplicity.low,
+                "simplicity_high": a.simplicity.high,
+                "simplicity_from": a.simplicity_from,
+                "redundancy": a.redundancy.estimate,
+                "redundancy_low": a.redundancy.low,
+                "redundancy_high": a.redundancy.high,
+                "best_method": a.best,
+                "random_redundancy": a.random_redundancy.estimate,
+                "random_redundancy_low": a.random_redundancy.low,
+                "random_redundancy_high": a.random_redundancy.high,
+            }
+            for name, a in found.items()
+        ]
+    )
+
+
+def _draw(found: Mapping[str, Attributes], layout: Layout) -> matplotlib.figure.Figure:
+    styles = series_styles(found)
+    figure = new_figure(layout, 3.4)
+    ax = figure.add_subplot()
+    for name, a in found.items():
+        x, y = a.simplicity, a.redundancy
+        spread = 0.0 if not x.known else 100 * x.half_width
+        ax.errorbar(
+            100 * x.mean,
+            100 * y.estimate,
+            xerr=spread,
+            yerr=np.array([[100 * (y.estimate - y.low)], [100 * (y.high - y.estimate)]]),
+            color=styles[name].color,
+            marker=styles[name].marker,
+            markersize=6,
+            linewidth=1.0,
+        )
+    lowest = min(
+        100 * (a.simplicity.low if a.simplicity.known else a.simplicity.mean)
+        for a in found.values()
+    )
+    ax.set_xlim(max(0.0, lowest - 15), 102)
+    ax.set_ylim(-2, 102)
+    ax.set_xlabel("simplicity (%)")
+    ax.set_ylabel("redundancy (%)")
+    method_legend(figure, layout, styles)
+    return figure
+
+
+def _sentence(name: str, a: Attributes) -> str:
+    x, y, r = a.simplicity, a.redundancy, a.random_redundancy
+    band = f" ({100 * x.low:.1f} to {100 * x.high:.1f})" if x.known else ""
+    text = (
+        f"{name}: simplicity {100 * x.mean:.1f}%{band}; redundancy by {a.best} "
+        f"{percent(y.estimate)} ({percent(y.low)} to {percent(y.high)})"
+    )
+    if a.best == BASELINE:
+        return f"{text}; no other method's estimate is larger."
+    return f"{text}, by {BASELINE} {percent(r.estimate)} ({percent(r.low)} to {percent(r.high)})."
+
+
+def attributes_figure(panels: Mapping[str, Panel], name: str) -> Drawn:
+    """Each run or panel as a point: how simple its data set is, and how redundant.
+
+    Args:
+        panels: Curves by the name that each point gets.
+        name: The figure's name.
+    """
+    title = "Simplicity and redundancy"
+    found = {n: a for n, p in panels.items() if (a := attributes(p)) is not None}
+    if not found:
+        reason = f"It takes a sweep with {BASELINE} and with the full data."
+        return Missing(name, title, reason)
+    starts = sorted({a.simplicity_from for a in found.values()})
+    said = " ".join(_sentence(n, a) for n, a in found.items())
+    return Figure(
+        name=name,
+        title=title,
+        caption=(
+            "Simplicity is the mean accuracy of random subsets relative to all the data, over the "
+            f"logarithm of the share kept from {' or '.join(percent(s) for s in starts)} on. "
+            f"Redundancy is the share that the best method leaves out within {100 * MARGIN:g} "
+            f"points of full accuracy. Bars: 95%. {said}"
+        ),
+        alt=f"Plane of simplicity and redundancy. {said}",
+        table=attributes_table(found),
+        draw=lambda layout: _draw(found, layout),
+    )

@@ -1,0 +1,185 @@
+"""Images by network side by side, and label-noise suspects (the paper's Figures 10 and 11)."""
+
+from collections.abc import Callable, Mapping, Sequence
+from html import escape
+
+import numpy as np
+import pyarrow as pa
+
+from raygrad.report.examples import hardest_first
+from raygrad.report.figures.base import Drawn, Figure, Missing
+from raygrad.report.figures.images import Example, describe, draw_grid, strip
+from raygrad.report.tables import Run, Scores
+from raygrad.report.thumbnails import Thumbnail
+from raygrad.report.wording import count, listed, percent
+
+PER_NETWORK = 20
+_SEED = 0
+_TOP = 0.05
+
+Pick = Callable[[Scores, str], np.ndarray]
+
+
+def hardest(scores: Scores, column: str) -> np.ndarray:
+    """Positions of the hardest examples."""
+    return hardest_first(scores.values(column))[:PER_NETWORK]
+
+
+def top_sample(scores: Scores, column: str) -> np.ndarray:
+    """Positions of a seeded random sample of the top 5%, hardest first."""
+    order = hardest_first(scores.values(column))
+    top = max(min(PER_NETWORK, len(order)), int(_TOP * len(order)))
+    chosen = np.random.default_rng(_SEED).permutation(top)[:PER_NETWORK]
+    return order[np.sort(chosen)]
+
+
+def most_raised_class(scores: Scores, column: str) -> tuple[int, float, float]:
+    """The class whose share of the top 5% exceeds its share of all examples most.
+
+    Returns:
+        The class, its share of the top 5% and its share of all, both in [0, 1].
+    """
+    order = hardest_first(scores.values(column))
+    top = scores.labels[order[: max(1, int(_TOP * len(order)))]]
+    size = int(scores.labels.max()) + 1
+    shares = np.bincount(top, minlength=size) / len(top)
+    usual = np.bincount(scores.labels, minlength=size) / len(order)
+    label = int(np.argmax(shares - usual))
+    return label, float(shares[label]), float(usual[label])
+
+
+def suspects(scores: Scores, column: str) -> np.ndarray:
+    """Positions of wrongly classified examples, hardest first.
+
+    A network that has learned the data and still gives a label almost no chance has either met a
+    hard example or a wrong label; a person has to look.
+    """
+    order = hardest_first(scores.values(column))
+    wrong = scores.table["prediction"].to_numpy() != scores.labels
+    return order[wrong[order]][:PER_NETWORK]
+
+
+def _commonest(examples: Sequence[Example]) -> str:
+    names, counts = np.unique([e.label for e in examples], return_counts=True)
+    top = np.argsort(-counts, kind="stable")[:2]
+    return listed([f"{names[i]} ({counts[i]})" for i in top])
+
+
+def _gallery(
+    run: Run,
+    column: str,
+    thumbnails: Mapping[str, Thumbnail],
+    networks: Sequence[str],
+    pick: Pick,
+) -> list[Example]:
+    examples: list[Example] = []
+    for network in networks:
+        scores = run.scores[network]
+        if column in scores.columns:
+            positions = pick(scores, column)
+            examples += describe(run, scores, column, [(network, positions)])
+    return [e for e in examples if e.key in thumbnails]
+
+
+def _figure(
+    name: str,
+    title: str,
+    caption: str,
+    column: str,
+    examples: Sequence[Example],
+    thumbnails: Mapping[str, Thumbnail],
+) -> Figure:
+    networks = list(dict.fromkeys(e.row for e in examples))
+    body = "".join(
+        (f"<h4>{escape(n)}</h4>" if len(networks) > 1 else "")
+        + strip([e for e in examples if e.row == n], thumbnails)
+        for n in networks
+    )
+    table = pa.Table.from_pylist(
+        [
+            {
+                "network": e.row,
+                "key": e.key,
+                "label": e.label,
+                "prediction": e.prediction,
+                column: e.score,
+            }
+            for e in examples
+        ]
+    )
+    return Figure(
+        name=name,
+        title=title,
+        caption=caption,
+        alt=f"{title}: {count(len(examples))} training images of {listed(networks)}.",
+        table=table,
+        draw=lambda layout: draw_grid(examples, thumbnails, layout),
+        markup=body,
+    )
+
+
+def hardest_figure(run: Run, column: str, thumbnails: Mapping[str, Thumbnail]) -> Drawn:
+    """The hardest examples of each network, one row of the figure a network (Fig. 10)."""
+    title = "The hardest by network"
+    if len(run.scores) < 2:
+        return Missing("hardest", title, "It takes the scores of at least two networks.")
+    examples = _gallery(run, column, thumbnails, list(run.scores), hardest)
+    if not examples:
+        return Missing("hardest", title, "No image could be read.")
+    parts = [
+        f"{n}: {_commonest([e for e in examples if e.row == n])}"
+        for n in dict.fromkeys(e.row for e in examples)
+    ]
+    caption = (
+        f"The examples with the largest {column} of each network. What they share, such as a class "
+        f"or a background, is what choosing by the norm alone would over-represent. Commonest "
+        f"classes among those shown: {'; '.join(parts)}."
+    )
+    return _figure("hardest", title, caption, column, examples, thumbnails)
+
+
+def top_sample_figure(run: Run, column: str, thumbnails: Mapping[str, Thumbnail]) -> Drawn:
+    """Random examples of each network's top 5% (Fig. 11)."""
+    title = f"Random picks from the top {percent(_TOP)}"
+    examples = _gallery(run, column, thumbnails, list(run.scores), top_sample)
+    if not examples:
+        return Missing("top-sample", title, "No image could be read.")
+    parts = []
+    for n in dict.fromkeys(e.row for e in examples):
+        label, share, usual = most_raised_class(run.scores[n], column)
+        parts.append(
+            f"of {n}'s, {percent(share)} are of class {run.class_name(label)}, "
+            f"which is {percent(usual)} of all"
+        )
+    caption = (
+        f"A random sample (seed {_SEED}) of the {percent(_TOP)} of the examples with the largest "
+        f"{column}, in falling order. In that whole {percent(_TOP)}, the class most "
+        f"over-represented: {'; '.join(parts)}."
+    )
+    return _figure("top-sample", title, caption, column, examples, thumbnails)
+
+
+def suspects_figure(
+    run: Run, network: str, column: str, thumbnails: Mapping[str, Thumbnail]
+) -> Drawn:
+    """Training examples whose label the trained network contradicts most: look at these first."""
+    title = "Label-noise suspects"
+    scores = run.scores[network]
+    if "prediction" not in scores.table.column_names:
+        return Missing("suspects", title, "The score table has no predictions.")
+    by = "loss" if "loss" in scores.columns else column
+    examples = _gallery(run, by, thumbnails, [network], suspects)
+    wrong = int((scores.table["prediction"].to_numpy() != scores.labels).sum())
+    if not wrong:
+        reason = (
+            f"{network} classifies all of its {count(len(scores.labels))} examples as labelled."
+        )
+        return Missing("suspects", title, reason)
+    if not examples:
+        return Missing("suspects", title, "No image could be read.")
+    caption = (
+        f"{network} contradicts the label of {count(wrong)} of {count(len(scores.labels))} "
+        f"training examples ({percent(wrong / len(scores.labels))}); these have the largest {by}. "
+        "Some are hard, some are labelled wrongly: only looking tells."
+    )
+    return _figure("suspects", title, caption, by, examples, thumbnails)

@@ -1,0 +1,157 @@
+"""The page: one self-contained HTML file from figures, findings and tables."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from importlib.resources import files
+
+from raygrad.report.figures.base import Drawn, Figure, Missing
+from raygrad.report.markup import inline_svg, paragraphs, slug
+from raygrad.report.style import Rendered
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page.
+
+    Attributes:
+        title: Its heading, and its name in the table of contents.
+        intro: A few sentences under the heading.
+        parts: Figures, and pieces of HTML, in order.
+    """
+
+    title: str
+    intro: Sequence[str] = ()
+    parts: Sequence[Drawn | str] = field(default_factory=tuple)
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """What the page says of one run, or of several together.
+
+    Attributes:
+        title: The run's name.
+        lead: Its findings in a sentence or two.
+        facts: Names and values of its key figures.
+        sections: Its parts; those without content are left out.
+    """
+
+    title: str
+    lead: Sequence[str]
+    facts: Sequence[tuple[str, str]]
+    sections: Sequence[Section]
+
+    def figures(self) -> list[Figure]:
+        """All figures that are drawn, in order."""
+        return [p for s in self.sections for p in s.parts if isinstance(p, Figure)]
+
+
+def _asset(name: str) -> str:
+    return (files("raygrad.report") / "assets" / name).read_text(encoding="utf-8")
+
+
+def _drawing(figure: Figure, rendered: Rendered) -> str:
+    if figure.markup is not None:
+        return figure.markup
+    return "".join(
+        inline_svg(svg, f"{figure.name}-{width}", figure.alt, f"plot {width}")
+        for svg, width in ((rendered.wide_svg, "wide"), (rendered.narrow_svg, "narrow"))
+    )
+
+
+def _figure(figure: Figure, rendered: Rendered, level: int) -> str:
+    links = ", ".join(
+        f'<a href="figures/{figure.name}.{kind}">{kind.upper()}</a>'
+        for kind in ("png", "svg", "csv")
+    )
+    return (
+        f'<figure id="figure-{escape(figure.name)}">'
+        f"<h{level}>{escape(figure.title)}</h{level}>"
+        f"{_drawing(figure, rendered)}"
+        f'<figcaption>{escape(figure.caption)} <span class="files">{links}</span>'
+        "</figcaption></figure>"
+    )
+
+
+def _part(part: Drawn | str, rendered: Mapping[str, Rendered], level: int) -> str:
+    if isinstance(part, str):
+        return part
+    if isinstance(part, Missing):
+        return f'<p class="note missing"><b>{escape(part.title)}</b>: {escape(part.reason)}</p>'
+    return _figure(part, rendered[part.name], level)
+
+
+def _section(section: Section, rendered: Mapping[str, Rendered], level: int, prefix: str) -> str:
+    body = "".join(_part(p, rendered, level + 1) for p in section.parts)
+    return (
+        f'<section id="{prefix}{slug(section.title)}"><h{level}>{escape(section.title)}</h{level}>'
+        f"{paragraphs(section.intro)}{body}</section>"
+    )
+
+
+def _facts(facts: Sequence[tuple[str, str]]) -> str:
+    if not facts:
+        return ""
+    items = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in facts)
+    return f'<dl class="facts">{items}</dl>'
+
+
+def _lead(lead: Sequence[str]) -> str:
+    return "".join(f'<p class="lead">{escape(text)}</p>' for text in lead)
+
+
+def _summary(chapter: Chapter) -> str:
+    """A chapter's first finding with its name, for the head of a page of several."""
+    if not chapter.lead:
+        return ""
+    return f'<p class="lead"><b>{escape(chapter.title)}.</b> {escape(chapter.lead[0])}</p>'
+
+
+def _shown(chapter: Chapter) -> list[Section]:
+    return [s for s in chapter.sections if s.parts or s.intro]
+
+
+def _chapter(chapter: Chapter, rendered: Mapping[str, Rendered]) -> str:
+    name = slug(chapter.title)
+    body = "".join(_section(s, rendered, 3, f"{name}-") for s in _shown(chapter))
+    return (
+        f'<article id="{name}"><h2 class="chapter">{escape(chapter.title)}</h2>'
+        f"{_lead(chapter.lead)}{_facts(chapter.facts)}{body}</article>"
+    )
+
+
+def render_page(
+    title: str, chapters: Sequence[Chapter], rendered: Mapping[str, Rendered], footer: str
+) -> str:
+    """The whole page as text; everything it needs is in it.
+
+    Args:
+        title: The heading.
+        chapters: One a run; a single one's sections become the page's.
+        rendered: The drawings of the figures, by name.
+        footer: What made the page.
+    """
+    if len(chapters) == 1:
+        only = chapters[0]
+        head = _lead(only.lead) + _facts(only.facts)
+        places = [s.title for s in _shown(only)]
+        body = "".join(_section(s, rendered, 2, "") for s in _shown(only))
+    else:
+        head = "".join(_summary(c) for c in chapters)
+        places = [c.title for c in chapters]
+        body = "".join(_chapter(c, rendered) for c in chapters)
+    toc = "".join(f'<li><a href="#{slug(p)}">{escape(p)}</a></li>' for p in places)
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<title>{escape(title)}</title><link rel="icon" href="data:,">'
+        f"<style>\n{_asset('page.css')}</style></head><body>"
+        '<a class="skip" href="#main">Skip to the figures</a>'
+        '<header class="top"><div class="eyebrow"><span>raygrad report</span>'
+        '<button type="button" class="theme">light or dark</button></div>'
+        f"<h1>{escape(title)}</h1>{head}</header>"
+        f'<nav class="toc" aria-label="Contents"><ul>{toc}</ul></nav>'
+        f'<main id="main">{body}</main><footer>{escape(footer)}</footer>'
+        f"<script>\n{_asset('page.js')}</script><script>\n{_asset('browser.js')}</script>"
+        "</body></html>\n"
+    )

@@ -1,0 +1,39 @@
+"""Numbers and names as the report writes them."""
+
+import math
+
+
+def percent(fraction: float) -> str:
+    """A fraction as a percentage with two or three significant digits: ``0.32%``, ``95%``."""
+    value = 100 * fraction
+    if value == 0:
+        return "0%"
+    digits = max(0, 1 - math.floor(math.log10(abs(value)))) if abs(value) < 10 else 1
+    text = f"{value:.{digits}f}"
+    return (text.rstrip("0").rstrip(".") if "." in text else text) + "%"
+
+
+def count(number: int) -> str:
+    """A whole number with thin thousands: ``1,281,167``."""
+    return f"{number:,}"
+
+
+def protocol_words(protocol: str) -> str:
+    """A protocol for people: ``equal_epochs`` is ``equal epochs``."""
+    return protocol.replace("_", " ")
+
+
+def duration(seconds: float) -> str:
+    """A length of time: ``35 ms``, ``4.2 s``, ``3 min 20 s``, ``2 h 05 min``."""
+    if seconds < 1:
+        return f"{1000 * seconds:.3g} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    if seconds < 3600:
+        return f"{int(seconds // 60)} min {int(seconds % 60):02d} s"
+    return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60):02d} min"
+
+
+def listed(items: list[str]) -> str:
+    """``a``, ``a and b``, ``a, b and c``."""
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"

@@ -1,0 +1,228 @@
+"""The pass that collects: one forward, one backward of input gradients, norms on the way."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from raygrad.scoring.calls import PARSERS, parse
+from raygrad.scoring.cost import Method, scratch_budget
+from raygrad.scoring.layout import Layout
+from raygrad.scoring.operations import Operation
+from raygrad.scoring.reductions import Partial, concatenate, reduce_gradient
+from raygrad.scoring.trace import COMPOSITES, Role
+
+
+@dataclass(frozen=True)
+class Site:
+    """A call that a plan has a formula for."""
+
+    index: int
+    function: Any
+    kind: str
+    swapped: bool
+    layout: Layout
+    weight: Role | None
+    bias: Role | None
+    method: Method
+    weight_norms: frozenset[str]
+    """The norms to take of the weight here and now; empty where it is not wanted or is deferred."""
+    bias_norms: frozenset[str]
+    deferred: bool
+    """Whether to keep input and gradient, for parameters whose contributions must be summed."""
+
+
+class ForwardChangedError(Exception):
+    """The forward pass has not made the calls that the plan knows."""
+
+
+@dataclass
+class Collector:
+    """What one pass has found."""
+
+    partials: dict[str, Partial] = field(default_factory=dict)
+    """Partial norms by parameter."""
+    deferred: list[tuple[Site, Operation, Tensor | None, Tensor]] = field(default_factory=list)
+    """Calls of parameters that are used more than once, or that something is computed from."""
+
+    def take(self, site: Site, operation: Operation, x: Tensor | None, g: Tensor) -> None:
+        """Takes one call's input and output gradient, in the model's layout."""
+        x_rows = None if x is None else site.layout.split(x)
+        g_rows = site.layout.split(g)
+        if site.deferred:
+            self.deferred.append((site, operation, x_rows, g_rows))
+        if site.weight_norms:
+            assert site.weight is not None
+            self.partials[site.weight.names[0]] = weight_norms(site, operation, x_rows, g_rows)
+        if site.bias_norms:
+            assert site.bias is not None
+            partial = operation.bias_norms(x_rows, g_rows, site.bias_norms)  # type: ignore[arg-type]
+            self.partials[site.bias.names[0]] = partial
+
+    def put(self, site: Site, weight: Tensor, bias: Tensor) -> None:
+        """Takes the explicit per-example gradients of one call."""
+        for role, norms, gradient in (
+            (site.weight, site.weight_norms, weight),
+            (site.bias, site.bias_norms, bias),
+        ):
+            if norms:
+                assert role is not None
+                self.partials[role.names[0]] = reduce_gradient(gradient, norms)
+
+    def resolve(
+        self, parameters: Mapping[str, Tensor], needed: Mapping[str, frozenset[str]]
+    ) -> None:
+        """Sums the contributions of the deferred calls, a chunk of examples at a time.
+
+        Args:
+            parameters: The tensors that stood for the parameters in the pass, by name.
+            needed: The norms of each deferred parameter.
+        """
+        if not self.deferred or not needed:
+            return
+        size = sum(parameters[name].numel() for name in needed)
+        batch = len(self.deferred[0][3])
+        device = self.deferred[0][3].device.type
+        step = max(1, 4 * scratch_budget(device) // (4 * size))
+        chunks: dict[str, list[Partial]] = {name: [] for name in needed}
+        for start in range(0, batch, step):
+            totals = self._sum(slice(start, start + step), parameters, needed)
+            for name, norms in needed.items():
+                if name in totals:
+                    chunks[name].append(reduce_gradient(totals[name], norms))
+        for name, found in chunks.items():
+            if found:
+                self.partials[name] = concatenate(found)
+        self.deferred.clear()
+
+    def _sum(
+        self, rows: slice, parameters: Mapping[str, Tensor], needed: Mapping[str, Any]
+    ) -> dict[str, Tensor]:
+        totals: dict[str, Tensor] = {}
+        for site, operation, x, g in self.deferred:
+            pairs = [(site.weight, operation.weight), (site.bias, operation.bias)]
+            wanted = [role is not None and bool(set(role.names) & set(needed)) for role, _ in pairs]
+            gradients = operation.gradients(
+                x[rows] if x is not None else x,  # type: ignore[arg-type]
+                g[rows], weight=wanted[0], bias=wanted[1],
+            )  # fmt: skip
+            for (role, tensor), gradient in zip(pairs, gradients, strict=True):
+                if role is None or gradient is None or tensor is None:
+                    continue
+                for name, pulled in _pull_back(role, tensor, gradient, parameters):
+                    if name in needed:
+                        totals[name] = totals[name] + pulled if name in totals else pulled
+        return totals
+
+
+def _pull_back(
+    role: Role, tensor: Tensor, gradient: Tensor, parameters: Mapping[str, Tensor]
+) -> Sequence[tuple[str, Tensor]]:
+    """Carries per-example gradients of a computed tensor back to what it was computed from."""
+    if role.direct:
+        return [(role.names[0], gradient.clone())]
+    if not tensor.requires_grad:
+        return []
+    sources = [parameters[name] for name in role.names]
+    found = torch.autograd.grad(
+        tensor, sources, gradient.to(tensor.dtype), retain_graph=True, allow_unused=True,
+        is_grads_batched=True,
+    )  # fmt: skip
+    pairs = zip(role.names, found, strict=True)
+    return [(name, pulled.contiguous()) for name, pulled in pairs if pulled is not None]
+
+
+def weight_norms(site: Site, operation: Operation, x: Tensor | None, g: Tensor) -> Partial:
+    """Partial norms of the weight at a call, in chunks of examples that keep scratch small."""
+    step = max(1, int(scratch_budget(g.device.type) // max(1.0, site.method.scratch_bytes)))
+    chunks = [
+        operation.weight_norms(
+            x[start : start + step] if x is not None else x,  # type: ignore[arg-type]
+            g[start : start + step], site.weight_norms, site.method.name,
+        )
+        for start in range(0, len(g), step)
+    ]  # fmt: skip
+    return concatenate(chunks)
+
+
+class _SiteFunction(torch.autograd.Function):
+    """A parametric call whose backward collects norms and returns the input gradient alone.
+
+    Parameters do not require gradients here; the anchor, a scalar that does, starts the graph.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor | None, anchor: Tensor, operation: Operation, site: Site, to: Collector
+    ) -> Tensor:
+        y, saved = operation.forward(x)  # type: ignore[arg-type]
+        ctx.save_for_backward(x, *saved)
+        ctx.operation, ctx.site, ctx.to = operation, site, to
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Any:
+        x, *saved = ctx.saved_tensors
+        operation, site, wanted = ctx.operation, ctx.site, ctx.needs_input_grad[0]
+        at_once = None if site.deferred else operation.one_pass(x, g, input_gradient=wanted)
+        if at_once is not None:
+            ctx.to.put(site, *at_once[1:])
+            return at_once[0], None, None, None, None
+        ctx.to.take(site, operation, x, g)
+        gradient = operation.input_gradient(x, g, saved) if wanted else None
+        return gradient, None, None, None, None
+
+
+class Watch(TorchFunctionMode):
+    """Replaces the planned calls of a forward pass by ones that collect.
+
+    Args:
+        sites: The plan's calls, by index among the calls of functions with a formula.
+        count: How many such calls the whole pass makes.
+        to: Where to collect.
+        anchor: A scalar that requires a gradient.
+    """
+
+    def __init__(
+        self, sites: Mapping[int, Site], count: int, to: Collector, anchor: Tensor
+    ) -> None:
+        super().__init__()
+        self._sites, self._expected, self._to, self._anchor = sites, count, to, anchor
+        self._count = 0
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in COMPOSITES:
+            with self:
+                return COMPOSITES[func](*args, **kwargs)
+        if func in PARSERS:
+            site = self._sites.get(self._count)
+            self._count += 1
+            if site is not None:
+                return self._collect(site, func, args, kwargs)
+        return func(*args, **kwargs)
+
+    def _collect(self, site: Site, func: Any, args: Sequence[Any], kwargs: Any) -> Tensor:
+        if func != site.function:
+            raise ForwardChangedError
+        parsed = parse(func, args, kwargs, swapped=site.swapped)
+        if parsed is None or parsed[1].kind != site.kind:
+            raise ForwardChangedError
+        x, operation = parsed
+        operation.batch_dim, operation.folded = site.layout.dim, site.layout.fold > 1
+        result: Tensor = _SiteFunction.apply(x, self._anchor, operation, site, self._to)
+        return result
+
+    def finish(self) -> None:
+        """Checks that the pass made all the calls of the plan.
+
+        Raises:
+            ForwardChangedError: It made more or fewer.
+        """
+        if self._count != self._expected:
+            raise ForwardChangedError

@@ -1,0 +1,233 @@
+"""Watches one forward pass: which parameters meet which activations, in which calls."""
+
+import sys
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from raygrad.errors import ConfigError
+from raygrad.scoring.calls import COMMUTES, PARSERS, parse
+from raygrad.scoring.operations import Affine, Operation
+
+
+def _seen_through(function: Any) -> Callable[..., Any]:
+    """Returns a torch function that calls its parts in the open, so that a mode can see them.
+
+    Under a function mode, torch's composite functions hand themselves over whole and never call
+    their parts. The copy runs the same code, of whatever version is installed, with that one
+    check answered "no".
+    """
+    scope = {**function.__globals__, "has_torch_function": lambda _: False}
+    copy = types.FunctionType(
+        function.__code__, scope, function.__name__, function.__defaults__, function.__closure__
+    )
+    copy.__kwdefaults__ = function.__kwdefaults__
+    return copy
+
+
+COMPOSITES = {F.multi_head_attention_forward: _seen_through(F.multi_head_attention_forward)}
+"""Functions that are replaced by their parts."""
+
+_SHAPE_ONLY = frozenset(
+    [Tensor.type_as, Tensor.expand_as, Tensor.view_as, Tensor.reshape_as, Tensor.to]
+)
+"""Functions that take nothing of their second tensor but its shape or type."""
+
+
+@dataclass(frozen=True)
+class Role:
+    """What a tensor argument is made of: the names of parameters."""
+
+    names: tuple[str, ...]
+    direct: bool
+    """Whether it is the parameter itself, not something computed from it."""
+
+
+@dataclass
+class Call:
+    """One call in which parameters meet an activation by a known formula."""
+
+    index: int
+    function: Any
+    operation: Operation
+    weight: Role | None
+    bias: Role | None
+    swapped: bool
+    x: Tensor | None
+    y: Tensor
+
+    def same_as(self, other: "Call") -> bool:
+        """Whether both are the same call of the same model, in two passes."""
+        mine = (self.index, self.function, self.weight, self.bias, self.swapped)
+        return mine == (other.index, other.function, other.weight, other.bias, other.swapped)
+
+
+class Trace(TorchFunctionMode):
+    """Records a forward pass.
+
+    Args:
+        model: The model that will run, for names in errors.
+        parameters: The tensors that stand for its parameters, by name.
+        images: The batch that will go in.
+        expansions: Which expansions of parameters go over the batch, by call index, if an earlier
+            trace has found out; None to decide from the shapes.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        parameters: Mapping[str, Tensor],
+        images: Tensor,
+        expansions: frozenset[int] | None = None,
+    ) -> None:
+        super().__init__()
+        self.calls: list[Call] = []
+        self.count = 0
+        """Calls of functions that may have a formula."""
+        self.unknown: set[str] = set()
+        """Parameters that meet an activation without a formula."""
+        self._model = model
+        self._batch = len(images)
+        self._names = {id(tensor): name for name, tensor in parameters.items()}
+        self._sources: dict[int, tuple[str, ...]] = {
+            id(tensor): (name,) for name, tensor in parameters.items()
+        }
+        self._expansions = expansions
+        self._tainted = {id(images)}
+        # Ids are of living tensors only if nothing dies meanwhile.
+        self._alive: list[Any] = [images, parameters]
+
+    @property
+    def expansions(self) -> frozenset[int]:
+        """The calls that expand a parameter over the batch."""
+        return frozenset(call.index for call in self.calls if call.x is None)
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in COMPOSITES:
+            with self:
+                return COMPOSITES[func](*args, **kwargs)
+        tensors = list(_tensors((args, kwargs)))
+        made_of = [tensor for tensor in tensors if id(tensor) in self._sources]
+        tainted = any(id(tensor) in self._tainted for tensor in tensors)
+        if func in PARSERS:
+            self.count += 1
+            if made_of:
+                call = self._site(func, args, kwargs)
+                if call is not None:
+                    self.calls.append(call)
+                    self._note(call.y, self._tainted)
+                    return call.y
+        result = self._run(func, args, kwargs)
+        outputs = list(_tensors(result))
+        writes = getattr(func, "__name__", "") == "__setitem__"
+        if writes and (tainted or made_of):
+            outputs = [args[0]]
+            tainted = True
+        if made_of and tainted and outputs and func not in _SHAPE_ONLY:
+            self.unknown.update(name for t in made_of for name in self._sources[id(t)])
+        for output in outputs:
+            if tainted:
+                self._note(output, self._tainted)
+            elif made_of and id(output) not in self._names:
+                names = sorted({name for t in made_of for name in self._sources[id(t)]})
+                self._sources[id(output)] = tuple(names)
+                self._alive.append(output)
+        return result
+
+    def _note(self, tensor: Tensor, into: set[int]) -> None:
+        into.add(id(tensor))
+        self._alive.append(tensor)
+
+    def _run(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        before = random_state()
+        result = func(*args, **kwargs)
+        if not torch.equal(before, random_state()):
+            raise ConfigError(
+                f"the forward pass must not draw random numbers, got {_name(func)} in "
+                f"{calling_module(self._model)}. Call model.eval(), or turn the noise off."
+            )
+        return result
+
+    def _site(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Call | None:
+        """Returns the call if a formula covers it."""
+        swapped = func in COMMUTES and len(args) > 1 and id(args[1]) in self._tainted
+        if swapped and _name(func).endswith("_"):
+            return None
+        try:
+            parsed = parse(func, args, kwargs, swapped=swapped)
+        except ConfigError as error:
+            raise ConfigError(f"{error} It is in {calling_module(self._model)}.") from None
+        if parsed is None:
+            return None
+        x, operation = parsed
+        if x is None and not self._over_batch(operation):
+            return None
+        if x is not None and not any(id(t) in self._tainted for t in _tensors((args, kwargs))):
+            return None
+        roles = [self._role(tensor) for tensor in (operation.weight, operation.bias)]
+        activations = [t for t in (operation.weight, operation.bias) if t is not None]
+        if any(id(tensor) in self._tainted for tensor in activations) or not any(roles):
+            return None
+        y, _ = operation.forward(x)  # type: ignore[arg-type]
+        return Call(self.count - 1, func, operation, roles[0], roles[1], swapped, x, y)
+
+    def _over_batch(self, operation: Operation) -> bool:
+        if self._expansions is not None:
+            return self.count - 1 in self._expansions
+        assert isinstance(operation, Affine)
+        shape, source = operation.shape, operation.bias
+        assert shape is not None
+        assert source is not None
+        lead = len(shape) - source.ndim
+        return shape[0] == self._batch and (lead > 0 or source.shape[0] == 1)
+
+    def _role(self, tensor: Tensor | None) -> Role | None:
+        if tensor is None or id(tensor) not in self._sources:
+            return None
+        return Role(self._sources[id(tensor)], id(tensor) in self._names)
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """The tensors in nested lists, tuples and dictionaries."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _tensors(item)
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _tensors(item)
+
+
+def _name(func: Any) -> str:
+    return getattr(func, "__name__", str(func))
+
+
+def random_state() -> Tensor:
+    """The states of the default random generators, joined."""
+    states = [torch.get_rng_state()]
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        states.append(torch.cuda.get_rng_state())
+    return torch.cat(states)
+
+
+def calling_module(model: nn.Module) -> str:
+    """Names the innermost module of a model whose forward is running, from the Python stack."""
+    names = {id(module): name for name, module in model.named_modules()}
+    frame = sys._getframe(1)
+    while frame is not None:
+        owner = frame.f_locals.get("self")
+        if isinstance(owner, nn.Module) and id(owner) in names:
+            name = names[id(owner)]
+            return f"module {name!r} ({type(owner).__name__})" if name else type(model).__name__
+        frame = frame.f_back  # type: ignore[assignment]
+    return type(model).__name__

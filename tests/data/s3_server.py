@@ -1,0 +1,109 @@
+"""A real S3 server for tests: SeaweedFS on loopback, started and ended by its own process id."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import boto3
+from botocore.client import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+ACCESS_KEY, SECRET_KEY = "raygrad-test", "raygrad-test-secret"
+
+
+def find_weed() -> str | None:
+    """Returns the `weed` binary of this environment."""
+    return shutil.which("weed", path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}")
+
+
+class S3Server:
+    """One SeaweedFS process; `kill` and `start` again keep its data and its port."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "data").mkdir(parents=True)
+        self._ports = free_ports(4)
+        identity = {
+            "name": "test",
+            "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}],
+            "actions": ["Admin", "Read", "Write", "List"],
+        }
+        (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
+        self.endpoint = f"http://127.0.0.1:{self._ports[3]}"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, timeout_s: float = 60.0) -> None:
+        """Starts the server and waits until it stores an object."""
+        master, volume, filer, s3 = self._ports
+        command = [
+            str(find_weed()),
+            "server",
+            "-ip=127.0.0.1",
+            "-ip.bind=127.0.0.1",
+            f"-dir={self.folder / 'data'}",
+            f"-master.port={master}",
+            f"-master.port.grpc={free_ports(1)[0]}",
+            "-master.volumeSizeLimitMB=64",
+            f"-volume.port={volume}",
+            f"-volume.port.grpc={free_ports(1)[0]}",
+            "-volume.max=100",
+            "-filer",
+            f"-filer.port={filer}",
+            f"-filer.port.grpc={free_ports(1)[0]}",
+            "-s3",
+            f"-s3.port={s3}",
+            f"-s3.port.grpc={free_ports(1)[0]}",
+            "-s3.port.iceberg=0",
+            "-s3.port.lance=0",
+            f"-s3.config={self.folder / 's3.json'}",
+        ]
+        with open(self.folder / "weed.log", "ab") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder)
+        deadline_s = time.monotonic() + timeout_s
+        while True:
+            try:
+                client = self.client()
+                if "probe" not in [b["Name"] for b in client.list_buckets()["Buckets"]]:
+                    client.create_bucket(Bucket="probe")
+                client.put_object(Bucket="probe", Key="probe", Body=b"1")
+                return
+            except (BotoCoreError, ClientError):
+                if self._process.poll() is not None or time.monotonic() > deadline_s:
+                    self.kill()
+                    raise RuntimeError((self.folder / "weed.log").read_text()[-4000:]) from None
+                time.sleep(0.2)
+
+    def kill(self) -> None:
+        """Ends the process at once, as a crash does."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def client(self):
+        """Returns a boto3 client that is not the one under test."""
+        return boto3.client(
+            "s3",
+            endpoint_url=self.endpoint,
+            aws_access_key_id=ACCESS_KEY,
+            aws_secret_access_key=SECRET_KEY,
+            region_name="us-east-1",
+            config=Config(retries={"max_attempts": 1}, connect_timeout=2, read_timeout=10),
+        )
+
+
+def free_ports(count: int) -> list[int]:
+    """Returns ports that nobody listens on now."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()

@@ -1,0 +1,189 @@
+"""Reading by index: whole shards and subsets, on disk and S3, give what the tars hold."""
+
+import os
+import shutil
+import tarfile
+import threading
+
+import numpy as np
+import pytest
+
+from raygrad.data import reading, s3, storage
+from raygrad.data.index import build_index
+from raygrad.data.reading import read_rows, rows_of_keys
+from raygrad.errors import DataError, IncompleteError
+from tests.data.making import examples, jpeg, put, tar
+
+NUM_SHARDS, PER_SHARD = 3, 40
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Shards of JPEGs of many sizes, one key with a long name, one that is not ASCII."""
+    folder = tmp_path_factory.mktemp("shards")
+    for shard in range(NUM_SHARDS):
+        keys = [f"k{shard}-{at:03d}" for at in range(PER_SHARD)]
+        keys[3], keys[4] = f"folder{shard}/{'long' * 60}", f"größe/{shard}"
+        members = []
+        for at, key in enumerate(keys):
+            image = jpeg(1000 * shard + at, (16 + at, 12)) + bytes(37 * at)
+            members += [(f"{key}.JPEG", image), (f"{key}.cls", str(at % 5).encode())]
+        put(folder, f"train-{shard}.tar", members)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def index(folder):
+    urls = [str(path) for path in sorted(folder.glob("*.tar"))]
+    return build_index(urls, [], val_fraction=0.0)
+
+
+@pytest.fixture(scope="module")
+def oracle(folder):
+    """Key to (label, image), read by tarfile."""
+    found = {}
+    for path in sorted(folder.glob("*.tar")):
+        with tarfile.open(path) as one:
+            content = {m.name: one.extractfile(m).read() for m in one}
+        for name, data in content.items():
+            if name.endswith(".JPEG"):
+                key = name.removesuffix(".JPEG")
+                found[key] = (int(content[f"{key}.cls"]), data)
+    return found
+
+
+@pytest.fixture
+def s3_index(folder, s3_url):
+    urls = []
+    for path in sorted(folder.glob("*.tar")):
+        urls.append(f"{s3_url}/{path.name}")
+        storage.write_bytes(urls[-1], path.read_bytes())
+    return build_index(urls, [], val_fraction=0.0)
+
+
+def subset(index, share, seed=0):
+    chosen = np.random.default_rng(seed).permutation(index.examples.num_rows)
+    return index.examples.take(chosen[: max(1, round(share * len(chosen)))])
+
+
+def as_dict(found):
+    found = list(found)
+    assert len({one.key for one in found}) == len(found)
+    return {one.key: (one.label, one.image) for one in found}
+
+
+@pytest.mark.parametrize("share", [0.01, 0.1, 0.5, 1.0])
+def test_any_subset_equals_tarfile(index, oracle, share):
+    rows = subset(index, share)
+    assert as_dict(read_rows(index, rows)) == {k: oracle[k] for k in rows["key"].to_pylist()}
+
+
+@pytest.mark.parametrize("share", [0.05, 1.0])
+def test_s3_gives_the_same_as_disk(index, s3_index, share):
+    assert list(read_rows(s3_index, subset(s3_index, share))) == list(
+        read_rows(index, subset(index, share))
+    )
+
+
+def test_shards_come_as_named_and_examples_as_stored(index):
+    rows = index.examples.take(list(reversed(range(index.examples.num_rows))))
+    found = [(one.shard, one.key) for one in read_rows(index, rows)]
+    stored = [tuple(row.values()) for row in index.examples.select(["shard", "key"]).to_pylist()]
+    by_shard = [pair for n in (2, 1, 0) for pair in stored if pair[0] == f"train-{n}"]
+    assert found == by_shard
+
+
+def test_keys_find_their_rows_in_their_order(index):
+    keys = index.examples["key"].to_pylist()
+    wanted = [keys[at] for at in (70, 3, 4, 119, 0)]
+    assert rows_of_keys(index, wanted)["key"].to_pylist() == wanted
+    assert rows_of_keys(index, []).num_rows == 0
+    with pytest.raises(DataError, match="'unknown'"):
+        rows_of_keys(index, [*wanted, "unknown"])
+
+
+def changed(index, folder, tmp_path, change):
+    """The index over a copy of its shards of which the second is changed."""
+    copies = []
+    for path in sorted(folder.glob("*.tar")):
+        copies.append(str(shutil.copy(path, tmp_path / path.name)))
+    again = build_index(copies, [], val_fraction=0.0)
+    with open(copies[1], "rb") as stream:
+        data = stream.read()
+    storage.write_bytes(copies[1], change(data))
+    return again
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: data[:-1],
+        lambda data: data[: len(data) // 2],
+        lambda data: b"",
+        lambda data: bytes(len(data)),
+        lambda data: data[512:] + bytes(512),
+        lambda data: b"\xff" * len(data),
+        lambda data: tar(examples([f"x{n}" for n in range(40)])).ljust(len(data), b"\0")[
+            : len(data)
+        ],
+    ],
+    ids=["a byte less", "half", "empty", "zeros", "shifted", "garbage", "another tar"],
+)
+def test_a_shard_that_changed_since_it_was_indexed_is_an_error(index, folder, tmp_path, change):
+    """Never pixels of another example, never fewer examples."""
+    bad = changed(index, folder, tmp_path, change)
+    with pytest.raises((DataError, IncompleteError), match=r"must be as it was|must not change"):
+        list(read_rows(bad, bad.examples))
+
+
+def test_images_that_change_places_are_noticed(index, folder, tmp_path):
+    """Two members of one size, exchanged: the header's name tells."""
+    members = [(f"{key}.png", bytes([at]) * 100) for at, key in enumerate("abc")]
+    members = [m for pair in members for m in (pair, (pair[0][0] + ".cls", b"0"))]
+    url = put(tmp_path, "t.tar", members)
+    built = build_index([url], [], val_fraction=0.0)
+    put(tmp_path, "t.tar", [members[2], members[3], members[0], members[1], *members[4:]])
+    with pytest.raises(DataError, match=r"another member is in its place.*in t\. Build the index"):
+        list(read_rows(built, built.examples))
+
+
+def test_a_shard_that_is_gone_is_an_error(index, folder, tmp_path):
+    bad = changed(index, folder, tmp_path, lambda data: data)
+    os.remove(bad.shards["url"][2].as_py())
+    with pytest.raises(FileNotFoundError):
+        list(read_rows(bad, bad.examples))
+
+
+def test_a_server_killed_and_started_in_the_middle(s3_env, s3_index, oracle):
+    """All examples come, though the server was away between two of them."""
+    found = []
+    restart = threading.Thread(target=s3_env.start)
+    for one in read_rows(s3_index, s3_index.examples):
+        if len(found) == PER_SHARD + 5:
+            s3_env.kill()
+            restart.start()
+        found.append(one)
+    restart.join()
+    assert as_dict(found) == oracle
+
+
+def test_a_server_that_stays_away_ends_the_read_with_an_error(s3_index, monkeypatch):
+    """Not with fewer examples."""
+    monkeypatch.setattr(s3, "RETRY_S", 0.2)
+    read = read_rows(s3_index, s3_index.examples)
+    next(read)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with pytest.raises(IncompleteError, match="storage must answer"):
+        list(read)
+
+
+def test_few_examples_move_few_bytes_over_the_network(s3_index, monkeypatch):
+    """What is asked of the server for one example is that example and its header."""
+    moved = []
+    real = s3._get
+    monkeypatch.setattr(
+        s3, "_get", lambda u, a, b, etag: moved.append(b - a) or real(u, a, b, etag)
+    )
+    rows = s3_index.examples.slice(17, 1)
+    list(read_rows(s3_index, rows))
+    assert moved == [rows["size"][0].as_py() + reading.HEADER_BYTES]

@@ -1,0 +1,146 @@
+"""One layer over disk and S3: whole writes, first writer wins, reads that go on."""
+
+import io
+import os
+import threading
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from raygrad.data import s3, storage
+
+PLACES = ["disk", "s3"]
+
+
+@pytest.fixture(params=PLACES)
+def place(request, tmp_path):
+    return (
+        str(tmp_path / "folder")
+        if request.param == "disk"
+        else request.getfixturevalue("s3_url") + "/folder"
+    )
+
+
+def test_what_is_written_is_read_back(place):
+    url = storage.join(place, "a", "b.bin")
+    assert not storage.exists(url)
+    for data in (b"", b"x", os.urandom(3_000_000)):
+        assert storage.write_bytes(url, data)
+        assert storage.exists(url)
+        assert storage.read_bytes(url) == data
+        with storage.open_input(url) as stream:
+            assert stream.size() == len(data)
+
+
+def test_the_first_writer_wins_where_that_is_asked_for(place):
+    url = storage.join(place, "claim")
+    assert storage.write_bytes(url, b"first", if_absent=True)
+    assert not storage.write_bytes(url, b"second", if_absent=True)
+    assert storage.read_bytes(url) == b"first"
+    assert storage.write_bytes(url, b"third")
+    assert storage.read_bytes(url) == b"third"
+
+
+def test_of_writers_at_the_same_time_one_wins(place):
+    won = []
+    barrier = threading.Barrier(4)
+
+    def write(number):
+        barrier.wait()
+        if storage.write_bytes(storage.join(place, "race"), b"%d" % number, if_absent=True):
+            won.append(number)
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(won) == 1
+    assert storage.read_bytes(storage.join(place, "race")) == b"%d" % won[0]
+
+
+def _die_writing(url):
+    with storage.open_output(url) as stream:
+        stream.write(b"half")
+        raise KeyboardInterrupt
+
+
+def test_a_write_that_fails_leaves_nothing_and_keeps_what_was_there(place):
+    url = storage.join(place, "x.tar")
+    for before in (None, b"before"):
+        if before is not None:
+            storage.write_bytes(url, before)
+        with pytest.raises(KeyboardInterrupt):
+            _die_writing(url)
+        assert storage.exists(url) == (before is not None)
+    assert storage.read_bytes(url) == b"before"
+    assert storage.list_files(place) == [url]
+
+
+def test_listing_is_sorted_and_of_one_folder(place):
+    for name in ("b.tar", "a.tar", "c.txt", "deeper/d.tar", ".hidden.tar"):
+        storage.write_bytes(storage.join(place, name), b"x")
+    assert storage.list_files(place, ".tar") == [storage.join(place, n) for n in ("a.tar", "b.tar")]
+    assert storage.list_files(storage.join(place, "nowhere")) == []
+
+
+def test_a_large_file_is_written_in_parts_and_whole(place):
+    data = os.urandom(2**20) * 20
+    url = storage.join(place, "large")
+    with storage.open_output(url) as stream:
+        for at in range(20):
+            stream.write(data[at * 2**20 : (at + 1) * 2**20])
+    assert storage.read_bytes(url) == data
+
+
+def test_reading_moves_about_as_a_file_does(place):
+    data = os.urandom(9_000_000)
+    url = storage.join(place, "moves")
+    storage.write_bytes(url, data)
+    expected = io.BytesIO(data)
+    with storage.open_input(url) as stream:
+        for at, size in (
+            (0, 512),
+            (512, 5_000_000),
+            (100, 10),
+            (8_999_990, 100),
+            (4_000_000, 600_000),
+        ):
+            assert (stream.seek(at), expected.seek(at)) == (at, at)
+            assert bytes(stream.read(size)) == expected.read(size)
+            assert stream.tell() == expected.tell()
+        assert bytes(stream.read_at(700, 8_999_500)) == data[8_999_500:]
+        assert bytes(stream.read_at(10, 77)) == data[77:87]
+
+
+def test_parquet_reads_through_it(place):
+    table = pa.table({"x": list(range(1000))})
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    storage.write_bytes(storage.join(place, "t.parquet"), sink.getvalue().to_pybytes())
+    with storage.open_input(storage.join(place, "t.parquet")) as stream:
+        assert pq.read_table(stream).equals(table)
+
+
+def test_a_file_that_is_not_there_is_said_at_once(place):
+    with pytest.raises(FileNotFoundError):
+        storage.read_bytes(storage.join(place, "nothing"))
+
+
+def test_files_on_disk_can_be_read_by_whom_the_umask_lets(tmp_path):
+    storage.write_bytes(str(tmp_path / "x"), b"")
+    (tmp_path / "y").write_bytes(b"")
+    assert (tmp_path / "x").stat().st_mode == (tmp_path / "y").stat().st_mode
+
+
+def test_a_request_is_tried_again_until_it_succeeds():
+    answers = [OSError("curlCode: 7, Couldn't connect"), OSError("AWS Error SLOW_DOWN"), 7]
+
+    def request():
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    assert s3.retrying(request, "x") == 7

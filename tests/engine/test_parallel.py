@@ -1,0 +1,26 @@
+import functools
+
+import pytest
+
+from raygrad.engine.parallel import ray_map
+from raygrad.errors import DataError
+
+
+def scaled(item, factor):
+    return item * factor
+
+
+def failing(item):
+    if item == 2:
+        raise DataError("item must not be 2, got 2.")
+    return item
+
+
+def test_it_is_map_in_order_also_for_partials_and_more_items_than_cpus(ray_session):
+    double = functools.partial(scaled, factor=2)
+    assert list(ray_map(double, range(9))) == list(map(double, range(9)))
+
+
+def test_a_tasks_own_error_comes_out(ray_session):
+    with pytest.raises(DataError, match="must not be 2"):
+        list(ray_map(failing, range(4)))

@@ -1,0 +1,123 @@
+import math
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from raygrad.report import summary_rows
+from raygrad.report.results import panels_of, trials_of
+from tests.report import study
+
+
+@pytest.fixture(scope="module")
+def results(run_folder):
+    return pq.read_table(run_folder / "sweep" / "results.parquet")
+
+
+def test_summary_rows_are_the_means_and_deviations_of_the_table(results):
+    """Against a loop over the rows."""
+    rows = summary_rows(results)
+    seen = {}
+    for r in results.to_pylist():
+        key = (r["network"], r["method"], r["keep_fraction"], r["protocol"])
+        seen.setdefault(key, []).append(r["test_accuracy"])
+    assert len(rows) == len(seen)
+    for row in rows:
+        values = seen[row["network"], row["method"], row["keep_fraction"], row["protocol"]]
+        assert row["n"] == len(values) == 3
+        assert row["mean"] == pytest.approx(np.mean(values), abs=1e-12)
+        assert row["std"] == pytest.approx(np.std(values, ddof=1), abs=1e-12)
+
+
+def test_a_single_seed_has_no_deviation(results):
+    one = results.filter(pa.array([s == 0 for s in results["seed"].to_pylist()]))
+    assert all(r["n"] == 1 and math.isnan(r["std"]) for r in summary_rows(one))
+
+
+def test_curves_hold_every_trial_once(results):
+    panels = panels_of(trials_of(results))
+    assert {(p.network, p.protocol) for p in panels} == {
+        (n, p) for n in study.NETWORKS for p in ("equal_epochs", "equal_steps")
+    }
+    for panel in panels:
+        assert set(panel.curves) == set(study.METHODS)
+        for points in panel.curves.values():
+            fractions = [p.keep_fraction for p in points]
+            assert fractions == sorted(study.FRACTIONS)[:-1]
+        assert panel.full is not None
+        assert len(panel.full.values) == 3
+
+
+def _rows(**columns):
+    return pa.table({"network": ["cnn"] * len(columns["method"]), **columns})
+
+
+def test_full_data_trials_count_once_a_seed_whatever_method_they_are_listed_under():
+    """Every method keeps the same set at 100%: repeated trials are no further evidence."""
+    table = _rows(
+        method=["random", "random", "max_gradient", "max_gradient"],
+        keep_fraction=[1.0] * 4,
+        seed=[0, 1, 0, 1],
+        test_accuracy=[0.9, 0.92, 0.9, 0.92],
+    )
+    (panel,) = panels_of(trials_of(table))
+    assert panel.full.values == pytest.approx((0.9, 0.92))
+    assert panel.curves == {}
+
+
+def test_a_repeated_trial_of_one_seed_is_no_second_seed():
+    table = _rows(
+        method=["random", "random"],
+        keep_fraction=[0.1, 0.1],
+        seed=[0, 0],
+        test_accuracy=[0.8, 0.9],
+    )
+    (row,) = summary_rows(table)
+    assert (row["n"], row["mean"]) == (1, pytest.approx(0.85))
+
+
+def test_failed_trials_are_left_out():
+    table = _rows(
+        method=["random", "random", "random"],
+        keep_fraction=[0.1] * 3,
+        seed=[0, 1, 2],
+        test_accuracy=[0.8, None, float("nan")],
+    )
+    assert summary_rows(table)[0]["n"] == 1
+
+
+def test_an_old_table_without_protocol_or_seed_columns_still_counts():
+    table = _rows(method=["random"] * 2, keep_fraction=[0.1] * 2, test_accuracy=[0.8, 0.9])
+    (row,) = summary_rows(table)
+    assert (row["protocol"], row["n"]) == ("equal_epochs", 2)
+
+
+def test_series_of_several_score_columns_and_networks_are_told_apart():
+    table = _rows(
+        method=["max_gradient", "max_gradient", "max_gradient", "random"],
+        keep_fraction=[0.1] * 4,
+        seed=[0] * 4,
+        score_column=["loss", "el2n", "loss", "loss"],
+        score_network=["cnn", "cnn", "vgg", "cnn"],
+        test_accuracy=[0.5, 0.6, 0.7, 0.8],
+    )
+    means = {r["method"]: r["mean"] for r in summary_rows(table)}
+    assert means == {
+        "max_gradient (loss, scored by cnn)": 0.5,
+        "max_gradient (el2n, scored by cnn)": 0.6,
+        "max_gradient (loss, scored by vgg)": 0.7,
+        "random": 0.8,
+    }
+
+
+def test_equal_steps_takes_its_full_line_from_equal_epochs_where_only_that_was_run():
+    table = _rows(
+        method=["random", "random"],
+        keep_fraction=[1.0, 0.1],
+        protocol=["equal_epochs", "equal_steps"],
+        seed=[0, 0],
+        test_accuracy=[0.9, 0.8],
+    )
+    panels = {p.protocol: p for p in panels_of(trials_of(table))}
+    assert panels["equal_steps"].full.values == (0.9,)

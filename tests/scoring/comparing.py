@@ -1,0 +1,57 @@
+"""Compares the fast path with the float64 single-example loop."""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from raygrad.scoring import GRAD_COLUMNS, GradNormScorer
+from raygrad.scoring.grad_norms import GradNorms
+from raygrad.scoring.oracle import loop_grad_norms
+
+
+def relative_error(found: dict[str, Tensor], exact: dict[str, Tensor]) -> float:
+    """The largest relative error over all columns and examples."""
+    errors = [
+        ((found[name].double() - exact[name]).abs() / exact[name].abs().clamp(min=1e-30)).max()
+        for name in exact
+    ]
+    return float(torch.stack(errors).max())
+
+
+def assert_exact(
+    model: nn.Module,
+    images: Tensor,
+    *,
+    classes: int = 4,
+    last_layer: str | None = None,
+    columns: tuple[str, ...] = GRAD_COLUMNS,
+    tolerance: float = 1e-5,
+    methods: dict[str, str] | None = None,
+    fallback: bool | None = False,
+) -> GradNormScorer:
+    """Asserts that every column is that of the oracle, and that no fallback hid a wrong formula.
+
+    Args:
+        model: The classifier; it must come back unchanged.
+        images: A batch.
+        classes: How many classes there are.
+        last_layer: The last layer's module, for the oracle.
+        columns: The columns to compare.
+        tolerance: The largest relative error.
+        methods: Overrides of the cost model.
+        fallback: Whether the fallback must (True) or must not (False) be used; None for either.
+    """
+    labels = torch.arange(len(images)) % classes
+    if last_layer is None:
+        columns = tuple(c for c in columns if "last_layer" not in c)
+    exact = loop_grad_norms(model, images, labels, columns, last_layer=last_layer)
+    before = copy.deepcopy(model.state_dict())
+    scorer = GradNormScorer(model, columns, methods=methods)
+    result: GradNorms = scorer.score(images, labels)
+    assert relative_error(result.norms, exact) <= tolerance
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name])
+    if fallback is not None:
+        assert ("fallback" in scorer.explain(images)) == fallback
+    return scorer

@@ -1,0 +1,72 @@
+"""A study that is killed goes on where it stopped, and ends as if it had never been."""
+
+import dataclasses
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from raygrad import pipeline
+from tests.cases import make_tiny_config
+
+ROOT = Path(__file__).parent.parent
+COMMAND = [sys.executable, "-m", "raygrad", "run", "--run"]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled"}
+TIMEOUT_S = 240
+COMPARED = ["trial", "test_accuracy", "test_loss", "val_loss", "best_epoch", "steps"]
+
+
+def run_until(run: str, pattern: str | None) -> str:
+    """Runs the study; SIGKILLs its driver at the first line of log that matches `pattern`."""
+    process = subprocess.Popen(
+        [*COMMAND, run], stderr=subprocess.PIPE, text=True, cwd=run, env=ENVIRONMENT
+    )
+    said, deadline_s = [], time.monotonic() + TIMEOUT_S
+    for text in process.stderr:
+        said.append(text)
+        if pattern is not None and re.search(pattern, text):
+            process.send_signal(signal.SIGKILL)
+            break
+        assert time.monotonic() < deadline_s, "".join(said)
+    status = process.wait(TIMEOUT_S)
+    assert status == (0 if pattern is None else -signal.SIGKILL), "".join(said)
+    return "".join(said)
+
+
+@pytest.fixture
+def config(tmp_path):
+    config = make_tiny_config(tmp_path)
+    train = dataclasses.replace(config.train, epochs=6, save_interval_s=0.0)
+    config = dataclasses.replace(config, train=train)
+    pipeline.bind(config)
+    return config
+
+
+def test_a_study_killed_in_every_stage_ends_as_an_undisturbed_one(config, tmp_path):
+    """Same scores, same subsets, same trials, to the last bit, after three kills of the driver."""
+    undisturbed = dataclasses.replace(config, run=str(tmp_path / "undisturbed"))
+    pipeline.bind(undisturbed)
+    run_until(undisturbed.run, None)
+
+    run_until(config.run, r"train: [3-5] of 6 epochs")
+    said = run_until(config.run, "score-linear: starts")
+    assert "prepare: complete, skipped" in said
+    assert "train: 1 of 6" not in said, "training went on from its last saved epoch"
+    run_until(config.run, r"sweep: \d of 12")
+    said = run_until(config.run, None)
+    assert "train-linear: complete, skipped" in said
+    assert "score-linear: complete, skipped" in said
+    assert " of 12 trials are finished" in said
+
+    results, expected = (
+        pq.read_table(Path(c.run, "sweep/results.parquet"), columns=COMPARED)
+        for c in (config, undisturbed)
+    )
+    assert results.equals(expected)
+    assert list(Path(config.run).rglob(".*.tmp")) == []
