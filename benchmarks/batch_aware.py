@@ -27,20 +27,17 @@ def load(path: str, limit: int) -> tuple[torch.Tensor, np.ndarray, list[str]]:
     """Returns images `[N, 3, 32, 32]` in [-1, 1], labels, and keys."""
     images, names, keys = [], [], []
     with tarfile.open(path) as tar:
-        for member in tar:
-            folders = member.name.strip("./").split("/")
-            if "train" not in folders or not member.name.endswith(".jpg"):
-                continue
-            file = tar.extractfile(member)
+        members = [x for x in tar if "train/" in x.name and x.name.endswith(".jpg")]
+        for at in np.sort(np.random.default_rng(0).permutation(len(members))[:limit]).tolist():
+            file = tar.extractfile(members[at])
             assert file is not None
-            image = Image.open(io.BytesIO(file.read())).convert("RGB")
-            images.append(np.asarray(image))
-            names.append(folders[-2])
-            keys.append(member.name)
-    at = np.sort(np.random.default_rng(0).permutation(len(keys))[:limit])
-    pixels = torch.from_numpy(np.stack(images)[at]).permute(0, 3, 1, 2).float() / 127.5 - 1
+            images.append(np.asarray(Image.open(io.BytesIO(file.read())).convert("RGB")))
+            keys.append(members[at].name)
+            names.append(keys[-1].split("/")[-2])
+    labels = np.unique(names, return_inverse=True)[1]
+    pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
     labels = np.unique(names, return_inverse=True)[1][at]
-    return pixels, labels, [keys[place] for place in at]
+    return pixels, labels, keys
 
 
 def network() -> tuple[nn.Module, nn.Linear]:
