@@ -36,7 +36,7 @@ def load(path: str, limit: int) -> tuple[torch.Tensor, np.ndarray, list[str]]:
             names.append(keys[-1].split("/")[-2])
     labels = np.unique(names, return_inverse=True)[1]
     pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
-    labels = np.unique(names, return_inverse=True)[1][at]
+    labels = np.unique(names, return_inverse=True)[1]
     return pixels, labels, keys
 
 
