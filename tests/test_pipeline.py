@@ -15,6 +15,7 @@ from raygrad import pipeline
 from raygrad.data import score_table
 from raygrad.data.layout import RunLayout
 from raygrad.errors import ConfigError, ResourceError
+from raygrad.pipeline import preparing, scoring, stages, training
 from raygrad.training.checkpoints import load_checkpoint
 from tests.cases import make_tiny_config
 
@@ -59,7 +60,7 @@ def test_each_scored_example_has_one_row_and_its_own_gradient_norm(study):
     table = score_table.read_score_table(layout.scores("linear")).to_pandas()
     train_keys = index[index.split == "train"].key
     assert sorted(table.key) == sorted(train_keys)
-    data = pipeline._study_data(layout)
+    data = stages.study_data(layout)
     checkpoint = load_checkpoint(layout.checkpoint("linear"))
     network = checkpoint.build()
     position = {key: at for at, key in enumerate(data.train.keys)}
@@ -123,7 +124,7 @@ def test_the_reported_test_accuracy_is_the_early_stopped_epochs(study):
     by_validation = [(row["val_accuracy"], -row["val_loss"]) for row in metrics["history"]]
     assert metrics["best_epoch"] == by_validation.index(max(by_validation)) + 1
     assert all("test" not in name for row in metrics["history"] for name in row)
-    data = pipeline._study_data(layout)
+    data = stages.study_data(layout)
     network = load_checkpoint(layout.checkpoint("linear")).build()
     images = data.normalize(torch.from_numpy(data.test.images))
     correct = network(images).argmax(1).numpy() == data.test.labels
@@ -132,7 +133,8 @@ def test_the_reported_test_accuracy_is_the_early_stopped_epochs(study):
 
 def test_a_second_run_does_nothing_and_gives_the_same_table(study, monkeypatch, caplog):
     config, results = study
-    monkeypatch.setattr(pipeline, "ensure_ray", lambda: pytest.fail("Ray was started"))
+    for module in (preparing, training, scoring):
+        monkeypatch.setattr(module, "ensure_ray", lambda: pytest.fail("Ray was started"))
     with caplog.at_level(logging.INFO, "raygrad"):
         again = pipeline.run(config)
     assert again.equals(results)

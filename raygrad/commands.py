@@ -1,0 +1,249 @@
+"""The subcommands of `raygrad`: one a stage; the fields of each are its flags."""
+
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Protocol
+
+import pyarrow as pa
+import tyro
+from tyro.conf import OmitArgPrefixes
+
+from raygrad import pipeline
+from raygrad.config import (
+    DataConfig,
+    ScoreConfig,
+    SelectConfig,
+    StudyConfig,
+    SweepConfig,
+    TrainConfig,
+)
+from raygrad.data.layout import RunLayout
+from raygrad.errors import ConfigError
+from raygrad.report import summary_rows, write_report
+from raygrad.selection import METHODS
+
+Run = Annotated[str, tyro.conf.arg(help="The run folder, on local disk or s3://.")]
+
+
+class Command(Protocol):
+    """A subcommand: its fields are its flags."""
+
+    def execute(self) -> None:
+        """Runs it."""
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """Write a data set as WebDataset shards and index them for a run; without --run, write only.
+
+    Sources: digits, mnist, cifar10, cifar100, image-folder (class folders under train/ and val/ or
+    test/), imagenet (the official ILSVRC2012 layout).
+    """
+
+    run: Run | None = None
+    data: OmitArgPrefixes[DataConfig] = field(default_factory=DataConfig)
+
+    def execute(self) -> None:
+        """Runs the stage."""
+        if self.run is None:
+            if self.data.out is None:
+                raise ConfigError("prepare must be given --run or --out, got neither. Name one.")
+            print("\n".join(pipeline.write_source(self.data, self.data.out)))
+            return
+        config = replace(_stored(self.run), data=self.data)
+        pipeline.check(config)
+        pipeline.bind(config)
+        pipeline.prepare(config)
+        print(RunLayout(self.run).data)
+
+
+@dataclass(frozen=True)
+class IndexTars:
+    """Index your own tars for a run, as they are: braces, globs, lists; local or s3://."""
+
+    tars: tyro.conf.Positional[tuple[str, ...]]
+    """Training shards, such as 's3://bucket/train-{0000..1023}.tar'."""
+    run: Run
+    test_tars: tuple[str, ...] = ()
+    """Test shards."""
+    labels: str = "cls"
+    """Where the labels stand: cls, json:FIELD, or folder (of the key)."""
+    val_fraction: float = 0.1
+    """The share of training examples held out for validation."""
+    max_reject_share: float = 0.01
+    """The largest share of examples that may be unusable."""
+    strict: bool = False
+    """Fail on the first unusable example."""
+
+    def execute(self) -> None:
+        """Runs the stage."""
+        values = {name: value for name, value in vars(self).items() if name != "run"}
+        config = replace(_stored(self.run), data=DataConfig(**values))
+        pipeline.check(config)
+        pipeline.bind(config)
+        pipeline.prepare(config)
+        print(RunLayout(self.run).data)
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write a subset as new WebDataset shards, to train on elsewhere."""
+
+    subset: tyro.conf.Positional[str]
+    """The subset's Parquet file."""
+    run: Run
+    out: str
+    """The folder of the new shards, local or s3://."""
+    shard_bytes: int = 256 * 2**20
+    """About how large a shard becomes."""
+
+    def execute(self) -> None:
+        """Writes the shards."""
+        _existing(self.run)
+        print("\n".join(pipeline.export(self.run, self.subset, self.out, self.shard_bytes)))
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a network on the whole training split, with early stopping on validation."""
+
+    run: Run
+    train: OmitArgPrefixes[TrainConfig] = field(default_factory=TrainConfig)
+
+    def execute(self) -> None:
+        """Runs the stage."""
+        config = replace(_stored(self.run), train=self.train)
+        pipeline.check(config)
+        pipeline.bind(config)
+        metrics = pipeline.train(config)
+        print(
+            f"{metrics['network']}: test accuracy {metrics['test_accuracy']:.4f} "
+            f"at epoch {metrics['best_epoch']} of {metrics['epochs']}, "
+            f"validation accuracy {metrics['val_accuracy']:.4f}"
+        )
+        print(RunLayout(self.run).checkpoint(metrics["network"]))
+
+
+@dataclass(frozen=True)
+class Score:
+    """Score every training example with the run's trained network."""
+
+    run: Run
+    score: OmitArgPrefixes[ScoreConfig] = field(default_factory=ScoreConfig)
+
+    def execute(self) -> None:
+        """Runs the stage."""
+        config = replace(_stored(self.run), score=self.score)
+        pipeline.check(config)
+        pipeline.bind(config)
+        facts = pipeline.score(config)
+        print(f"{facts['num_examples']} examples scored in {facts['num_shards']} parts")
+        print(RunLayout(self.run).scores(config.train.network))
+
+
+@dataclass(frozen=True)
+class Select:
+    """Draw subsets from the scores, one for every method, keep_fraction and seed."""
+
+    run: tyro.conf.Positional[Run] = ""
+    list: bool = False
+    """Explain every method in a line, with its paper, and do nothing else."""
+    select: OmitArgPrefixes[SelectConfig] = field(default_factory=SelectConfig)
+
+    def execute(self) -> None:
+        """Runs the stage."""
+        if self.list:
+            for name, method in METHODS.items():
+                print(f"{name:26} {method.summary} ({method.paper})")
+            return
+        config = replace(_existing(self.run), select=self.select)
+        pipeline.check(config)
+        pipeline.select(config)
+        for cell in pipeline.grid(config.select):
+            print(RunLayout(self.run).subset(*cell))
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Retrain the network on every subset and record its test accuracy."""
+
+    run: Run
+    select: OmitArgPrefixes[SelectConfig] = field(default_factory=SelectConfig)
+    sweep: OmitArgPrefixes[SweepConfig] = field(default_factory=SweepConfig)
+
+    def execute(self) -> None:
+        """Runs the stage."""
+        config = replace(_existing(self.run), select=self.select, sweep=self.sweep)
+        print_results(pipeline.sweep(config))
+        print(RunLayout(self.run).results)
+
+
+@dataclass(frozen=True)
+class Report:
+    """Write figures and one HTML page from the tables of one or several runs."""
+
+    runs: tyro.conf.Positional[tuple[str, ...]]
+    """Run folders; several are compared on one page."""
+    out: str | None = None
+    """Where the report goes; by default `<first run>/report`."""
+
+    def execute(self) -> None:
+        """Writes the report."""
+        for run in self.runs:
+            _existing(run)
+        print(write_report(self.runs, self.out))
+
+
+@dataclass(frozen=True)
+class RunStudy(StudyConfig):
+    """Run the whole study: prepare, train, score, select, sweep, report."""
+
+    def execute(self) -> None:
+        """Runs the study."""
+        run_study(StudyConfig(**vars(self)))
+
+
+def _stored(run: str) -> StudyConfig:
+    return pipeline.stored_config(run) or StudyConfig(run)
+
+
+def _existing(run: str) -> StudyConfig:
+    config = pipeline.stored_config(run)
+    if config is None:
+        raise ConfigError(
+            f"run folder must exist, got {run!r} without a config.json. "
+            "Check the path, or begin a run: raygrad prepare, raygrad run."
+        )
+    return config
+
+
+COMMANDS: dict[str, type[Command]] = {
+    "prepare": Prepare,
+    "index": IndexTars,
+    "train": Train,
+    "score": Score,
+    "select": Select,
+    "sweep": Sweep,
+    "report": Report,
+    "export": Export,
+    "run": RunStudy,
+}
+
+
+def run_study(config: StudyConfig) -> None:
+    """Runs a study and prints its table of results and where everything is."""
+    results = pipeline.run(config)
+    layout = RunLayout(config.run)
+    print_results(results)
+    print(f"results  {layout.results}")
+    print(f"report   {layout.report}/index.html")
+
+
+def print_results(results: pa.Table) -> None:
+    """Prints test accuracy by method and keep_fraction: mean and standard deviation over seeds."""
+    head = ("method", "protocol", "keep_fraction", "n", "test accuracy", "std")
+    print("{:26} {:12} {:>13} {:>3} {:>13} {:>7}".format(*head))
+    for row in summary_rows(results):
+        print(
+            f"{row['method']:26} {row['protocol']:12} {row['keep_fraction']:13g} {row['n']:3d} "
+            f"{row['mean']:13.4f} {row['std']:7.4f}"
+        )

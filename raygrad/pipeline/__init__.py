@@ -1,0 +1,29 @@
+"""The study, stage by stage: prepare, train, score, select, sweep, report.
+
+A stage knows its inputs, its outputs and its completion marker. A stage that is complete is
+skipped; one that was complete for other inputs says so and stops, so that nothing is mixed.
+"""
+
+from raygrad.pipeline.binding import bind, check, stored_config
+from raygrad.pipeline.preparing import export, prepare, write_source
+from raygrad.pipeline.scoring import score
+from raygrad.pipeline.selecting import grid, select
+from raygrad.pipeline.study import report, run
+from raygrad.pipeline.sweeping import sweep
+from raygrad.pipeline.training import train
+
+__all__ = [
+    "bind",
+    "check",
+    "export",
+    "grid",
+    "prepare",
+    "report",
+    "run",
+    "score",
+    "select",
+    "stored_config",
+    "sweep",
+    "train",
+    "write_source",
+]

@@ -1,0 +1,72 @@
+"""A run folder keeps the configuration of what is complete in it."""
+
+import json
+from collections.abc import Sequence
+
+import raygrad
+from raygrad.config import StudyConfig, from_dict, identity, to_dict
+from raygrad.data import storage
+from raygrad.data.layout import RunLayout
+from raygrad.data.sources import check_source
+from raygrad.data.urls import expand
+from raygrad.errors import ConfigError
+from raygrad.scoring import check_columns
+from raygrad.selection import check_method
+from raygrad.training.models import check_network
+
+
+def check(config: StudyConfig) -> None:
+    """Checks every name in the configuration before anything starts.
+
+    Raises:
+        ConfigError: A source, network, score column or method is unknown, or a glob of shards
+            matches nothing.
+    """
+    if config.data.tars:
+        expand([*config.data.tars, *config.data.test_tars])
+    else:
+        check_source(config.data.source)
+    check_network(config.train.network)
+    check_columns(config.score.columns)
+    for method in config.select.methods:
+        check_method(method)
+
+
+def bind(config: StudyConfig) -> None:
+    """Writes the configuration into the run folder, after checking it against what is there.
+
+    A run is bound to the data, training and scoring that are complete in it; what has not been
+    done yet, and the choice of subsets and retrainings, may change.
+
+    Raises:
+        ConfigError: A complete stage was configured otherwise.
+    """
+    layout = RunLayout(config.run)
+    stored = stored_config(config.run)
+    if stored is not None:
+        network = stored.train.network
+        stages = {"data": "prepare", "train": f"train-{network}", "score": f"score-{network}"}
+        complete = [name for name in stages if storage.exists(layout.marker(stages[name]))]
+        _refuse_changes(config, stored, complete)
+    text = json.dumps({**to_dict(config), "raygrad": raygrad.__version__}, indent=1)
+    storage.write_bytes(layout.config, text.encode())
+
+
+def stored_config(run_url: str) -> StudyConfig | None:
+    """Returns the configuration of a run folder, or None where there is no run yet."""
+    url = RunLayout(run_url).config
+    if not storage.exists(url):
+        return None
+    values = json.loads(storage.read_bytes(url))
+    return from_dict({**values, "run": run_url})
+
+
+def _refuse_changes(config: StudyConfig, stored: StudyConfig, sections: Sequence[str]) -> None:
+    for name in sections:
+        was, now = identity(getattr(stored, name)), identity(getattr(config, name))
+        differ = [f"{name}.{k} was {was[k]!r}, got {now[k]!r}" for k in now if was[k] != now[k]]
+        if differ:
+            raise ConfigError(
+                f"run folder {config.run} must keep its configuration: {'; '.join(differ)}. "
+                "Name another --run, or give the values that it has."
+            )

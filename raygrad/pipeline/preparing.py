@@ -1,0 +1,98 @@
+"""The stage prepare: shards and their index."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from raygrad.config import DataConfig, StudyConfig, identity
+from raygrad.data import storage
+from raygrad.data.export import export_subset
+from raygrad.data.index import build_index, read_index, write_index
+from raygrad.data.layout import RunLayout
+from raygrad.data.manifest import digest, read_json, write_json
+from raygrad.data.shards import DATASET_FILE, write_shards
+from raygrad.data.sources import SOURCES, check_source
+from raygrad.data.subsets import read_subset
+from raygrad.data.urls import expand
+from raygrad.engine import parallel
+from raygrad.engine.session import ensure_ray
+from raygrad.pipeline.stages import stage
+
+log = logging.getLogger("raygrad")
+
+
+def prepare(config: StudyConfig) -> None:
+    """Writes the data set's shards and their index; indexes your own shards where some are named.
+
+    Raises:
+        ConfigError: The source's files are not there, or shards are named wrongly.
+        DataError: More examples are unusable than is accepted.
+    """
+    layout, data = RunLayout(config.run), config.data
+
+    def do() -> dict[str, Any]:
+        ensure_ray()
+        if data.tars:
+            train_urls: Sequence[str] = [storage.absolute(url) for url in expand(data.tars)]
+            test = expand(data.test_tars) if data.test_tars else []
+            test_urls: Sequence[str] = [storage.absolute(url) for url in test]
+            facts: dict[str, Any] = {"channels": data.channels}
+        else:
+            train_urls, test_urls, facts = _write_source(data, data.out or layout.shards)
+        index = build_index(
+            train_urls,
+            test_urls,
+            val_fraction=data.val_fraction,
+            split_seed=data.split_seed,
+            labels=data.labels if data.tars else "cls",
+            classes=facts.get("classes", ()),
+            max_reject_share=data.max_reject_share,
+            strict=data.strict,
+            map_fn=parallel.ray_map,
+        )
+        write_index(layout.data, index)
+        facts |= {"classes": list(index.classes), "num_classes": len(index.classes)}
+        write_json(storage.join(layout.data, DATASET_FILE), facts)
+        counts = {"num_examples": index.examples.num_rows, "num_rejects": index.rejects.num_rows}
+        log.info("prepare: %(num_examples)d examples, %(num_rejects)d rejects", counts)
+        return {"digest": index.digest, **counts}
+
+    stage(layout, "prepare", digest(identity(data)), do)
+
+
+def write_source(data: DataConfig, out: str) -> list[str]:
+    """Writes a source's shards outside any run; returns their URLs."""
+    ensure_ray()
+    train_urls, test_urls, _ = _write_source(data, out)
+    return [*train_urls, *test_urls]
+
+
+def export(run: str, subset_url: str, out: str, shard_bytes: int) -> list[str]:
+    """Writes a subset of a run as new WebDataset shards; returns their URLs."""
+    ensure_ray()
+    subset, _ = read_subset(subset_url)
+    keys, weights = subset["key"].to_pylist(), subset["weight"].to_pylist()
+    return export_subset(
+        read_index(RunLayout(run).data),
+        keys,
+        storage.absolute(out),
+        shard_bytes=shard_bytes,
+        weights=None if set(weights) == {1.0} else dict(zip(keys, weights, strict=True)),
+        map_fn=parallel.ray_map,
+    )
+
+
+def _write_source(data: DataConfig, out: str) -> tuple[Sequence[str], Sequence[str], dict]:
+    check_source(data.source)
+    out = storage.absolute(out)
+    folder = storage.absolute(data.data_dir) if data.data_dir else None
+    written = write_shards(
+        SOURCES[data.source](folder, download=data.download),
+        data.source,
+        out,
+        shard_bytes=data.shard_bytes,
+        seed=data.split_seed,
+        map_fn=parallel.ray_map,
+    )
+    facts = read_json(storage.join(out, DATASET_FILE))
+    return written.train_urls, written.test_urls, facts

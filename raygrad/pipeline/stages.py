@@ -1,0 +1,58 @@
+"""What a stage is: inputs, outputs and a completion marker; complete stages are skipped."""
+
+import functools
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from raygrad.data import storage
+from raygrad.data.index import read_index
+from raygrad.data.layout import RunLayout
+from raygrad.data.manifest import read_json, read_marker, write_marker
+from raygrad.data.shards import DATASET_FILE
+from raygrad.errors import ConfigError
+from raygrad.training.study_data import StudyData, load_study_data
+
+log = logging.getLogger("raygrad")
+
+
+def stage(
+    layout: RunLayout, name: str, inputs: str, do: Callable[[], dict[str, Any]]
+) -> dict[str, Any]:
+    """Does a stage unless it is complete, marks it complete, and returns its facts."""
+    url = layout.marker(name)
+    marker = read_marker(url)
+    if marker is not None and marker["inputs_digest"] != inputs:
+        raise ConfigError(
+            f"stage {name} must have the inputs it was completed with, got others in "
+            f"{layout.url}. Name another --run, or remove {url} to do it again."
+        )
+    if marker is not None:
+        log.info("%s: complete, skipped", name)
+        return marker
+    log.info("%s: starts", name)
+    start_s = time.monotonic()
+    facts = do()
+    write_marker(url, inputs, **facts)
+    log.info("%s: complete in %.1f s", name, time.monotonic() - start_s)
+    return facts
+
+
+def facts_of(layout: RunLayout, stage: str) -> dict[str, Any]:
+    """Returns what a stage that must be complete left in its marker."""
+    marker = read_marker(layout.marker(stage))
+    if marker is None:
+        command = stage.split("-")[0]
+        raise ConfigError(
+            f"stage {stage} must be complete, got none in {layout.url}. "
+            f"Do it first: raygrad {command} --run {layout.url}."
+        )
+    return marker
+
+
+@functools.lru_cache(maxsize=1)
+def study_data(layout: RunLayout) -> StudyData:
+    """Returns the data set of a run in memory, loaded once a process."""
+    facts = read_json(storage.join(layout.data, DATASET_FILE))
+    return load_study_data(read_index(layout.data), facts["num_classes"], facts["channels"])
