@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from gradient_norm_peers import PEERS
 
 from raygrad.scoring import GradNormScorer
-from raygrad.training.models import NETWORKS, ImageSpec
+from raygrad.training.networks import NETWORKS, ImageSpec
 
 LAST = "grad_l2_last_layer_weights"
 COLUMNS = {
@@ -40,19 +40,6 @@ COLUMNS = {
 }
 
 
-def five_layer_cnn() -> nn.Module:
-    """Three convolutions and two fully connected layers for 32 pixels."""
-    layers: list[nn.Module] = []
-    for inputs, outputs in ((3, 32), (32, 64), (64, 128)):
-        layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(2048, 256), nn.ReLU(), nn.Linear(256, 10))
-
-
-def vgg16_small() -> nn.Module:
-    """VGG16's convolutions for 32 pixels, with one linear layer."""
-    return nn.Sequential(*torchvision.models.vgg16().features, nn.Flatten(), nn.Linear(512, 10))
-
-
 def vit_small() -> nn.Module:
     """ViT-S/16 for 224 pixels."""
     return torchvision.models.VisionTransformer(224, 16, 12, 6, 384, 1536)
@@ -61,8 +48,8 @@ def vit_small() -> nn.Module:
 CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], int]] = {
     "linear": (lambda: NETWORKS["linear"](ImageSpec(1, 28, 28, 10)), (1, 28, 28), 1024),
     "mnist_cnn": (lambda: NETWORKS["cnn"](ImageSpec(1, 28, 28, 10)), (1, 28, 28), 128),
-    "five_layer_cnn": (five_layer_cnn, (3, 32, 32), 64),
-    "vgg16_32px": (vgg16_small, (3, 32, 32), 64),
+    "five_layer_cnn": (lambda: NETWORKS["cnn5"](ImageSpec(3, 32, 32, 10)), (3, 32, 32), 64),
+    "vgg16_32px": (lambda: NETWORKS["vgg16_32"](ImageSpec(3, 32, 32, 10)), (3, 32, 32), 64),
     "alexnet": (torchvision.models.alexnet, (3, 224, 224), 32),
     "resnet18": (torchvision.models.resnet18, (3, 224, 224), 16),
     "resnet50": (torchvision.models.resnet50, (3, 224, 224), 8),

@@ -20,6 +20,14 @@ from raygrad.data.layout import RunLayout
 from raygrad.errors import ConfigError
 from raygrad.report import summary_rows, write_report
 from raygrad.selection import METHODS
+from raygrad.training.models import (
+    ImageSpec,
+    library_networks,
+    library_parameters,
+    num_parameters,
+    timm_networks,
+)
+from raygrad.training.networks import NETWORKS
 
 Run = Annotated[str, tyro.conf.arg(help="The run folder, on local disk or s3://.")]
 
@@ -194,6 +202,33 @@ class Report:
 
 
 @dataclass(frozen=True)
+class Models:
+    """List the networks that can be named, with their parameter counts."""
+
+    contains: str = ""
+    """Only names that contain this."""
+
+    def execute(self) -> None:
+        """Prints the list."""
+        mnist, cifar = ImageSpec(1, 28, 28, 10), ImageSpec(3, 32, 32, 10)
+        for name, builder in NETWORKS.items():
+            if self.contains in name:
+                spec = cifar if name.startswith("vgg") else mnist
+                count = num_parameters(builder(spec))
+                size = f"{spec.channels}x{spec.height}x{spec.width}, 10 classes"
+                print(f"{name:26} {count:>12,}  {size}: {(builder.__doc__ or '').splitlines()[0]}")
+        for name in library_networks():
+            if self.contains in name:
+                print(f"{name:26} {library_parameters(name):>12,}  torchvision")
+        found = [name for name in timm_networks() if self.contains in name]
+        if self.contains:
+            print("\n".join(f"timm/{name}" for name in found))
+        else:
+            print(f"timm: {len(found)} networks, as timm/NAME; --contains lists those of a name")
+        print("your own: module:callable, which takes a raygrad.training.models.ImageSpec")
+
+
+@dataclass(frozen=True)
 class RunStudy(StudyConfig):
     """Run the whole study: prepare, train, score, select, sweep, report."""
 
@@ -225,6 +260,7 @@ COMMANDS: dict[str, type[Command]] = {
     "sweep": Sweep,
     "report": Report,
     "export": Export,
+    "models": Models,
     "run": RunStudy,
 }
 

@@ -1,104 +1,68 @@
-"""Networks by name, each adapted to the channels, size and classes of a data set."""
+"""Networks by name: the paper's, torchvision's, timm's, or your own."""
 
+import difflib
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from types import ModuleType
 
 import torch
+import torchvision
 from torch import Tensor, nn
 
-from raygrad.errors import ConfigError, unknown_name
+from raygrad.errors import ConfigError
+from raygrad.training.networks import NETWORKS, ImageSpec
+
+__all__ = [
+    "ImageSpec",
+    "build_network",
+    "check_network",
+    "library_networks",
+    "library_parameters",
+    "num_parameters",
+    "timm_networks",
+]
+
+Builder = Callable[[ImageSpec], nn.Module]
+
+TIMM_PREFIX = "timm/"
 
 
-@dataclass(frozen=True)
-class ImageSpec:
-    """What a network must accept and tell apart."""
-
-    channels: int
-    """Colour channels, 1 or 3."""
-    height: int
-    """Rows of pixels."""
-    width: int
-    """Columns of pixels."""
-    num_classes: int
-    """Classes that the labels count."""
-
-
-def linear(spec: ImageSpec) -> nn.Module:
-    """Multinomial logistic regression on the pixels."""
-    pixels = spec.channels * spec.height * spec.width
-    return nn.Sequential(nn.Flatten(), nn.Linear(pixels, spec.num_classes))
-
-
-def mlp(spec: ImageSpec) -> nn.Module:
-    """Two hidden layers of 256 units with ReLU."""
-    pixels = spec.channels * spec.height * spec.width
-    return nn.Sequential(
-        nn.Flatten(),
-        nn.Linear(pixels, 256),
-        nn.ReLU(),
-        nn.Linear(256, 256),
-        nn.ReLU(),
-        nn.Linear(256, spec.num_classes),
-    )
-
-
-def cnn(spec: ImageSpec) -> nn.Module:
-    """Two convolutions and two fully connected layers: the paper's network for MNIST.
-
-    Each 3x3 convolution (32, then 64 channels) is followed by ReLU and 2x2 max-pooling; images
-    below 16 pixels are pooled after the second one only. So 28 pixels become 7, and 8 become 4.
-    """
-    pools_twice = min(spec.height, spec.width) >= 16
-    shrink = 4 if pools_twice else 2
-    features = 64 * (spec.height // shrink) * (spec.width // shrink)
-    return nn.Sequential(
-        nn.Conv2d(spec.channels, 32, 3, padding=1),
-        nn.ReLU(),
-        nn.MaxPool2d(2) if pools_twice else nn.Identity(),
-        nn.Conv2d(32, 64, 3, padding=1),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Flatten(),
-        nn.Dropout(0.25),
-        nn.Linear(features, 128),
-        nn.ReLU(),
-        nn.Dropout(0.5),
-        nn.Linear(128, spec.num_classes),
-    )
-
-
-NETWORKS: dict[str, Callable[[ImageSpec], nn.Module]] = {
-    "linear": linear,
-    "mlp": mlp,
-    "cnn": cnn,
-}
-"""Networks that adapt to any image size, by name."""
+def library_networks() -> list[str]:
+    """Returns the names of torchvision's classifiers."""
+    return torchvision.models.list_models(module=torchvision.models)
 
 
 def check_network(name: str) -> None:
-    """Raises ConfigError unless `name` is a known network or reads `module:callable`."""
-    if ":" not in name and name not in NETWORKS:
-        raise ConfigError(unknown_name("network", name, NETWORKS) + " Or give module:callable.")
+    """Raises ConfigError unless `name` can be looked up; see `build_network`."""
+    _builder(name)
 
 
 def build_network(name: str, spec: ImageSpec, seed: int) -> nn.Module:
     """Returns a freshly initialised network; the same seed gives the same weights.
 
     Args:
-        name: A key of `NETWORKS`, or `module:callable`; the callable takes an `ImageSpec`.
-        spec: What the network must accept and tell apart.
+        name: A key of `NETWORKS`; a classifier of torchvision's by its name there; one of timm's
+            as `timm/NAME` (or by its name alone where torchvision has none of that name); or
+            your own as `module:callable`, which takes an `ImageSpec`.
+        spec: What the network must accept and tell apart. The first convolution of a library's
+            network is replaced where the images have not 3 channels.
         seed: Seeds the initial weights; torch's global random state is left as it was.
 
     Raises:
-        ConfigError: The name is unknown, or the network does not map images to class logits.
+        ConfigError: The name is unknown, the network cannot take such images, or it does not map
+            images to class logits.
     """
-    check_network(name)
-    builder = _import(name) if ":" in name else NETWORKS[name]
+    builder = _builder(name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = builder(spec)
-    _check_logits(name, network, spec)
+        try:
+            network = builder(spec)
+            _check_logits(name, network, spec)
+        except (RuntimeError, AssertionError, ValueError, ZeroDivisionError) as error:
+            raise ConfigError(
+                f"network {name!r} must take images {spec.channels}x{spec.height}x{spec.width}, "
+                f"got {str(error).splitlines()[0]!r}. Choose another network or image size."
+            ) from error
     return network
 
 
@@ -107,7 +71,41 @@ def num_parameters(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-def _import(name: str) -> Callable[[ImageSpec], nn.Module]:
+def library_parameters(name: str) -> int:
+    """Returns the published parameter count of a torchvision classifier (3 channels, ImageNet)."""
+    return int(torchvision.models.get_model_weights(name).DEFAULT.meta["num_params"])
+
+
+def timm_networks() -> list[str]:
+    """Returns the names of timm's classifiers, none where timm is not installed."""
+    timm = _timm()
+    return [] if timm is None else timm.list_models()
+
+
+def _builder(name: str) -> Builder:
+    if ":" in name:
+        return _import(name)
+    if name in NETWORKS:
+        return NETWORKS[name]
+    if name in library_networks():
+        return lambda spec: _from_torchvision(name, spec)
+    timm = _timm()
+    short = name.removeprefix(TIMM_PREFIX)
+    if timm is not None and timm.is_model(short):
+        return lambda spec: _from_timm(timm, short, spec)
+    if name.startswith(TIMM_PREFIX) and timm is None:
+        raise ConfigError(
+            f"network {name!r} must come from timm, got no such package. Install timm."
+        )
+    nearest = difflib.get_close_matches(name, [*NETWORKS, *library_networks(), *timm_networks()], 1)
+    hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+    raise ConfigError(
+        f"network must be one of {', '.join(NETWORKS)}, a classifier of torchvision's or timm's, "
+        f"or your own as module:callable, got {name!r}.{hint} `raygrad models` lists them."
+    )
+
+
+def _import(name: str) -> Builder:
     module, _, attribute = name.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
@@ -116,6 +114,61 @@ def _import(name: str) -> Callable[[ImageSpec], nn.Module]:
             f"network must name an importable module:callable, got {name!r} ({error}). "
             "Run where the module can be imported."
         ) from error
+
+
+def _timm() -> ModuleType | None:
+    try:
+        return importlib.import_module("timm")
+    except ImportError:
+        return None
+
+
+def _from_torchvision(name: str, spec: ImageSpec) -> nn.Module:
+    builder = torchvision.models.get_model_builder(name)
+    options: dict[str, object] = {}
+    if "vit" in name.split("_"):
+        options["image_size"] = _side(spec)
+    if name.startswith("maxvit"):
+        options["input_size"] = (spec.height, spec.width)
+    if name in ("googlenet", "inception_v3"):
+        # In training mode the auxiliary heads would return tuples; the study trains on logits.
+        options["aux_logits"] = False
+        options["init_weights"] = True
+    network = builder(weights=None, num_classes=spec.num_classes, **options)
+    if spec.channels != 3:
+        _replace_first_convolution(network, spec.channels)
+    return network
+
+
+def _from_timm(timm: ModuleType, name: str, spec: ImageSpec) -> nn.Module:
+    options = {"num_classes": spec.num_classes, "in_chans": spec.channels}
+    try:
+        return timm.create_model(name, img_size=(spec.height, spec.width), **options)
+    except TypeError:
+        # Convolutional networks of timm take any size and no such option.
+        return timm.create_model(name, **options)
+
+
+def _side(spec: ImageSpec) -> int:
+    if spec.height != spec.width:
+        raise ValueError(f"square images only, not {spec.height}x{spec.width}")
+    return spec.height
+
+
+def _replace_first_convolution(network: nn.Module, channels: int) -> None:
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Conv2d):
+            parent = network.get_submodule(name.rpartition(".")[0])
+            replacement = nn.Conv2d(
+                channels,
+                module.out_channels,
+                module.kernel_size,  # type: ignore[arg-type]
+                module.stride,  # type: ignore[arg-type]
+                module.padding,  # type: ignore[arg-type]
+                bias=module.bias is not None,
+            )
+            setattr(parent, name.rpartition(".")[2], replacement)
+            return
 
 
 def _check_logits(name: str, network: nn.Module, spec: ImageSpec) -> None:

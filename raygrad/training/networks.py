@@ -1,0 +1,137 @@
+"""The paper's networks, each adapted to the channels, size and classes of a data set."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import nn
+
+
+@dataclass(frozen=True)
+class ImageSpec:
+    """What a network must accept and tell apart."""
+
+    channels: int
+    """Colour channels, 1 or 3."""
+    height: int
+    """Rows of pixels."""
+    width: int
+    """Columns of pixels."""
+    num_classes: int
+    """Classes that the labels count."""
+
+
+def linear(spec: ImageSpec) -> nn.Module:
+    """Multinomial logistic regression on the pixels."""
+    pixels = spec.channels * spec.height * spec.width
+    return nn.Sequential(nn.Flatten(), nn.Linear(pixels, spec.num_classes))
+
+
+def mlp(spec: ImageSpec) -> nn.Module:
+    """Two hidden layers of 256 units with ReLU."""
+    pixels = spec.channels * spec.height * spec.width
+    return nn.Sequential(
+        nn.Flatten(),
+        nn.Linear(pixels, 256),
+        nn.ReLU(),
+        nn.Linear(256, 256),
+        nn.ReLU(),
+        nn.Linear(256, spec.num_classes),
+    )
+
+
+def cnn(spec: ImageSpec) -> nn.Module:
+    """Two convolutions and two fully connected layers: the paper's network for MNIST.
+
+    Each 3x3 convolution (32, then 64 channels) is followed by ReLU and 2x2 max-pooling; images
+    below 16 pixels are pooled after the second one only. So 28 pixels become 7, and 8 become 4.
+    """
+    pools_twice = min(spec.height, spec.width) >= 16
+    shrink = 4 if pools_twice else 2
+    features = 64 * (spec.height // shrink) * (spec.width // shrink)
+    return nn.Sequential(
+        nn.Conv2d(spec.channels, 32, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2) if pools_twice else nn.Identity(),
+        nn.Conv2d(32, 64, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Dropout(0.25),
+        nn.Linear(features, 128),
+        nn.ReLU(),
+        nn.Dropout(0.5),
+        nn.Linear(128, spec.num_classes),
+    )
+
+
+def cnn5(spec: ImageSpec) -> nn.Module:
+    """Three convolutions and two fully connected layers: the paper's 5-layer network for CIFAR.
+
+    Each 3x3 convolution (32, 64, then 128 channels) is followed by ReLU and 2x2 max-pooling, so
+    the image must have at least 8 pixels a side.
+    """
+    layers: list[nn.Module] = []
+    for inputs, outputs in ((spec.channels, 32), (32, 64), (64, 128)):
+        layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
+    features = 128 * (spec.height // 8) * (spec.width // 8)
+    return nn.Sequential(
+        *layers,
+        nn.Flatten(),
+        nn.Dropout(0.25),
+        nn.Linear(features, 256),
+        nn.ReLU(),
+        nn.Dropout(0.5),
+        nn.Linear(256, spec.num_classes),
+    )
+
+
+VGG16_CHANNELS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
+"""Output channels of VGG16's convolutions; 2x2 max-pooling stands between the blocks."""
+
+
+def vgg16_32(spec: ImageSpec) -> nn.Module:
+    """VGG16 adapted to 32 pixels: its 13 convolutions, then 512 units and the logits.
+
+    The paper adapts VGG16 to CIFAR without saying how; this is the usual way: at 224 pixels VGG16
+    ends in 7x7 features and two layers of 4,096 units, at 32 pixels one pixel of features is left.
+    """
+    return _small_vgg16(spec, batch_norm=False)
+
+
+def vgg16_bn_32(spec: ImageSpec) -> nn.Module:
+    """`vgg16_32` with batch normalisation after every convolution."""
+    return _small_vgg16(spec, batch_norm=True)
+
+
+def _small_vgg16(spec: ImageSpec, batch_norm: bool) -> nn.Module:
+    layers: list[nn.Module] = []
+    inputs = spec.channels
+    for block in VGG16_CHANNELS:
+        for outputs in block:
+            convolution = nn.Conv2d(inputs, outputs, 3, padding=1)
+            nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.zeros_(convolution.bias)  # type: ignore[arg-type]
+            layers += [convolution, *([nn.BatchNorm2d(outputs)] if batch_norm else []), nn.ReLU()]
+            inputs = outputs
+        layers.append(nn.MaxPool2d(2))
+    features = 512 * (spec.height // 32) * (spec.width // 32)
+    return nn.Sequential(
+        *layers,
+        nn.Flatten(),
+        nn.Dropout(0.5),
+        nn.Linear(features, 512),
+        nn.ReLU(),
+        nn.Dropout(0.5),
+        nn.Linear(512, spec.num_classes),
+    )
+
+
+NETWORKS: dict[str, Callable[[ImageSpec], nn.Module]] = {
+    "linear": linear,
+    "mlp": mlp,
+    "cnn": cnn,
+    "cnn5": cnn5,
+    "vgg16_32": vgg16_32,
+    "vgg16_bn_32": vgg16_bn_32,
+}
+"""Networks that adapt to the size of the images, by name."""
