@@ -8,9 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from raygrad.scoring.cost import Method
+from raygrad.scoring.cost import Method, scratch_budget
 from raygrad.scoring.outer import outer_methods, outer_norms
-from raygrad.scoring.reductions import Partial, accumulation_type, over_groups, reduce_gradient
+from raygrad.scoring.reductions import (
+    Partial,
+    accumulation_type,
+    concatenate,
+    over_groups,
+    reduce_gradient,
+)
 
 
 @dataclass(frozen=True)
@@ -44,7 +50,12 @@ class Geometry:
 
 
 def convolution_methods(
-    x_shape: torch.Size, g_shape: torch.Size, geometry: Geometry, norms: Collection[str]
+    x_shape: torch.Size,
+    g_shape: torch.Size,
+    geometry: Geometry,
+    norms: Collection[str],
+    *,
+    by_rows: bool = False,
 ) -> list[Method]:
     """The methods that can give one example's weight norms, with their costs.
 
@@ -53,6 +64,7 @@ def convolution_methods(
         g_shape: Shape of the output, ``[N, C_out, *spatial]``.
         geometry: Kernel, stride, padding, dilation and groups.
         norms: The norms that are needed.
+        by_rows: Whether the input is laid out so that patches are copied row by row.
     """
     groups = geometry.groups
     inputs, outputs = x_shape[1] // groups, g_shape[1] // groups
@@ -64,8 +76,10 @@ def convolution_methods(
     weight_bytes = 4 * groups * patch * outputs
     # Beyond the cache the whole gradient is written to fresh pages and read back.
     reduced = weight_bytes * ((2 + len(norms)) if weight_bytes > 1 << 20 else (1 + len(norms)) / 2)
+    # Channels-last tensors are brought into the plain layout for every example.
+    alone = {"calls": 10, "efficiency": 0.62} if by_rows else {"calls": 4, "efficiency": 0.8}
     methods = [
-        Method("per_example", flops, reduced, weight_bytes, calls=4, efficiency=0.8),
+        Method("per_example", flops, reduced, weight_bytes, **alone),
         Method("grouped", flops, reduced, weight_bytes, efficiency=0.8 if inputs == 1 else 0.02),
     ]
     if len(geometry.kernel) > 2:
@@ -76,9 +90,9 @@ def convolution_methods(
             Method(
                 f"unfold_{method.name}",
                 method.flops,
-                method.moved_bytes + 2 * unfolded_bytes,
+                method.moved_bytes + (1 if by_rows else 2) * unfolded_bytes,
                 method.scratch_bytes + unfolded_bytes,
-                efficiency=method.efficiency,
+                efficiency=0.5 if by_rows and method.name == "gradient" else method.efficiency,
             )
         )
     if set(norms) == {"l2"} and positions > 1:
@@ -125,9 +139,11 @@ def convolution_norms(
         return reduce_gradient(weight_gradients(x, g, geometry), norms)
     if method == "shifted_gram":
         return over_groups({"l2": shifted_gram(x, g, geometry)}, groups)
-    patches = unfold(x, geometry)
-    partial = outer_norms(patches, by_position(g, groups), norms, method.removeprefix("unfold_"))
-    return over_groups(partial, groups)
+    how = method.removeprefix("unfold_")
+    if not rows_of_channels(x, geometry):
+        patches = unfold(x, geometry)
+        return over_groups(outer_norms(patches, by_position(g, groups), norms, how), groups)
+    return _norms_by_patches(x, by_position(g, 1), geometry, norms, how)
 
 
 def by_position(x: Tensor, groups: int) -> Tensor:
@@ -149,6 +165,62 @@ def unfold(x: Tensor, geometry: Geometry) -> Tensor:
     x = x.unsqueeze(2) if x.ndim == 3 else x
     columns = F.unfold(x, flat.kernel, flat.dilation, flat.padding, flat.stride)
     return columns.unflatten(1, (flat.groups, -1)).flatten(0, 1).mT
+
+
+def rows_of_channels(x: Tensor, geometry: Geometry) -> bool:
+    """Whether a row of a patch is one run of memory: the channels of neighbouring pixels."""
+    return (
+        x.ndim == 4
+        and geometry.groups == 1
+        and x.shape[1] > 1
+        and x.is_contiguous(memory_format=torch.channels_last)
+    )
+
+
+def _norms_by_patches(
+    x: Tensor, g: Tensor, geometry: Geometry, norms: Collection[str], method: str
+) -> Partial:
+    """Norms by patches copied row by row, a chunk of examples at a time, into one buffer.
+
+    The same numbers as by ``unfold`` with a patch's entries in another order, for which no norm
+    cares. One buffer for all chunks: fresh pages cost more than the copy.
+    """
+    windows = _windows(x, geometry)
+    n, positions = len(x), math.prod(windows.shape[1:3])
+    patch = math.prod(windows.shape[3:])
+    step = max(1, min(n, scratch_budget(x.device.type) // (4 * positions * patch)))
+    buffer = x.new_empty(step, *windows.shape[1:])
+    partials = []
+    for start in range(0, n, step):
+        chunk = windows[start : start + step]
+        patches = buffer[: len(chunk)].copy_(chunk).view(len(chunk), positions, patch)
+        partials.append(outer_norms(patches, g[start : start + step], norms, method))
+    return concatenate(partials)
+
+
+def _windows(x: Tensor, geometry: Geometry) -> Tensor:
+    """Views a channels-last input as ``[N, out_height, out_width, *kernel, C]``, padded."""
+    (tall, wide), (down, right) = geometry.kernel, geometry.padding
+    padded = F.pad(x, (right, right, down, down)) if down or right else x
+    n, channels, height, width = padded.shape
+    steps = geometry.stride
+    apart = geometry.dilation
+    size = (
+        (height - apart[0] * (tall - 1) - 1) // steps[0] + 1,
+        (width - apart[1] * (wide - 1) - 1) // steps[1] + 1,
+    )
+    example, channel, row, column = padded.stride()
+    return padded.as_strided(
+        (n, *size, tall, wide, channels),
+        (
+            example,
+            steps[0] * row,
+            steps[1] * column,
+            apart[0] * row,
+            apart[1] * column,
+            channel,
+        ),
+    )
 
 
 def weight_gradients(x: Tensor, g: Tensor, geometry: Geometry) -> Tensor:

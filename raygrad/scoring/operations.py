@@ -20,6 +20,7 @@ from raygrad.scoring.convolution import (
     Geometry,
     convolution_methods,
     convolution_norms,
+    rows_of_channels,
     weight_gradients,
 )
 from raygrad.scoring.cost import Method
@@ -158,7 +159,8 @@ class Convolution(Operation):
     def methods(self, x: Tensor, g: Tensor, norms: Collection[str]) -> list[Method]:
         if self.folded:
             return [Method("gradient", 0.0)]
-        return convolution_methods(x.shape, g.shape, self.geometry, norms)
+        by_rows = rows_of_channels(x, self.geometry)
+        return convolution_methods(x.shape, g.shape, self.geometry, norms, by_rows=by_rows)
 
     def weight_norms(self, x: Tensor, g: Tensor, norms: Collection[str], method: str) -> Partial:
         if self.folded:

@@ -109,9 +109,12 @@ def refuse_modules(model: nn.Module) -> None:
 
 
 def _pair(images: Tensor) -> Tensor:
-    """Two different examples: the first image, and itself shifted by one place."""
+    """Two different examples, laid out as the images: the first, and itself shifted by a place."""
     first = images[:1]
-    return torch.cat([first, torch.roll(first, 1, -1) if first.ndim > 1 else first])
+    pair = torch.cat([first, torch.roll(first, 1, -1) if first.ndim > 1 else first])
+    if images.ndim == 4 and images.is_contiguous(memory_format=torch.channels_last):
+        return pair.to(memory_format=torch.channels_last)
+    return pair
 
 
 def _traces(

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from hypothesis import HealthCheck, assume, given, settings
 from torch import nn
 
+from raygrad.scoring import convolution
 from tests.scoring.comparing import assert_exact
 
 quickly = settings(
@@ -203,3 +204,35 @@ def test_cross_attention_with_one_packed_weight_is_exact():
             return self.attention(x, F.relu(x), F.relu(x))[0]
 
     assert_exact(Head(Cross(), (5, 8), nn.Linear(8, 8)), torch.randn(3, 5, 8), last_layer="head")
+
+
+class Viewed(nn.Module):
+    """A network that takes `view` of its activations, which must then be in the plain layout."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(2, 4, 3, padding=1)
+        self.head = nn.Linear(4 * 25, 5)
+
+    def forward(self, x):
+        return self.head(self.conv(x).relu().view(len(x), -1))
+
+
+def test_a_network_that_insists_on_the_plain_layout_gets_it():
+    torch.manual_seed(0)
+    assert_exact(Viewed(), torch.randn(3, 2, 5, 5))
+
+
+def test_patches_are_copied_in_chunks_that_give_the_norms_of_the_whole(monkeypatch):
+    geometry = convolution.Geometry((3, 2), (2, 1), (1, 0), (1, 2), 1)
+    torch.manual_seed(0)
+    x, g = torch.randn(7, 3, 9, 8), torch.randn(7, 4, 5, 6)
+    norms = ("l1", "l2", "linf")
+    expected = convolution.convolution_norms(x, g, geometry, norms, "per_example")
+    x = x.to(memory_format=torch.channels_last)
+    assert convolution.rows_of_channels(x, geometry)
+    for budget in (1, 2000, 1 << 20):
+        monkeypatch.setattr(convolution, "scratch_budget", lambda device, size=budget: size)
+        found = convolution.convolution_norms(x, g, geometry, norms, "unfold_gradient")
+        for norm in norms:
+            torch.testing.assert_close(found[norm], expected[norm])
