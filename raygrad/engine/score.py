@@ -133,15 +133,15 @@ def _score_all(
         for status in pool_statuses(config, task, board, todo):
             state: BoardState = ray.get(board.read.remote())
             tally.most_actors = max(tally.most_actors, state.actors)
+            if status is not None:
+                _settle(status, failed, tally, last=attempt == MAX_TRIES)
             note = (
                 f"{state.actors} actors, {tally.retries + state.retries} retries, "
                 f"{len(tally.rejects)} rejects"
             )
             progress.add(settled + state.done - shown, note)
             shown = settled + state.done
-            if status is not None:
-                _settle(status, failed, tally, last=attempt == MAX_TRIES)
-            elif state.idle_s > _STALLED * task.shard_timeout_s:
+            if state.idle_s > _STALLED * task.shard_timeout_s:
                 raise IncompleteError(
                     f"an actor must tell of progress, got none for {state.idle_s:.0f} s. See "
                     "whether the cluster can hold an actor (`ray status`), and run again."

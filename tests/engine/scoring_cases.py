@@ -1,7 +1,11 @@
-"""Small shards and networks that the tests of scoring are made of; networks that misbehave too."""
+"""Small shards and networks that the tests of scoring are made of, and faults to put into them."""
 
+import ctypes
+import errno
 import os
+import signal
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +26,6 @@ from tests.data.making import example, jpeg, put
 SIZE = 8
 SPEC = ImageSpec(3, SIZE, SIZE, 3)
 COLUMNS = ("grad_l2_weights", "grad_linf_all", "el2n")
-TROUBLE = 250
-"""The grey value of images that make a network misbehave."""
 
 
 def net(spec):
@@ -36,55 +38,41 @@ def net(spec):
     )
 
 
-class Troubled(nn.Module):
-    """Does something bad when it sees an image of the value `TROUBLE`."""
+@dataclass(frozen=True)
+class Faulty(Preprocess):
+    """Prepares images, and does harm to the actor when it comes to one of them."""
 
-    def __init__(self, spec, act):
-        super().__init__()
-        self.net, self.act = net(spec), act
+    key: str = ""
+    """The example at which it happens."""
+    harm: str = ""
+    """kill: the process dies; hang: nothing in it moves any more; full: it can write no more."""
+    flag: str = ""
+    """A file that is made when it happens; while it is there nothing happens."""
+    delay_s: float = 0.0
+    """What every image takes, so that a test can do something meanwhile."""
 
-    def forward(self, images):
-        if (images[:, 0].amin((1, 2)) > 0.9).any():
-            self.act()
-        return self.net(images)
-
-
-def killer(spec):
-    """Kills its process, every time."""
-    return Troubled(spec, lambda: os.kill(os.getpid(), 9))
-
-
-def killer_once(spec):
-    """Kills its process, the first time only."""
-    flag = Path(os.environ["RAYGRAD_TEST_FLAG"])
-
-    def act():
-        if not flag.exists():
-            flag.touch()
-            os.kill(os.getpid(), 9)
-
-    return Troubled(spec, act)
+    def decode(self, example):
+        time.sleep(self.delay_s)
+        if example.key == self.key and not (self.flag and Path(self.flag).exists()):
+            if self.flag:
+                Path(self.flag).write_text(str(os.getpid()))
+            if self.harm == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            elif self.harm == "hang":
+                ctypes.PyDLL(None).sleep(3600)  # holds the interpreter's lock, as bad C code does
+            elif self.harm == "full":
+                score_table.write_table = no_space
+        return super().decode(example)
 
 
-def hanger(spec):
-    """Never comes back."""
-    return Troubled(spec, lambda: time.sleep(3600))
+def no_space(*args):
+    """Is what writing to a full disk is."""
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def slow(spec):
-    """Takes half a second a batch, so that a test can do something meanwhile."""
-
-    class Slow(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.net = net(spec)
-
-        def forward(self, images):
-            if len(images) > 2:
-                time.sleep(0.5)
-            return self.net(images)
-
-    return Slow()
+def faulty(**fields):
+    """Returns the preprocessing of these tests with a fault."""
+    return Faulty(3, CropTransform(SIZE, SIZE), Normalize((0.0,) * 3, (1.0,) * 3), **fields)
 
 
 def unbuildable(spec):
@@ -94,28 +82,19 @@ def unbuildable(spec):
     return net(spec)
 
 
-def make_shards(folder, num_shards=4, num_examples=12, trouble=None, broken=()):
-    """Writes shards of small JPEGs; one example of the shard `trouble` makes networks misbehave."""
+def make_shards(folder, num_shards=4, num_examples=12, broken=(), first=0):
+    """Writes shards of small JPEGs, keys `s<shard>-<number>`; those `broken` are cut in half."""
     urls = []
-    for shard in range(num_shards):
+    for shard in range(first, first + num_shards):
         members = []
         for at in range(num_examples):
             image = jpeg(100 * shard + at, (SIZE, SIZE))
             key = f"s{shard}-{at:03d}"
-            if shard == trouble and at == num_examples // 2:
-                image = grey(TROUBLE)
             if key in broken:
                 image = image[: len(image) // 2]
             members += example(key, at % 3, "jpg", image)
         urls.append(put(folder, f"own-{shard:03d}.tar", members))
     return urls
-
-
-def grey(value):
-    """Returns a PNG of one value."""
-    from tests.data.making import png
-
-    return png(value, (SIZE, SIZE))
 
 
 def make_task(folder, urls, network="net", checkpoints=(None,), **changes):
@@ -132,7 +111,7 @@ def make_task(folder, urls, network="net", checkpoints=(None,), **changes):
         "out_url": str(folder / "scores"),
         "networks": sources,
         "digests": tuple(weights_digest(source.build()) for source in sources),
-        "preprocess": Preprocess(3, CropTransform(SIZE, SIZE), Normalize((0.0,) * 3, (1.0,) * 3)),
+        "preprocess": faulty(),
         "columns": COLUMNS,
         "provenance": {"network": network, "columns": ",".join(COLUMNS)},
         "batch_size": 5,
@@ -168,8 +147,8 @@ def rejects(folder):
     return pq.read_table(folder / "scores" / "rejects.parquet").to_pylist()
 
 
-def bare_scores(task, urls):
-    """Scores the shards one image at a time with ordinary autograd: the oracle."""
+def bare_scores(task, skip=()):
+    """Scores the index's examples one at a time with ordinary autograd: the oracle."""
     from raygrad.data.index import read_index
     from raygrad.data.reading import read_rows
 
@@ -177,6 +156,8 @@ def bare_scores(task, urls):
     network = task.networks[0].build()
     rows = {}
     for one in read_rows(index, index.examples):
+        if one.key in skip:
+            continue
         image = torch.from_numpy(task.preprocess.decode(one).transpose(2, 0, 1).copy())
         logits = network(task.preprocess.normalize(image[None]))
         loss = torch.nn.functional.cross_entropy(logits, torch.tensor([one.label]))
