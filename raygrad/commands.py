@@ -1,7 +1,7 @@
 """The subcommands of `raygrad`: one a stage; the fields of each are its flags."""
 
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Protocol
+from typing import Annotated, Literal, Protocol
 
 import pyarrow as pa
 import tyro
@@ -133,19 +133,57 @@ class Train:
 
 @dataclass(frozen=True)
 class Score:
-    """Score every training example with the run's trained network."""
+    """Score every training example: with the run's trained network, or with one of your own.
+
+    Nothing needs to be prepared or trained before: with --data your own tars are indexed on the
+    way, all their examples are scored (none is held out), and --network with --checkpoint is the
+    network that you have. Example: raygrad score --data 'own-{000..007}.tar' --network resnet18
+    --checkpoint net.pt --num-classes 10 --columns grad_l2_weights el2n --run runs/own
+    """
 
     run: Run
+    tars: Annotated[tuple[str, ...], tyro.conf.arg(name="data")] = ()
+    """Your own shards, as URLs with braces or globs, local or s3://; more of them later are scored
+    alone. By default the run's prepared data."""
+    labels: str = "cls"
+    """Where the labels of your shards stand: cls, json:FIELD, or folder (of the key)."""
+    channels: Literal[1, 3] = 3
+    """Colour channels that your shards are decoded to."""
+    max_reject_share: float = 0.01
+    """The largest share of examples that the index may reject, in [0, 1]."""
     score: OmitArgPrefixes[ScoreConfig] = field(default_factory=ScoreConfig)
 
     def execute(self) -> None:
-        """Runs the stage."""
-        config = replace(_stored(self.run), score=self.score)
+        """Indexes what has to be, and runs the stage."""
+        config = self._config()
         pipeline.check(config)
         pipeline.bind(config)
+        if config.data.tars and self.tars:
+            pipeline.index_shards(config)
         facts = pipeline.score(config)
         print(f"{facts['num_examples']} examples scored in {facts['num_shards']} parts")
         print(RunLayout(self.run).scores(config.train.network))
+
+    def _config(self) -> StudyConfig:
+        config = _stored(self.run)
+        if self.tars:
+            data = DataConfig(
+                tars=self.tars,
+                labels=self.labels,
+                channels=self.channels,
+                max_reject_share=self.max_reject_share,
+                val_fraction=0.0,
+            )
+            config = replace(config, data=data)
+        if self.score.network is not None:
+            config = replace(config, train=replace(config.train, network=self.score.network))
+        elif self.score.checkpoint:
+            raise ConfigError("checkpoint must come with its network, got none. Give --network.")
+        columns = self.score.columns
+        if config.select.score_column not in columns and columns:
+            select = replace(config.select, score_column=columns[0])
+            config = replace(config, select=select, score=self.score)
+        return replace(config, score=self.score)
 
 
 @dataclass(frozen=True)

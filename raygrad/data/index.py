@@ -35,6 +35,7 @@ SHARD_SCHEMA = pa.schema(
 )
 MAX_REJECT_SHARE = 0.01
 _CLASSES = b"raygrad.classes"
+_ROW_GROUP = 2**16
 
 
 @dataclass(frozen=True)
@@ -198,23 +199,29 @@ def read_index(data_url: str) -> Index:
     """
     if not storage.exists(storage.join(data_url, "index.parquet")):
         raise ConfigError(f"an index must exist, got none in {data_url}. Do: raygrad prepare.")
-    index, shards, rejects = (
-        read_table(storage.join(data_url, f"{name}.parquet"))
-        for name in ("index", "shards", "rejects")
+    index, rejects = (
+        read_table(storage.join(data_url, f"{name}.parquet")) for name in ("index", "rejects")
     )
+    shards = read_shard_table(data_url)
+    classes = tuple(json.loads((shards.schema.metadata or {}).get(_CLASSES, b"[]")))
+    return Index(index, shards.replace_schema_metadata(None), rejects, classes)
+
+
+def read_shard_table(data_url: str) -> pa.Table:
+    """Returns the table of shards that `write_index` wrote, its URLs absolute."""
+    shards = read_table(storage.join(data_url, "shards.parquet"))
     urls = [
         url if storage.is_s3(url) or os.path.isabs(url) else storage.join(data_url, url)
         for url in shards["url"].to_pylist()
     ]
-    classes = tuple(json.loads((shards.schema.metadata or {}).get(_CLASSES, b"[]")))
-    shards = shards.replace_schema_metadata(None)
-    return Index(index, shards.set_column(1, "url", pa.array(urls, pa.string())), rejects, classes)
+    return shards.set_column(1, "url", pa.array(urls, pa.string()))
 
 
 def write_table(url: str, table: pa.Table) -> None:
     """Writes a table as one Parquet file, whole or not at all."""
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink)
+    # Groups of rows that can be read alone: a scoring actor reads its shard's, not all.
+    pq.write_table(table, sink, row_group_size=_ROW_GROUP)
     storage.write_bytes(url, sink.getvalue().to_pybytes())
 
 

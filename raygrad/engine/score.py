@@ -1,185 +1,236 @@
-"""Scoring with Ray Data: one row a shard, a pool of actors, one committed part a shard."""
+"""Scoring a data set with Ray Data: every shard once, whatever dies, one committed part a shard."""
 
+import json
 import logging
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import ray.data
-import torch
-from numpy.typing import NDArray
+import ray
 
 from raygrad.config import ScoreConfig
 from raygrad.data import score_table, storage
-from raygrad.data.arrays import ImageArrays, load_arrays
-from raygrad.data.index import read_index
-from raygrad.engine.session import fitting_workers
-from raygrad.errors import DataError, IncompleteError, RaygradError
+from raygrad.data.manifest import write_json
+from raygrad.data.score_table import PartFacts
+from raygrad.data.shard_rows import shard_facts
+from raygrad.engine.score_board import BoardState, start_board
+from raygrad.engine.score_pool import pool_statuses
+from raygrad.engine.score_task import SPLIT, ScoreTask, ShardStatus
+from raygrad.errors import ConfigError, DataError, IncompleteError, RaygradError
 from raygrad.progress import Progress
-from raygrad.scoring import GRAD_COLUMNS, GradNormScorer, example_scores
-from raygrad.training.checkpoints import load_checkpoint
 
 log = logging.getLogger("raygrad")
 
-# A pool that takes every CPU hangs as soon as another operator needs one.
-CPUS_PER_ACTOR = 0.9
-# Ray Data restarts a dead actor for ever; a shard that kills its actor is given up after these.
-MAX_ATTEMPTS = 3
+FAILURES = "_failures.json"
+MAX_TRIES = 3
+"""A shard whose scoring failed is tried by as many pools of actors."""
+
+_NUM_NAMED = 5
+_STALLED = 3
+"""The job ends if no actor tells of progress for this many times `shard_timeout_s`."""
 
 
-@dataclass(frozen=True)
-class ScoreTask:
-    """All that an actor needs to score a shard; paths, not weights, so that any node can."""
+@dataclass
+class _Tally:
+    """What the driver keeps of a job: numbers, rejects and failures, nothing of an example."""
 
-    data_url: str
-    """The folder of the index."""
-    checkpoint_url: str
-    """The network."""
-    out_url: str
-    """The folder of the score table."""
-    channels: int
-    """Colour channels that images are decoded to."""
-    columns: tuple[str, ...]
-    """The scores to compute."""
-    batch_size: int
-    """Examples a forward pass."""
-    provenance: dict[str, str]
-    """What the scores come from; it travels with every part."""
-    attempts_url: str
-    """Where an actor notes that it begins a shard, so that one that kills its actors is known."""
+    used: int = 0
+    device_s: float = 0.0
+    scored: int = 0
+    rejects: list[dict[str, str]] = field(default_factory=list)
+    failures: dict[str, str] = field(default_factory=dict)
+    retries: int = 0
+    most_actors: int = 0
 
-
-class ShardScorer:
-    """A Ray Data actor that scores one shard at a time and commits its part.
-
-    What fails inside a shard becomes that shard's status, so that one bad shard never ends the
-    job; the part is the completion marker.
-    """
-
-    def __init__(self, task: ScoreTask) -> None:
-        torch.set_num_threads(1)
-        self._task = task
-        self._index = read_index(task.data_url)
-        checkpoint = load_checkpoint(task.checkpoint_url)
-        self._normalize = checkpoint.normalize
-        grad_columns = tuple(c for c in task.columns if c in GRAD_COLUMNS)
-        self._scorer = GradNormScorer(checkpoint.build(), grad_columns)
-
-    def __call__(self, batch: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Scores the shards of a batch; returns a status row for each."""
-        rows = [self._status(str(shard)) for shard in batch["shard"]]
-        return {name: np.array([row[name] for row in rows]) for name in rows[0]}
-
-    def _status(self, shard: str) -> dict[str, Any]:
-        prefix = f"{shard}."
-        begun = storage.list_files(self._task.attempts_url, ".attempt")
-        attempt = sum(url.rsplit("/", 1)[-1].startswith(prefix) for url in begun) + 1
-        if attempt > MAX_ATTEMPTS:
-            reason = f"its actor died {MAX_ATTEMPTS} times"
-            return {"shard": shard, "used": 0, "rejected": 0, "error": reason}
-        storage.write_bytes(
-            storage.join(self._task.attempts_url, f"{prefix}{attempt}.attempt"), b""
-        )
-        try:
-            used, rejected = self._score(shard)
-        except Exception as error:  # noqa: BLE001 - reports instead of dying; the reason is kept
-            return {"shard": shard, "used": 0, "rejected": 0, "error": f"{error!r}"}
-        return {"shard": shard, "used": used, "rejected": rejected, "error": ""}
-
-    def _score(self, shard: str) -> tuple[int, int]:
-        start_s = time.monotonic()
-        arrays = load_arrays(self._index, "train", channels=self._task.channels, shard=shard)
-        used, rejected = len(arrays.labels), arrays.rejects.num_rows
-        indexed = self._index.counts("train")[shard]
-        if used + rejected != indexed:
-            raise DataError(
-                f"used + rejected must be the index's {indexed} examples, got {used} + {rejected} "
-                f"in {shard}. Index the data set again."
-            )
-        table = self._table(shard, arrays)
-        time_s = time.monotonic() - start_s
-        score_table.write_part(self._task.out_url, shard, table, self._task.provenance, time_s)
-        return used, rejected
-
-    def _table(self, shard: str, arrays: ImageArrays) -> pa.Table:
-        size = self._task.batch_size
-        batches = [
-            self._batch(arrays.images[start : start + size], arrays.labels[start : start + size])
-            for start in range(0, len(arrays.labels), size)
-        ]
-        columns: dict[str, Any] = {
-            "key": arrays.keys,
-            "shard": pa.array([shard] * len(arrays.labels), pa.string()),
-            "label": pa.array(arrays.labels),
-        }
-        for name in batches[0]:
-            columns[name] = np.concatenate([batch[name] for batch in batches])
-        return pa.table(columns)
-
-    def _batch(
-        self, images: NDArray[np.uint8], labels: NDArray[np.int64]
-    ) -> dict[str, NDArray[Any]]:
-        targets = torch.from_numpy(labels)
-        found = self._scorer.score(self._normalize(torch.from_numpy(images)), targets)
-        scores = {**example_scores(found.logits, targets), **found.norms}
-        wanted = (*self._task.columns, "prediction", "correct")
-        return {name: scores[name].cpu().numpy() for name in wanted}
+    def add(self, used: int, time_s: float, rejects: Sequence[dict[str, str]]) -> None:
+        self.used += used
+        self.device_s += time_s
+        self.rejects += rejects
 
 
 def score(config: ScoreConfig, task: ScoreTask) -> dict[str, Any]:
     """Scores every shard that has no part yet, with a pool of actors.
 
     Args:
-        config: How many actors.
+        config: How many actors, and what they may cost.
         task: What is scored with what, and where the parts go.
 
     Returns:
         Facts for the completion marker: shards, examples used and rejected.
 
     Raises:
-        ResourceError: No CPU is there for an actor.
-        IncompleteError: A shard failed; the others' parts are kept.
+        ResourceError: The cluster cannot hold an actor.
+        ConfigError: The output is not writable, or holds scores that came from something else.
+        IncompleteError: A shard was given up, or nothing moves; what is scored is kept.
     """
-    index = read_index(task.data_url)
-    counts = index.counts("train")
-    done = score_table.finished_shards(task.out_url, task.provenance)
-    todo = [{"shard": shard} for shard in counts if shard not in done]
-    if done:
-        log.info("score: %d of %d shards have their part already", len(done), len(counts))
-    rejected, failures = 0, {}
-    if todo:
-        progress = Progress("score", sum(counts[row["shard"]] for row in todo), "images")
-        for status in _run_pool(config, task, todo):
-            rejected += int(status["rejected"])
-            if status["error"]:
-                failures[status["shard"]] = status["error"]
-            progress.add(counts[status["shard"]])
-    if failures:
-        raise IncompleteError(
-            f"every shard must be scored, got {len(failures)} of {len(counts)} that failed: "
-            + "; ".join(f"{shard}: {reason}" for shard, reason in failures.items())
-            + ". Mend what is wrong and run again; finished shards are kept."
+    start_s = time.monotonic()
+    shards = shard_facts(task.data_url, SPLIT)
+    _claim(task)
+    tally = _Tally()
+    todo = _without_parts(task, shards, tally)
+    if todo and len(todo) < len(shards):
+        log.info(
+            "score: %d of %d shards have their part already", len(shards) - len(todo), len(shards)
         )
-    time_s = sum(score_table.finished_shards(task.out_url, task.provenance).values())
-    score_table.write_manifest(task.out_url, list(counts), task.provenance, time_s)
-    return {"num_shards": len(counts), "num_examples": sum(counts.values()), "rejected": rejected}
+    if todo:
+        _score_all(config, task, shards, todo, tally)
+    if tally.failures:
+        raise _incomplete(task, tally, len(shards))
+    counts = {name: count for name, (count, _) in shards.items()}
+    _check(task, counts, tally)
+    score_table.write_rejects(task.out_url, tally.rejects)
+    metrics = _metrics(config, task, tally, time.monotonic() - start_s)
+    write_json(storage.join(task.out_url, "metrics.json"), metrics)
+    facts = {"num_examples": tally.used, "rejected": len(tally.rejects)}
+    score_table.write_manifest(task.out_url, list(shards), task.provenance, tally.device_s, **facts)
+    _summary(metrics)
+    return {"num_shards": len(shards), **facts}
 
 
-def _run_pool(config: ScoreConfig, task: ScoreTask, todo: list[dict[str, str]]) -> Any:
-    """Yields the status row of each shard as its part is committed."""
-    actors = min(fitting_workers(config.num_actors, "scoring actors", CPUS_PER_ACTOR), len(todo))
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    statuses = ray.data.from_items(todo, override_num_blocks=len(todo)).map_batches(
-        ShardScorer,
-        fn_constructor_args=(task,),
-        batch_size=1,
-        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=actors),
-        num_cpus=CPUS_PER_ACTOR,
-    )
+def _claim(task: ScoreTask) -> None:
     try:
-        yield from statuses.iter_rows()
-    except ray.exceptions.RayError as error:
-        raise RaygradError(f"scoring actors must live, got {error}. Run again to go on.") from error
+        score_table.bind_table(task.out_url, task.provenance)
+    except OSError as error:
+        raise ConfigError(
+            f"the output must be writable, got {error}, in {task.out_url}. "
+            "Name another --run, or make room."
+        ) from error
+
+
+def _without_parts(task: ScoreTask, shards: dict[str, tuple[int, str]], tally: _Tally) -> list[str]:
+    """Returns the shards without a part; what the parts that are there hold goes to the tally.
+
+    Raises:
+        ConfigError: A part is of other rows than the index's now.
+    """
+    found: dict[str, PartFacts] = score_table.finished_parts(task.out_url, task.provenance)
+    for shard, facts in found.items():
+        if shard not in shards:
+            continue
+        if facts.rows_digest != shards[shard][1]:
+            raise ConfigError(
+                f"a part must be of the shard as it is indexed, got another, in "
+                f"{score_table.part_url(task.out_url, shard)}. Remove it to score the shard again."
+            )
+        tally.add(facts.num_used, facts.time_s, facts.rejects)
+    return [shard for shard in shards if shard not in found]
+
+
+def _score_all(
+    config: ScoreConfig,
+    task: ScoreTask,
+    shards: dict[str, tuple[int, str]],
+    todo: list[str],
+    tally: _Tally,
+) -> None:
+    """Scores shards; those whose scoring failed go to another pool, `MAX_TRIES` in all."""
+    progress = Progress("score", sum(shards[shard][0] for shard in todo), "images")
+    shown = settled = 0
+    for attempt in range(1, MAX_TRIES + 1):
+        board = start_board()
+        failed: list[str] = []
+        for status in pool_statuses(config, task, board, todo):
+            state: BoardState = ray.get(board.read.remote())
+            tally.most_actors = max(tally.most_actors, state.actors)
+            if status is not None:
+                _settle(status, failed, tally, last=attempt == MAX_TRIES)
+            note = (
+                f"{state.actors} actors, {tally.retries + state.retries} retries, "
+                f"{len(tally.rejects)} rejects"
+            )
+            progress.add(settled + state.done - shown, note)
+            shown = settled + state.done
+            if state.idle_s > _STALLED * task.shard_timeout_s:
+                raise IncompleteError(
+                    f"an actor must tell of progress, got none for {state.idle_s:.0f} s. See "
+                    "whether the cluster can hold an actor (`ray status`), and run again."
+                )
+        tally.retries += state.retries + len(failed)
+        settled = shown
+        todo = failed
+        if not todo:
+            return
+        log.warning("score: %d shards failed and are tried again", len(todo))
+
+
+def _settle(status: ShardStatus, failed: list[str], tally: _Tally, *, last: bool) -> None:
+    """Takes a status to the tally, or to the shards that are tried again.
+
+    Raises:
+        RaygradError: No shard will fare better.
+    """
+    if status.kind in ("done", "found"):
+        tally.scored += status.used if status.kind == "done" else 0
+        tally.add(status.used, status.time_s, json.loads(status.rejects))
+    elif status.kind == "fatal":
+        raise RaygradError(f"scoring cannot go on: {status.error} Parts that are there are kept.")
+    elif status.kind == "failed" and not last:
+        log.warning("score: %s failed: %s", status.shard, status.error)
+        failed.append(status.shard)
+    else:
+        log.error("score: %s is given up: %s", status.shard, status.error)
+        tally.failures[status.shard] = status.error
+
+
+def _incomplete(task: ScoreTask, tally: _Tally, num_shards: int) -> IncompleteError:
+    write_json(storage.join(task.out_url, FAILURES), tally.failures)
+    named = list(tally.failures.items())[:_NUM_NAMED]
+    more = len(tally.failures) - len(named)
+    return IncompleteError(
+        f"every shard must be scored, got {len(tally.failures)} of {num_shards} that failed: "
+        + "; ".join(f"{shard}: {reason}" for shard, reason in named)
+        + (f"; and {more} more in {FAILURES}" if more else "")
+        + ". Mend what is wrong and run again; finished shards are kept."
+    )
+
+
+def _check(task: ScoreTask, counts: dict[str, int], tally: _Tally) -> None:
+    """Raises unless every shard has its part and used + rejected is the index."""
+    there = {url.rsplit("/", 1)[-1] for url in storage.list_files(task.out_url, ".parquet")}
+    lacking = [s for s in counts if score_table.part_url("", s).rsplit("/", 1)[-1] not in there]
+    if lacking:
+        raise IncompleteError(
+            f"every shard must have its part, got none for {lacking[:_NUM_NAMED]}. Run again."
+        )
+    if tally.used + len(tally.rejects) != sum(counts.values()):
+        raise DataError(
+            f"used + rejected must be the index's {sum(counts.values())} examples, "
+            f"got {tally.used} + {len(tally.rejects)}. Remove {task.out_url} and score again."
+        )
+
+
+def _metrics(config: ScoreConfig, task: ScoreTask, tally: _Tally, wall_s: float) -> dict[str, Any]:
+    examples = tally.used + len(tally.rejects)
+    device_s_per_million = tally.device_s / max(examples, 1) * 1e6
+    metrics: dict[str, Any] = {
+        "device": task.device,
+        "dtype": task.dtype,
+        "num_checkpoints": len(task.networks),
+        "num_examples": tally.used,
+        "rejected": len(tally.rejects),
+        "scored_now": tally.scored,
+        "wall_time_s": wall_s,
+        "images_per_s": tally.scored / wall_s,
+        "device_time_s": tally.device_s,
+        "device_s_per_million": device_s_per_million,
+        "most_actors": tally.most_actors,
+        "retries": tally.retries,
+    }
+    if config.price_per_hour:
+        metrics["cost_per_million"] = device_s_per_million / 3600 * config.price_per_hour
+    return metrics
+
+
+def _summary(metrics: dict[str, Any]) -> None:
+    cost = metrics.get("cost_per_million")
+    log.info(
+        "score: %d examples, %d rejected, %d retries, %.1f %s-seconds (%.0f a million examples%s)",
+        metrics["num_examples"],
+        metrics["rejected"],
+        metrics["retries"],
+        metrics["device_time_s"],
+        metrics["device"],
+        metrics["device_s_per_million"],
+        "" if cost is None else f", cost {cost:.2f}",
+    )

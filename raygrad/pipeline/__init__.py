@@ -5,7 +5,7 @@ skipped; one that was complete for other inputs says so and stops, so that nothi
 """
 
 from raygrad.pipeline.binding import bind, check, stored_config
-from raygrad.pipeline.preparing import export, prepare, write_source
+from raygrad.pipeline.preparing import export, index_shards, prepare, write_source
 from raygrad.pipeline.scoring import score
 from raygrad.pipeline.selecting import grid, select
 from raygrad.pipeline.study import report, run
@@ -17,6 +17,7 @@ __all__ = [
     "check",
     "export",
     "grid",
+    "index_shards",
     "prepare",
     "report",
     "run",

@@ -2,13 +2,15 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 import raygrad
-from raygrad.config import StudyConfig, from_dict, identity, to_dict
+from raygrad.config import DataConfig, StudyConfig, from_dict, identity, to_dict
 from raygrad.data import storage
 from raygrad.data.layout import RunLayout
 from raygrad.data.sources import check_source
 from raygrad.data.urls import expand
+from raygrad.engine.score_networks import TABLE_COLUMNS
 from raygrad.errors import ConfigError
 from raygrad.scoring import check_columns
 from raygrad.selection import check_method
@@ -27,7 +29,7 @@ def check(config: StudyConfig) -> None:
     else:
         check_source(config.data.source)
     check_network(config.train.network)
-    check_columns(config.score.columns)
+    check_columns(config.score.columns, TABLE_COLUMNS)
     for method in config.select.methods:
         check_method(method)
 
@@ -46,10 +48,19 @@ def bind(config: StudyConfig) -> None:
     if stored is not None:
         network = stored.train.network
         stages = {"data": "prepare", "train": f"train-{network}", "score": f"score-{network}"}
+        if config.train.network != network:
+            del stages["score"]  # another network has a score table of its own
+        if _has_grown(config.data, stored.data):
+            del stages["data"]
         complete = [name for name in stages if storage.exists(layout.marker(stages[name]))]
         _refuse_changes(config, stored, complete)
     text = json.dumps({**to_dict(config), "raygrad": raygrad.__version__}, indent=1)
-    storage.write_bytes(layout.config, text.encode())
+    try:
+        storage.write_bytes(layout.config, text.encode())
+    except OSError as error:
+        raise ConfigError(
+            f"run folder must be writable, got {error}. Name another --run, or make room."
+        ) from error
 
 
 def stored_config(run_url: str) -> StudyConfig | None:
@@ -59,6 +70,11 @@ def stored_config(run_url: str) -> StudyConfig | None:
         return None
     values = json.loads(storage.read_bytes(url))
     return from_dict({**values, "run": run_url})
+
+
+def _has_grown(now: DataConfig, was: DataConfig) -> bool:
+    """Tells whether only training shards were added."""
+    return set(was.tars) <= set(now.tars) and identity(replace(now, tars=was.tars)) == identity(was)
 
 
 def _refuse_changes(config: StudyConfig, stored: StudyConfig, sections: Sequence[str]) -> None:

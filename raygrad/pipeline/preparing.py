@@ -7,15 +7,16 @@ from typing import Any
 from raygrad.config import DataConfig, StudyConfig, identity
 from raygrad.data import storage
 from raygrad.data.export import export_subset
-from raygrad.data.index import build_index, read_index, write_index
+from raygrad.data.index import build_index, read_index, read_shard_table, write_index
 from raygrad.data.layout import RunLayout
-from raygrad.data.manifest import digest, read_json, write_json
+from raygrad.data.manifest import digest, read_json, read_marker, write_json, write_marker
 from raygrad.data.shards import DATASET_FILE, write_shards
 from raygrad.data.sources import SOURCES, check_source
 from raygrad.data.subsets import read_subset
 from raygrad.data.urls import expand
 from raygrad.engine import parallel
 from raygrad.engine.session import ensure_ray
+from raygrad.errors import ConfigError
 from raygrad.pipeline.stages import stage
 
 log = logging.getLogger("raygrad")
@@ -30,34 +31,61 @@ def prepare(config: StudyConfig) -> None:
     """
     layout, data = RunLayout(config.run), config.data
 
-    def do() -> dict[str, Any]:
-        ensure_ray()
-        if data.tars:
-            train_urls: Sequence[str] = [storage.absolute(url) for url in expand(data.tars)]
-            test = expand(data.test_tars) if data.test_tars else []
-            test_urls: Sequence[str] = [storage.absolute(url) for url in test]
-            facts: dict[str, Any] = {"channels": data.channels}
-        else:
-            train_urls, test_urls, facts = _write_source(data, data.out or layout.shards)
-        index = build_index(
-            train_urls,
-            test_urls,
-            val_fraction=data.val_fraction,
-            split_seed=data.split_seed,
-            labels=data.labels if data.tars else "cls",
-            classes=facts.get("classes", ()),
-            max_reject_share=data.max_reject_share,
-            strict=data.strict,
-            map_fn=parallel.ray_map,
-        )
-        write_index(layout.data, index)
-        facts |= {"classes": list(index.classes), "num_classes": len(index.classes)}
-        write_json(storage.join(layout.data, DATASET_FILE), facts)
-        counts = {"num_examples": index.examples.num_rows, "num_rejects": index.rejects.num_rows}
-        log.info("prepare: %(num_examples)d examples, %(num_rejects)d rejects", counts)
-        return {"digest": index.digest, **counts}
+    stage(layout, "prepare", digest(identity(data)), lambda: _prepare(data, layout))
 
-    stage(layout, "prepare", digest(identity(data)), do)
+
+def index_shards(config: StudyConfig) -> None:
+    """Indexes the run's own shards, again where there are more of them than there were.
+
+    Raises:
+        ConfigError: A shard that was indexed is no longer named.
+        DataError: More examples are unusable than is accepted.
+    """
+    layout, data = RunLayout(config.run), config.data
+    marker = read_marker(layout.marker("prepare"))
+    if marker is not None:
+        known = set(read_shard_table(layout.data)["url"].to_pylist())
+        test = [storage.absolute(url) for url in expand(data.test_tars)] if data.test_tars else []
+        named = {storage.absolute(url) for url in expand(data.tars)}.union(test)
+        if known == named:
+            log.info("prepare: complete, skipped")
+            return
+        if not known <= named:
+            raise ConfigError(
+                f"shards that are indexed must stay in the data set, got none of "
+                f"{sorted(known - named)[:3]}. Name them too, or another --run."
+            )
+        log.info("prepare: %d new shards", len(named - known))
+    facts = _prepare(data, layout)
+    write_marker(layout.marker("prepare"), digest(identity(data)), **facts)
+
+
+def _prepare(data: DataConfig, layout: RunLayout) -> dict[str, Any]:
+    ensure_ray()
+    if data.tars:
+        train_urls: Sequence[str] = [storage.absolute(url) for url in expand(data.tars)]
+        test = expand(data.test_tars) if data.test_tars else []
+        test_urls: Sequence[str] = [storage.absolute(url) for url in test]
+        facts: dict[str, Any] = {"channels": data.channels}
+    else:
+        train_urls, test_urls, facts = _write_source(data, data.out or layout.shards)
+    index = build_index(
+        train_urls,
+        test_urls,
+        val_fraction=data.val_fraction,
+        split_seed=data.split_seed,
+        labels=data.labels if data.tars else "cls",
+        classes=facts.get("classes", ()),
+        max_reject_share=data.max_reject_share,
+        strict=data.strict,
+        map_fn=parallel.ray_map,
+    )
+    write_index(layout.data, index)
+    facts |= {"classes": list(index.classes), "num_classes": len(index.classes)}
+    write_json(storage.join(layout.data, DATASET_FILE), facts)
+    counts = {"num_examples": index.examples.num_rows, "num_rejects": index.rejects.num_rows}
+    log.info("prepare: %(num_examples)d examples, %(num_rejects)d rejects", counts)
+    return {"digest": index.digest, **counts}
 
 
 def write_source(data: DataConfig, out: str) -> list[str]:

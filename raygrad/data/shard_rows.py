@@ -1,0 +1,113 @@
+"""The index shard by shard: a scoring actor needs one shard's rows, never the whole data set's."""
+
+import functools
+import hashlib
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from raygrad.data import storage
+from raygrad.data.index import Index, read_shard_table
+from raygrad.errors import ConfigError
+
+_DIGEST_BYTES = 16
+
+
+class ShardRows:
+    """An index on disk or S3, read a row group at a time.
+
+    Args:
+        data_url: The folder that `write_index` wrote.
+
+    Raises:
+        ConfigError: There is no index.
+    """
+
+    def __init__(self, data_url: str) -> None:
+        url = storage.join(data_url, "index.parquet")
+        if not storage.exists(url):
+            raise ConfigError(f"an index must exist, got none in {data_url}. Do: raygrad prepare.")
+        self._file = pq.ParquetFile(storage.open_input(url))
+        self._shards = read_shard_table(data_url)
+        self._column = self._file.schema_arrow.get_field_index("shard")
+
+    def load(self, shard: str) -> Index:
+        """Returns an index of this shard alone; its rows are in the whole index's order."""
+        tables = [
+            self._group(at).filter(pc.equal(self._group(at)["shard"], shard))
+            for at in range(self._file.num_row_groups)
+            if self._may_hold(at, shard)
+        ]
+        rows = pa.concat_tables(tables) if tables else self._file.schema_arrow.empty_table()
+        shards = self._shards.filter(pc.equal(self._shards["name"], shard))
+        return Index(rows, shards, pa.table({}))
+
+    def _may_hold(self, at: int, shard: str) -> bool:
+        found = self._file.metadata.row_group(at).column(self._column).statistics
+        return found is None or not found.has_min_max or found.min <= shard <= found.max
+
+    def _group(self, at: int) -> pa.Table:
+        return _row_group(self._file, at)
+
+
+@functools.lru_cache(maxsize=2)
+def _row_group(file: pq.ParquetFile, at: int) -> pa.Table:
+    # Shards that follow each other are in the same group, which is decoded once.
+    return file.read_row_group(at)
+
+
+def shard_facts(data_url: str, split: str) -> dict[str, tuple[int, str]]:
+    """Returns, for each shard with examples of a split, their number and a digest of them.
+
+    Reads the index a row group at a time: what it holds grows with the shards, not the examples.
+    """
+    facts: dict[str, tuple[int, str]] = {}
+    for shard, tables in _by_shard(data_url, split):
+        assert shard not in facts, f"rows of {shard} are not neighbours in the index"
+        facts[shard] = (sum(table.num_rows for table in tables), rows_digest(tables))
+    return facts
+
+
+def rows_digest(tables: list[pa.Table]) -> str:
+    """Returns a hash of rows of the index: keys, places and labels, however they are cut."""
+    hashers = []
+    for name in ("offset", "size", "label"):
+        hasher = hashlib.blake2b(digest_size=_DIGEST_BYTES)
+        for table in tables:
+            hasher.update(table[name].to_numpy().tobytes())
+        hashers.append(hasher.hexdigest())
+    keys = hashlib.blake2b(digest_size=_DIGEST_BYTES)
+    for table in tables:
+        keys.update(table["key_hash"].to_numpy().tobytes())
+    return hashlib.blake2b(
+        "".join([*hashers, keys.hexdigest()]).encode(), digest_size=_DIGEST_BYTES
+    ).hexdigest()
+
+
+def _by_shard(data_url: str, split: str) -> Iterator[tuple[str, list[pa.Table]]]:
+    """Yields the rows of each shard; rows of a shard are neighbours in the index."""
+    columns = ["shard", "split", "key_hash", "offset", "size", "label"]
+    current = ""
+    tables: list[pa.Table] = []
+    with storage.open_input(storage.join(data_url, "index.parquet")) as stream:
+        file = pq.ParquetFile(stream)
+        for at in range(file.num_row_groups):
+            group = file.read_row_group(at, columns=columns)
+            group = group.filter(pc.equal(group["split"], split))
+            codes = group["shard"].combine_chunks().dictionary_encode()
+            numbers = codes.indices.to_numpy()
+            cuts = np.flatnonzero(np.diff(numbers)) + 1
+            for start, stop in zip([0, *cuts], [*cuts, len(numbers)], strict=True):
+                if start == stop:
+                    continue
+                name = codes.dictionary[int(numbers[start])].as_py()
+                if name != current and tables:
+                    yield current, tables
+                    tables = []
+                current = name
+                tables.append(group.slice(start, stop - start))
+    if tables:
+        yield current, tables

@@ -1,0 +1,69 @@
+"""How many examples a pass may hold: from the bytes that one takes and the bytes there are."""
+
+import os
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+MAX_BATCH = 256
+CPU_PASS_BYTES = 2**30
+"""A pass larger than this was not measured to be faster on a CPU."""
+
+_SHARE = 0.5
+_COPIES = 3
+"""An activation, its gradient, and the scratch of a layer's norms, about the size of it."""
+
+
+def batch_size_within(budget_bytes: int, bytes_each: int) -> int:
+    """Returns the largest power of two of examples within a budget, in 1..`MAX_BATCH`."""
+    fitting = max(1, min(MAX_BATCH, budget_bytes // max(1, bytes_each)))
+    return 1 << (fitting.bit_length() - 1)
+
+
+def bytes_each(network: nn.Module, shape: tuple[int, int, int]) -> int:
+    """Estimates the bytes that scoring one example takes: what all layers put out, three times.
+
+    Args:
+        network: On the CPU, in evaluation mode.
+        shape: Channels, rows and columns of an image.
+    """
+    total = 4 * shape[0] * shape[1] * shape[2]
+
+    def add(module: nn.Module, inputs: object, output: object) -> None:
+        nonlocal total
+        if isinstance(output, Tensor):
+            total += output.numel() * output.element_size()
+
+    leaves = [module for module in network.modules() if not list(module.children())]
+    hooks = [module.register_forward_hook(add) for module in leaves]
+    try:
+        with torch.no_grad():
+            network(torch.zeros(1, *shape))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return _COPIES * total
+
+
+def pass_budget(device: str, actors_per_device: int) -> int:
+    """Returns the bytes that a pass of one actor may take on this machine.
+
+    On a CPU an actor counts on an equal share a core, and on no more than `CPU_PASS_BYTES`.
+    """
+    if device == "cuda":
+        free, _ = torch.cuda.mem_get_info()
+        return int(_SHARE * free / actors_per_device)
+    share = _SHARE * available_bytes() / max(1, os.cpu_count() or 1)
+    return int(min(CPU_PASS_BYTES, share))
+
+
+def available_bytes() -> int:
+    """Returns the memory that can still be had: the machine's, or its control group's limit's."""
+    fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+    available = int(fields["MemAvailable"].split()[0]) * 1024
+    group = Path("/sys/fs/cgroup")
+    limit, used = group / "memory.max", group / "memory.current"
+    if limit.exists() and used.exists() and limit.read_text().strip() != "max":
+        available = min(available, int(limit.read_text()) - int(used.read_text()))
+    return max(available, 0)

@@ -1,0 +1,187 @@
+"""One decoded batch through one or several networks, within the memory there is."""
+
+import gc
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from raygrad.errors import ConfigError
+from raygrad.scoring import GRAD_COLUMNS, SCORE_COLUMNS, GradNormScorer, example_scores
+
+log = logging.getLogger("raygrad")
+
+GRAND = "grand"
+"""GraNd: the l2 norm over all parameters, its mean over the checkpoints (arXiv 2107.07075)."""
+
+TABLE_COLUMNS = (*GRAD_COLUMNS, *SCORE_COLUMNS, GRAND)
+"""Every column that a score table can be asked for."""
+
+_GRAND_OF = "grad_l2_all"
+_EXTRA = ("prediction", "correct")
+_DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
+
+
+class NetworkScorer:
+    """Scores batches with several checkpoints of a network, each image decoded once.
+
+    With one network a column has its plain name. With K of them there is a column a network,
+    ``<column>@<k>`` for k in 0..K-1, and the plain name is the mean over them; ``prediction`` and
+    ``correct`` are then those of the mean of the networks' probabilities.
+
+    Args:
+        networks: In evaluation mode, on the CPU; they are moved.
+        normalize: From uint8 to what the networks take.
+        columns: Score columns, and ``grand``.
+        device: ``cpu`` or ``cuda``.
+        dtype: ``float32``, or ``bf16``: the forward and backward passes under autocast.
+        channels_last: Use the memory format NHWC, which convolutions of GPUs prefer.
+        batch_size: Examples a pass, at most; halved where memory does not suffice.
+        features: Also return the penultimate features of the first network.
+
+    Raises:
+        ConfigError: Features are asked of a network that does not end in a linear layer.
+    """
+
+    def __init__(
+        self,
+        networks: Sequence[nn.Module],
+        normalize: Callable[[Tensor], Tensor],
+        columns: Sequence[str],
+        *,
+        device: str = "cpu",
+        dtype: str = "float32",
+        channels_last: bool = False,
+        batch_size: int = 256,
+        features: bool = False,
+    ) -> None:
+        self.columns, self.batch_size = tuple(columns), batch_size
+        self._device, self._dtype = torch.device(device), _DTYPES[dtype]
+        self._format = torch.channels_last if channels_last else torch.contiguous_format
+        self._normalize = normalize
+        wanted = [_GRAND_OF if column == GRAND else column for column in columns]
+        grad_columns = tuple(dict.fromkeys(c for c in wanted if c in GRAD_COLUMNS))
+        self._networks = [_placed(n, self._device, self._format) for n in networks]
+        self._scorers = [
+            GradNormScorer(network, grad_columns) if grad_columns else None
+            for network in self._networks
+        ]
+        self._features = _FeatureTap(self._networks[0]) if features else None
+
+    def score(self, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> dict[str, Any]:
+        """Returns every column for a batch, each an array `[B]`; features float16 `[B, D]`.
+
+        Args:
+            images: Pixels `[B, C, H, W]`, B at least 1.
+            labels: Classes `[B]`.
+        """
+        while True:
+            size = self.batch_size
+            try:
+                parts = [
+                    self._pass(images[at : at + size], labels[at : at + size])
+                    for at in range(0, len(labels), size)
+                ]
+            except RuntimeError as error:
+                if not _is_out_of_memory(error) or min(size, len(labels)) == 1:
+                    raise
+                reason = str(error).splitlines()[0]
+            else:
+                if len(parts) == 1:
+                    return parts[0]
+                return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
+            # Outside of the handler: its traceback would keep the tensors of the pass alive.
+            self.batch_size = min(size, len(labels)) // 2
+            log.warning("score: batches of %d from now on: %s", self.batch_size, reason)
+            gc.collect()
+            if self._device.type == "cuda":
+                torch.cuda.empty_cache()
+
+    def no_scores(self) -> dict[str, Any]:
+        """Returns the columns of no example at all, each with its type."""
+        many = range(len(self._networks)) if len(self._networks) > 1 else ()
+        names = [name for c in self.columns for name in (c, *(f"{c}@{k}" for k in many))]
+        columns: dict[str, Any] = {name: np.empty(0, np.float32) for name in names}
+        for suffix in ("", *(f"@{k}" for k in many)):
+            columns[f"prediction{suffix}"] = np.empty(0, np.int64)
+            columns[f"correct{suffix}"] = np.empty(0, np.bool_)
+        return columns
+
+    def _pass(self, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> dict[str, Any]:
+        pixels = torch.from_numpy(images).to(self._device, non_blocking=True)
+        inputs = self._normalize(pixels).contiguous(memory_format=self._format)
+        targets = torch.from_numpy(labels).to(self._device)
+        logits, found = [], []
+        for network, scorer in zip(self._networks, self._scorers, strict=True):
+            with torch.autocast(
+                self._device.type, self._dtype, enabled=self._dtype != torch.float32
+            ):
+                if scorer is not None:
+                    norms = scorer.score(inputs, targets)
+                    outputs, values = norms.logits, norms.norms
+                else:
+                    with torch.no_grad():
+                        outputs, values = network(inputs), {}
+            logits.append(outputs)
+            found.append({**example_scores(outputs, targets), **values})
+        result = self._columns(found, logits, targets)
+        if self._features is not None:
+            result["features"] = self._features.take()
+        return result
+
+    def _columns(
+        self, found: list[dict[str, Tensor]], logits: list[Tensor], labels: Tensor
+    ) -> dict[str, NDArray[Any]]:
+        result: dict[str, Tensor] = {}
+        for column in self.columns:
+            each = [scores[_GRAND_OF if column == GRAND else column] for scores in found]
+            result[column] = (
+                each[0] if len(each) == 1 else torch.stack(each).double().mean(0).float()
+            )
+            if len(each) > 1:
+                result |= {f"{column}@{k}": values for k, values in enumerate(each)}
+        if len(found) == 1:
+            result |= {name: found[0][name] for name in _EXTRA}
+        else:
+            mean = torch.stack([one.double().softmax(1) for one in logits]).mean(0)
+            prediction = mean.argmax(1)
+            result |= {"prediction": prediction, "correct": prediction == labels}
+            for k, scores in enumerate(found):
+                result |= {f"{name}@{k}": scores[name] for name in _EXTRA}
+        return {name: values.cpu().numpy() for name, values in result.items()}
+
+
+class _FeatureTap:
+    """Keeps what enters the linear layer that makes the logits."""
+
+    def __init__(self, network: nn.Module) -> None:
+        linear = [m for m in network.modules() if isinstance(m, nn.Linear)]
+        if not linear:
+            raise ConfigError(
+                "features must be the input of a last linear layer, got a network without one. "
+                "Score without --features."
+            )
+        self._seen: Tensor | None = None
+        linear[-1].register_forward_pre_hook(self._keep)
+
+    def _keep(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self._seen = inputs[0].detach()
+
+    def take(self) -> NDArray[np.float16]:
+        """Returns the features of the last pass, float16 `[B, D]`."""
+        assert self._seen is not None
+        features, self._seen = self._seen.flatten(1).half().cpu().numpy(), None
+        return features
+
+
+def _placed(network: nn.Module, device: torch.device, memory_format: Any) -> nn.Module:
+    return network.to(device).to(memory_format=memory_format).eval()
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    text = str(error).lower()
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in text

@@ -1,0 +1,100 @@
+"""What a scoring actor is told, and what it tells of a shard."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raygrad.data.decode import decode_image
+from raygrad.data.reading import EncodedExample
+from raygrad.data.transforms import CropTransform
+from raygrad.training.outside import NetworkSource
+from raygrad.training.preprocess import Normalize
+
+SPLIT = "train"
+"""The split that is scored."""
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """From an encoded image to what the networks take; part of the scores' provenance."""
+
+    channels: int
+    """Colour channels that images are decoded to."""
+    transform: CropTransform | None
+    """Scales and crops; None leaves images as they are."""
+    normalize: Normalize
+    """From uint8 to floats."""
+
+    def decode(self, example: EncodedExample) -> NDArray[np.uint8]:
+        """Returns the pixels of an example, uint8 `[H, W, C]`.
+
+        Raises:
+            DataError: The image cannot be used.
+        """
+        if self.transform is not None:
+            return self.transform.score(example.image, channels=self.channels)
+        return decode_image(example.image, channels=self.channels)
+
+
+@dataclass(frozen=True)
+class ScoreTask:
+    """All that an actor needs to score a shard; paths, not weights, so that any node can."""
+
+    data_url: str
+    """The folder of the index."""
+    out_url: str
+    """The folder of the score table."""
+    networks: tuple[NetworkSource, ...]
+    """The networks, one a checkpoint, of one architecture."""
+    digests: tuple[str, ...]
+    """The hash of each one's weights: an actor that finds others refuses to score."""
+    preprocess: Preprocess
+    """How images are prepared."""
+    columns: tuple[str, ...]
+    """The scores to compute."""
+    provenance: dict[str, str] = field(default_factory=dict)
+    """What the scores come from; it travels with every part."""
+    features: bool = False
+    """Also write the penultimate features, float16, beside the table."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where the networks run."""
+    actors_per_gpu: int = 1
+    """Actors that share a GPU."""
+    dtype: str = "float32"
+    """float32 or bf16."""
+    channels_last: bool = False
+    """Use the memory format NHWC."""
+    batch_size: int = 0
+    """Examples a pass; 0 finds it within the memory there is."""
+    decode_threads: int = 1
+    """Threads of an actor that decode."""
+    shard_timeout_s: float = 600.0
+    """Seconds without progress after which an actor ends itself."""
+
+
+Kind = Literal["done", "found", "failed", "final", "fatal"]
+
+
+@dataclass(frozen=True)
+class ShardStatus:
+    """What became of a shard, as one row of the Ray Data job."""
+
+    shard: str
+    """The shard's name."""
+    kind: Kind
+    """done: scored now; found: its part was there; failed: try again elsewhere; final: no try
+    will help; fatal: no other shard will fare better, so the job ends."""
+    used: int = 0
+    """Examples that have scores."""
+    time_s: float = 0.0
+    """Seconds on the actor."""
+    rejects: str = "[]"
+    """Examples that could not be used, JSON."""
+    error: str = ""
+    """Why it was not scored."""
+
+    def row(self) -> dict[str, Any]:
+        """Returns it as a batch of one row."""
+        return {name: np.array([value]) for name, value in vars(self).items()}
