@@ -91,30 +91,82 @@ class TrainConfig:
     """Momentum of sgd."""
     weight_decay: float = 5e-4
     """L2 penalty of sgd, decoupled decay of adamw."""
+    schedule: Literal["step", "cosine"] = "step"
+    """How the learning rate falls: by steps at `lr_decay_epochs`, or along half a cosine to 0."""
     lr_decay_epochs: tuple[int, ...] = (18, 25)
-    """The learning rate is multiplied by `lr_decay_factor` when each of these epochs begins."""
+    """With `schedule` step: the rate is multiplied by `lr_decay_factor` when each of these epochs
+    begins."""
     lr_decay_factor: float = 0.1
-    """What the learning rate is multiplied by at each decay."""
+    """With `schedule` step: what the learning rate is multiplied by at each decay."""
+    warmup_epochs: float = 0.0
+    """The learning rate rises linearly from 0 over this many first epochs; 0 is no warm-up."""
+    augment: Literal["none", "shift", "shift_flip"] = "none"
+    """How training images are varied: not; moved by up to `augment_pixels` and filled with black
+    (for digits, which must not be mirrored); or that and mirrored half of the time."""
+    augment_pixels: int = 2
+    """The farthest that an image is moved along each side, in pixels."""
     patience: int = 10
     """Training stops after this many epochs without a better validation accuracy."""
+    precision: Literal["float32", "bf16"] = "float32"
+    """The arithmetic of training's forward and backward passes: float32, or bfloat16 by autocast
+    with float32 weights. Validation and test are float32 always."""
     seed: int = 0
-    """Seeds the initial weights and the order of the data."""
+    """Seeds the initial weights, the order of the data and its augmentation."""
+    dynamics: bool = False
+    """Follow every training example through training and write scores of how it was learned:
+    forgetting, aum, dyn_unc, dual, el2n_mean, mean_probability."""
+    probe_size: int = 0
+    """Random training examples whose gradient norms are measured after every epoch (the paper's
+    Figures 2 and 5 show 512); 0 measures none."""
+    bound_epochs: tuple[int, ...] = ()
+    """After these epochs, counted from 1, the gradients' norms of random batches are set against
+    the sums of their examples' norms (the paper's Figure 1)."""
+    bound_batches: int = 50
+    """Batches that are measured after each of `bound_epochs`."""
     num_workers: int = field(default=2, metadata=EXECUTION)
     """Ray Train workers; fewer are used, and it is said, when the CPUs are fewer."""
+    min_workers: int = field(default=0, metadata=EXECUTION)
+    """Go on with as few workers as these where nodes are lost, and with more again where there
+    are more; 0 waits for all `num_workers`."""
+    cpus_per_worker: int = field(default=1, metadata=EXECUTION)
+    """CPUs, and threads, of each worker."""
+    device: Literal["auto", "cpu", "cuda"] = field(default="auto", metadata=EXECUTION)
+    """Where workers train; auto takes GPUs where the cluster has one for every worker."""
+    channels_last: bool = field(default=False, metadata=EXECUTION)
+    """Keep images and convolutions in the layout NHWC, which can be faster; rounding differs."""
+    compile: bool = field(default=False, metadata=EXECUTION)
+    """Compile the network with torch.compile, which needs a C++ compiler; rounding differs."""
     save_interval_s: float = field(default=10.0, metadata=EXECUTION)
     """A killed training loses at most about this many seconds; 0 saves after every epoch."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "learning_rate", "patience", "num_workers"):
             _positive(name, getattr(self, name))
-        _positive("lr_decay_factor", self.lr_decay_factor)
-        _require(
-            self.save_interval_s >= 0, "save_interval_s must be at least 0", self.save_interval_s
-        )
+        for name in ("lr_decay_factor", "cpus_per_worker", "augment_pixels", "bound_batches"):
+            _positive(name, getattr(self, name))
+        for name in (
+            "save_interval_s", "weight_decay", "probe_size", "warmup_epochs", "min_workers"
+        ):  # fmt: skip
+            value = getattr(self, name)
+            _require(value >= 0, f"{name} must be at least 0", value)
         _require(0 <= self.momentum < 1, "momentum must be in [0, 1)", self.momentum)
-        _require(self.weight_decay >= 0, "weight_decay must be at least 0", self.weight_decay)
-        increasing = list(self.lr_decay_epochs) == sorted(set(self.lr_decay_epochs))
-        _require(increasing, "lr_decay_epochs must increase", self.lr_decay_epochs)
+        for name in ("lr_decay_epochs", "bound_epochs"):
+            epochs = getattr(self, name)
+            _require(list(epochs) == sorted(set(epochs)), f"{name} must increase", epochs)
+        _require(
+            self.bound_epochs[:1] > (0,) or not self.bound_epochs,
+            "bound_epochs must be counted from 1",
+            self.bound_epochs,
+        )
+        for name, known in (
+            ("schedule", ("step", "cosine")),
+            ("augment", ("none", "shift", "shift_flip")),
+            ("precision", ("float32", "bf16")),
+            ("device", ("auto", "cpu", "cuda")),
+        ):
+            _require(
+                getattr(self, name) in known, f"{name} must be of {known}", getattr(self, name)
+            )
 
 
 @dataclass(frozen=True)

@@ -1,75 +1,93 @@
 """Training with Ray Train: DDP workers around the training loop."""
 
 import json
-import tempfile
+import logging
 import time
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import ray
 import ray.train
-import ray.train.collective
 import ray.train.torch
+import torch
 from torch import nn
 
 from raygrad.config import TrainConfig
 from raygrad.data import storage
 from raygrad.engine.relay import relayed
 from raygrad.engine.session import fitting_workers
-from raygrad.errors import RaygradError
+from raygrad.engine.train_state import StateFile
+from raygrad.errors import RaygradError, ResourceError
 from raygrad.progress import Progress
-from raygrad.training.checkpoints import Checkpoint, from_bytes, save_checkpoint, to_bytes
+from raygrad.training import ranks
+from raygrad.training.checkpoints import Checkpoint, save_checkpoint
 from raygrad.training.loop import TrainingLoop, evaluate
+from raygrad.training.measurements import Measurements
 from raygrad.training.models import build_network, num_parameters
 from raygrad.training.study_data import StudyData
 
-STATE_FILE = "state.pt"
+log = logging.getLogger("raygrad")
+
 MAX_WORKER_FAILURES = 3
 
 
-def train(
-    config: TrainConfig,
-    inputs_digest: str,
-    data: StudyData,
-    folder: str,
-    checkpoint_url: str,
-    metrics_url: str,
-) -> dict[str, Any]:
-    """Trains a network with DDP and writes its best epoch's checkpoint and its metrics.
+@dataclass(frozen=True)
+class TrainTask:
+    """What is trained, and where what comes out of it goes."""
 
-    Goes on from its last saved epoch when a worker or the driver died before.
+    config: TrainConfig
+    """The recipe."""
+    inputs_digest: str
+    """Hash of the recipe and the data set; a training goes on from what one of the same inputs
+    has saved, and from no other's."""
+    folder: str
+    """Where the training's saved state and Ray Train's own files are, a URL."""
+    checkpoint_url: str
+    """Where the best epoch's checkpoint goes."""
+    metrics_url: str
+    """Where the metrics go."""
+    measured_url: str
+    """The folder of probe.parquet, bound.parquet and dynamics.parquet."""
+
+    @property
+    def state_url(self) -> str:
+        """Where the state to go on from is kept."""
+        return storage.join(self.folder, f"{self.inputs_digest[:16]}.state")
+
+
+def train(task: TrainTask, data: StudyData) -> dict[str, Any]:
+    """Trains a network with DDP and writes its best epoch's checkpoint, metrics and measurements.
+
+    Goes on from its last saved state when a worker, a node or the driver died before, also with
+    another number of workers.
 
     Args:
-        config: The recipe.
-        inputs_digest: Hash of the recipe and the data set; a training goes on from what one of
-            the same inputs has saved, and from no other's.
+        task: What to train.
         data: The data set in memory; it is put into Ray's object store once.
-        folder: Where Ray Train keeps what it needs to go on, a URL.
-        checkpoint_url: Where the best epoch's checkpoint goes.
-        metrics_url: Where the metrics go.
 
     Returns:
         The metrics: history by epoch, best epoch, its validation and test accuracy, times.
 
     Raises:
-        ResourceError: There is no CPU for a worker.
+        ResourceError: There is no CPU for a worker, or no GPU where one is asked for.
         RaygradError: Training failed more often than it is retried.
     """
-    num_workers = fitting_workers(config.num_workers, "training workers")
-    filesystem, path = storage.filesystem(folder)
-    arguments = {"config": config, "data": ray.put(data), "checkpoint_url": checkpoint_url}
+    config = task.config
+    scaling = _scaling(config)
+    filesystem, path = storage.filesystem(task.folder)
+    arguments = {"task": task, "data": ray.put(data), "use_gpu": scaling.use_gpu}
     trainer = ray.train.torch.TorchTrainer(
         _train_worker,
         train_loop_config=arguments,
-        scaling_config=ray.train.ScalingConfig(num_workers=num_workers),
+        scaling_config=scaling,
         run_config=ray.train.RunConfig(
-            name=f"{inputs_digest[:16]}-{num_workers}",
+            # The state to go on from is ours, so each attempt is a run of its own to Ray.
+            name=f"{task.inputs_digest[:16]}-{time.time_ns()}",
             storage_path=path,
             storage_filesystem=filesystem,
             failure_config=ray.train.FailureConfig(
                 max_failures=MAX_WORKER_FAILURES, controller_failure_limit=3
             ),
-            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
             logging_config=ray.train.LoggingConfig(log_level="WARNING"),
         ),
     )
@@ -79,30 +97,107 @@ def train(
             metrics = trainer.fit().return_value
     except ray.train.TrainingFailedError as error:
         raise RaygradError(f"training must finish, got {_first_cause(error)}") from error
-    storage.write_bytes(metrics_url, json.dumps(metrics, indent=1).encode())
+    storage.write_bytes(task.metrics_url, json.dumps(metrics, indent=1).encode())
+    StateFile(task.state_url).remove()
     return metrics
 
 
+def _scaling(config: TrainConfig) -> ray.train.ScalingConfig:
+    """Returns how many workers there are and what each one has."""
+    num_gpus = int(ray.cluster_resources().get("GPU", 0))
+    if config.device == "cuda" and num_gpus == 0:
+        raise ResourceError(
+            "device cuda needs a GPU, got a cluster without one. Set device to cpu or auto."
+        )
+    cpus = config.cpus_per_worker
+    num_workers = fitting_workers(config.num_workers, "training workers", cpus)
+    use_gpu = num_gpus > 0 and (config.device == "cuda" or num_gpus >= num_workers > 0)
+    use_gpu = use_gpu and config.device != "cpu"
+    if use_gpu and num_gpus < num_workers:
+        log.info("%d training workers instead of %d: one a GPU", num_gpus, num_workers)
+        num_workers = num_gpus
+    least = min(config.min_workers, num_workers)
+    return ray.train.ScalingConfig(
+        num_workers=(least, num_workers) if least else num_workers,
+        use_gpu=use_gpu,
+        resources_per_worker={"CPU": cpus, **({"GPU": 1} if use_gpu else {})},
+    )
+
+
+def _first_cause(error: BaseException) -> str:
+    """Returns the last line of the innermost error's text, which names what went wrong."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[-1].strip() if lines else type(error).__name__
+
+
+def _train_worker(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Runs in each worker: builds, goes on from what is saved, trains, tests once."""
+    task: TrainTask = arguments["task"]
+    config, data, board = task.config, ray.get(arguments["data"]), arguments["board"]
+    torch.set_num_threads(config.cpus_per_worker)
+    device = ray.train.torch.get_device() if arguments["use_gpu"] else torch.device("cpu")
+    network = build_network(config.network, data.spec, config.seed).to(device)
+    train = data.examples("train").to(device)
+    measurements = Measurements(config, network, train, data.normalize)
+    loop = TrainingLoop(
+        network,
+        config,
+        data.normalize,
+        train,
+        data.examples("val"),
+        order_seed=config.seed,
+        ddp=_wrapped(network, config),
+        observers=measurements.observers,
+    )
+    state = StateFile(task.state_url, config.save_interval_s)
+    saved = state.read()
+    if saved is not None:
+        loop.load_state_dict(saved)
+    is_first = ranks.rank() == 0
+    if is_first:
+        board.post.remote(loop.outcome.epoch, "")
+
+    def after_epoch(loop: TrainingLoop) -> None:
+        if is_first:
+            last = loop.outcome.history[-1]
+            rate = len(train) / last["epoch_time_s"]
+            note = f"{rate:.4g} images/s, validation accuracy {last['val_accuracy']:.4f}"
+            board.post.remote(1, note)
+        state.save_if_due(loop)
+
+    loop.run(after_epoch, state.save_if_due)
+    if is_first:
+        measurements.write(task.measured_url, data.train.keys)
+    return _finish(task, data, network, loop, is_first)
+
+
+def _wrapped(network: nn.Module, config: TrainConfig) -> nn.Module:
+    """Returns what is trained: the network for this rank's device, in DDP, compiled."""
+    if config.channels_last:
+        network.to(memory_format=torch.channels_last)
+    wrapped: nn.Module = ray.train.torch.prepare_model(network, move_to_device=False)
+    if config.compile:
+        wrapped.compile()  # in place: the module stays what it was to all others
+    return wrapped
+
+
 def _finish(
-    config: TrainConfig,
-    data: StudyData,
-    network: nn.Module,
-    loop: TrainingLoop,
-    checkpoint_url: str,
-    is_first: bool,
+    task: TrainTask, data: StudyData, network: nn.Module, loop: TrainingLoop, is_first: bool
 ) -> dict[str, Any]:
     """Tests the best epoch's network once, saves it, and sums the training up."""
+    config, out = task.config, loop.outcome
     tested = evaluate(network, data.normalize, data.examples("test"))
-    out = loop.outcome
     if is_first:
-        weights = {name: tensor.cpu() for name, tensor in network.state_dict().items()}
+        weights = {n: t.cpu().contiguous() for n, t in network.state_dict().items()}
         save_checkpoint(
-            checkpoint_url, Checkpoint(config.network, data.spec, data.normalize, weights)
+            task.checkpoint_url, Checkpoint(config.network, data.spec, data.normalize, weights)
         )
     return {
         "network": config.network,
         "num_parameters": num_parameters(network),
-        "world_size": ray.train.get_context().get_world_size(),
+        "world_size": ranks.world_size(),
         "num_train": len(data.train.labels),
         "num_val": len(data.val.labels),
         "num_test": len(data.test.labels),
@@ -116,69 +211,3 @@ def _finish(
         "train_time_s": sum(row["epoch_time_s"] for row in out.history),
         "history": out.history,
     }
-
-
-def _first_cause(error: BaseException) -> str:
-    """Returns the last line of the innermost error's text, which names what went wrong."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[-1].strip() if lines else type(error).__name__
-
-
-def _train_worker(arguments: dict[str, Any]) -> dict[str, Any]:
-    config: TrainConfig = arguments["config"]
-    data: StudyData = ray.get(arguments["data"])
-    board = arguments["board"]
-    network = build_network(config.network, data.spec, config.seed)
-    loop = TrainingLoop(
-        network,
-        config,
-        data.normalize,
-        data.examples("train"),
-        data.examples("val"),
-        order_seed=config.seed,
-        ddp=ray.train.torch.prepare_model(network),
-    )
-    saved = ray.train.get_checkpoint()
-    if saved is not None:
-        with saved.as_directory() as folder:
-            loop.load_state_dict(from_bytes(Path(folder, STATE_FILE).read_bytes()))
-    is_first = ray.train.get_context().get_world_rank() == 0
-    if is_first:
-        board.post.remote(loop.outcome.epoch, "")
-    saver = _Saver(config.save_interval_s, is_first)
-
-    def after_epoch(loop: TrainingLoop) -> None:
-        if is_first:
-            accuracy = loop.outcome.history[-1]["val_accuracy"]
-            board.post.remote(1, f"validation accuracy {accuracy:.4f}")
-        saver.after_epoch(loop)
-
-    loop.run(after_epoch)
-    return _finish(config, data, network, loop, arguments["checkpoint_url"], is_first)
-
-
-class _Saver:
-    """Reports to Ray Train, with a checkpoint, when the last report is some seconds old.
-
-    A report waits for the controller's next poll, about 2 s: after every epoch it would cost small
-    networks more than their training.
-    """
-
-    def __init__(self, interval_s: float, is_first: bool) -> None:
-        self._interval_s, self._is_first = interval_s, is_first
-        self._saved_s = time.monotonic()
-
-    def after_epoch(self, loop: TrainingLoop) -> None:
-        """Saves if it is time; every rank takes the first one's decision."""
-        due = time.monotonic() - self._saved_s >= self._interval_s
-        if not ray.train.collective.broadcast_from_rank_zero(due):
-            return
-        with tempfile.TemporaryDirectory() as folder:
-            checkpoint = None
-            if self._is_first:
-                Path(folder, STATE_FILE).write_bytes(to_bytes(loop.state_dict()))
-                checkpoint = ray.train.Checkpoint.from_directory(folder)
-            ray.train.report(loop.outcome.history[-1], checkpoint=checkpoint)
-        self._saved_s = time.monotonic()

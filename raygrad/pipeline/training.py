@@ -4,29 +4,48 @@ from typing import Any
 
 from raygrad.config import StudyConfig, identity
 from raygrad.data import storage
+from raygrad.data.index import read_index, read_table
 from raygrad.data.layout import RunLayout
 from raygrad.data.manifest import digest
 from raygrad.engine import train as train_engine
 from raygrad.engine.session import ensure_ray
 from raygrad.pipeline.stages import facts_of, stage, study_data
 from raygrad.training.checkpoints import load_checkpoint
+from raygrad.training.dynamics import DYNAMICS_COLUMNS
+from raygrad.training.measurements import DYNAMICS_FILE, write_dynamics_scores
 
 
 def train(config: StudyConfig) -> dict[str, Any]:
-    """Trains the network on the whole training split; returns its metrics."""
+    """Trains the network on the whole training split; returns its metrics.
+
+    With `dynamics` there is a score table `<network>-dynamics` too.
+    """
     layout, network = RunLayout(config.run), config.train.network
-    inputs = digest({"data": facts_of(layout, "prepare")["digest"], **identity(config.train)})
+    data_digest = facts_of(layout, "prepare")["digest"]
+    inputs = digest({"data": data_digest, **identity(config.train)})
 
     def do() -> dict[str, Any]:
         ensure_ray()
-        metrics = train_engine.train(
-            config.train,
-            inputs,
-            study_data(layout),
-            storage.join(layout.train(network), "ray"),
-            layout.checkpoint(network),
-            layout.metrics(network),
+        task = train_engine.TrainTask(
+            config=config.train,
+            inputs_digest=inputs,
+            folder=storage.join(layout.train(network), "ray"),
+            checkpoint_url=layout.checkpoint(network),
+            metrics_url=layout.metrics(network),
+            measured_url=layout.train(network),
         )
-        return {"digest": load_checkpoint(layout.checkpoint(network)).digest(), **metrics}
+        metrics = train_engine.train(task, study_data(layout))
+        checkpoint_digest = load_checkpoint(layout.checkpoint(network)).digest()
+        if config.train.dynamics:
+            provenance = {
+                "checkpoint": checkpoint_digest,
+                "data": data_digest,
+                "columns": ",".join(DYNAMICS_COLUMNS),
+                "dtype": config.train.precision,
+            }
+            found = read_table(storage.join(layout.train(network), DYNAMICS_FILE))
+            url = layout.scores(f"{network}-dynamics")
+            write_dynamics_scores(found, read_index(layout.data), url, provenance)
+        return {"digest": checkpoint_digest, **metrics}
 
     return stage(layout, f"train-{network}", inputs, do)

@@ -3,18 +3,22 @@
 import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raygrad.config import TrainConfig
-from raygrad.errors import DataError, RaygradError
+from raygrad.errors import ConfigError, DataError, RaygradError
+from raygrad.training import ranks
+from raygrad.training.augment import augment
 from raygrad.training.data_order import DataOrder
+from raygrad.training.observers import Observer
+from raygrad.training.optimizers import learning_rate_at, make_optimizer
 from raygrad.training.preprocess import Normalize
 
 EVAL_BATCH_SIZE = 1024
@@ -31,6 +35,10 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def to(self, device: torch.device) -> "Examples":
+        """Returns the split on a device; the same tensors where they are there already."""
+        return Examples(self.images.to(device), self.labels.to(device))
 
 
 @dataclass(frozen=True)
@@ -58,21 +66,23 @@ class Outcome:
 
 
 class TrainingLoop:
-    """Trains a network with early stopping; can be stopped after any epoch and go on.
+    """Trains a network with early stopping; can be stopped after any step and go on.
 
     The gradient of a step is the mean over the global batch, also when ranks hold different
     numbers of its examples.
 
     Args:
-        network: The bare network; given `ddp` too, its parameters are those that `ddp` syncs.
-        config: Recipe: optimiser, decays, batch size, patience.
+        network: The bare network, on its device; given `ddp` too, its parameters are those that
+            `ddp` syncs.
+        config: Recipe: optimiser, schedule, batch size, augmentation, precision, patience.
         normalize: Preprocessing of images.
         train: The training split or a subset of it; not empty.
         val: The validation split; not empty.
-        order_seed: Seeds the order of the data and dropout.
+        order_seed: Seeds the order of the data, its augmentation and dropout.
         steps_per_epoch: Updates between two evaluations; by default one pass over `train`. The
             protocol equal_steps gives the full data set's number here for every subset.
         ddp: The network as wrapped by DistributedDataParallel, where there are several ranks.
+        observers: What measures while the network is trained.
     """
 
     def __init__(
@@ -86,17 +96,23 @@ class TrainingLoop:
         order_seed: int,
         steps_per_epoch: int | None = None,
         ddp: nn.Module | None = None,
+        observers: Sequence[Observer] = (),
     ) -> None:
         for name, split in (("training", train), ("validation", val)):
             if len(split) == 0:
                 raise DataError(f"the {name} split must hold an example, got none. Keep more data.")
         self._network, self._ddp = network, ddp or network
         self._config, self._normalize = config, normalize
-        self._train, self._val = train, val
+        self._device = device_of(network)
+        self._train, self._val = train.to(self._device), val.to(self._device)
         self._order_seed = order_seed
         self._order = DataOrder(len(train), config.batch_size, order_seed)
         self._steps_per_epoch = steps_per_epoch or self._order.steps_per_epoch
         self._optimizer = make_optimizer(network, config)
+        self._observers = tuple(observers)
+        # Of the epoch under way: this rank's summed loss, its examples, and seconds spent before.
+        self._totals = torch.zeros(2, dtype=torch.float64, device=self._device)
+        self._epoch_s = 0.0
         self.outcome = Outcome()
 
     @property
@@ -106,69 +122,133 @@ class TrainingLoop:
         waited = out.epoch - out.best_epoch
         return out.epoch >= self._config.epochs or waited >= self._config.patience
 
-    def run(self, after_epoch: Callable[["TrainingLoop"], None] | None = None) -> Outcome:
+    @property
+    def between_epochs(self) -> bool:
+        """Whether the last step was an epoch's last one."""
+        return self.outcome.step % self._steps_per_epoch == 0
+
+    def run(
+        self,
+        after_epoch: Callable[["TrainingLoop"], None] | None = None,
+        after_step: Callable[["TrainingLoop"], None] | None = None,
+    ) -> Outcome:
         """Trains until finished, then gives the network its best epoch's weights.
 
         Args:
             after_epoch: Called on every rank after each epoch: to report and save.
+            after_step: Called on every rank after each step within an epoch, not its last one.
 
         Raises:
             RaygradError: The loss is not finite any more.
         """
         while not self.finished:
-            self._run_epoch()
+            self._run_epoch(after_step)
             if after_epoch is not None:
                 after_epoch(self)
         self._network.load_state_dict(self.outcome.best_weights)
         return self.outcome
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns all that is needed to go on exactly as if never stopped."""
-        state = {
+        """Returns all that is needed to go on exactly as if never stopped.
+
+        To be called on every rank after the same step; the same on all of them.
+        """
+        state: dict[str, Any] = {
             "network": self._network.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "outcome": dict(vars(self.outcome)),
+            "observers": {o.name: o.state_dict() for o in self._observers},
+            "totals": ranks.sum_over_ranks(self._totals),
+            "epoch_s": self._epoch_s,
+            "random": [ranks.gathered(s) for s in self._random_states()],
         }
         return copy.deepcopy(state)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from what `state_dict` returned."""
-        self._network.load_state_dict(state["network"])
+        """Goes on from what `state_dict` returned.
+
+        Raises:
+            ConfigError: It is the state of another network.
+        """
+        try:
+            self._network.load_state_dict(state["network"])
+        except RuntimeError as error:
+            raise ConfigError(
+                f"the saved training must be of network {self._config.network!r}, got {error}. "
+                "Name another --run, or remove the saved state."
+            ) from error
         self._optimizer.load_state_dict(state["optimizer"])
         self.outcome = Outcome(**state["outcome"])
+        for observer in self._observers:
+            observer.load_state_dict(state["observers"][observer.name])
+        # What all ranks had summed goes on in the first alone.
+        self._totals = state["totals"].to(self._device) * (ranks.rank() == 0)
+        self._epoch_s = state["epoch_s"]
+        self._restore_random(state["random"])
 
-    def _run_epoch(self) -> None:
-        start_s = time.perf_counter()
-        learning_rate = decayed_learning_rate(self._config, self.outcome.epoch)
-        for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate
-        # Dropout differs by rank and epoch, and not by what ran before in this process.
-        torch.manual_seed(_mixed_seed(self._order_seed, self.outcome.epoch, _rank()))
+    def _random_states(self) -> list[Tensor]:
+        states = [torch.get_rng_state()]
+        if self._device.type == "cuda":
+            states.append(torch.cuda.get_rng_state(self._device))
+        return states
+
+    def _restore_random(self, states: list[list[Tensor]]) -> None:
+        if len(states[0]) != ranks.world_size():
+            # Dropout cannot go on as it was with another number of ranks.
+            seed = _mixed_seed(self._order_seed, self.outcome.epoch, ranks.rank())
+            torch.manual_seed(_mixed_seed(seed, self.outcome.step))
+            return
+        torch.set_rng_state(states[0][ranks.rank()].cpu())
+        if self._device.type == "cuda" and len(states) > 1:
+            torch.cuda.set_rng_state(states[1][ranks.rank()].cpu(), self._device)
+
+    def _run_epoch(self, after_step: Callable[["TrainingLoop"], None] | None) -> None:
+        start_s = time.perf_counter() - self._epoch_s
+        if self.between_epochs:
+            # Dropout differs by rank and epoch, and not by what ran before in this process.
+            torch.manual_seed(_mixed_seed(self._order_seed, self.outcome.epoch, ranks.rank()))
         self._ddp.train()
-        total = torch.zeros(2, dtype=torch.float64)
-        for _ in range(self._steps_per_epoch):
-            total += self._step(self.outcome.step)
+        while True:
+            self._totals += self._step(self.outcome.step)
             self.outcome.step += 1
-        _all_reduce(total)
-        train_loss = float(total[0] / total[1])
+            if self.between_epochs:
+                break
+            if after_step is not None:
+                self._epoch_s = time.perf_counter() - start_s
+                after_step(self)
+        self._end_epoch(start_s)
+
+    def _end_epoch(self, start_s: float) -> None:
+        total = ranks.sum_over_ranks(self._totals).tolist()
+        self._totals.zero_()
+        self._epoch_s = 0.0
+        train_loss = total[0] / total[1]
         self.outcome.examples_seen += int(total[1])
         if not math.isfinite(train_loss):
             raise RaygradError(
                 f"training loss must stay finite, got {train_loss} in epoch "
                 f"{self.outcome.epoch + 1}. Lower learning_rate."
             )
+        ranks.share_buffers(self._network)
         found = evaluate(self._network, self._normalize, self._val)
         self._keep_if_best(found)
+        self._observe_epoch()
         self.outcome.history.append(
             {
                 "epoch": self.outcome.epoch,
-                "learning_rate": learning_rate,
+                "learning_rate": self._optimizer.param_groups[0]["lr"],
                 "train_loss": train_loss,
                 "val_loss": found.loss,
                 "val_accuracy": found.accuracy,
                 "epoch_time_s": time.perf_counter() - start_s,
             }
         )
+
+    def _observe_epoch(self) -> None:
+        self._network.eval()
+        for observer in self._observers:
+            observer.after_epoch(self.outcome.epoch, self._network)
+        self._network.train()
 
     def _keep_if_best(self, found: Evaluation) -> None:
         out = self.outcome
@@ -181,38 +261,49 @@ class TrainingLoop:
     def _step(self, step: int) -> Tensor:
         """Does one update; returns this rank's summed loss and number of examples, `[2]`."""
         positions = self._order.batch(step)
-        mine = torch.from_numpy(positions[_rank() :: _world_size()])
+        rows = np.arange(len(positions))[ranks.rank() :: ranks.world_size()]
         # A rank without an example in a short last batch still has to join the others' all-reduce.
-        weight = 1.0 if len(mine) else 0.0
-        mine = mine if len(mine) else torch.zeros(1, dtype=torch.int64)
-        logits = self._ddp(self._normalize(self._train.images[mine]))
-        loss = F.cross_entropy(logits, self._train.labels[mine], reduction="sum") * weight
+        num_mine = len(rows)
+        rows = rows if num_mine else np.zeros(1, np.int64)
+        mine = torch.from_numpy(positions[rows]).to(self._device)
+        images = augment(
+            self._train.images[mine],
+            self._config,
+            seed=self._order_seed,
+            step=step,
+            rows=rows,
+            of=len(positions),
+        )
+        labels = self._train.labels[mine]
+        logits = self._forward(images)
+        loss = F.cross_entropy(logits, labels, reduction="sum") * (1.0 if num_mine else 0.0)
+        rate = learning_rate_at(self._config, step, self._steps_per_epoch)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
         self._optimizer.zero_grad(set_to_none=True)
         # DDP averages over ranks; the gradient wanted is the mean over the global batch.
-        (loss * (_world_size() / len(positions))).backward()
+        (loss * (ranks.world_size() / len(positions))).backward()
         self._optimizer.step()
-        return torch.tensor([loss.item(), weight * len(mine)], dtype=torch.float64)
+        for observer in self._observers:
+            observer.on_batch(mine[:num_mine], logits.detach()[:num_mine], labels[:num_mine])
+        counted = torch.full((), num_mine, dtype=torch.float64, device=self._device)
+        return torch.stack([loss.detach().double(), counted])
+
+    def _forward(self, images: Tensor) -> Tensor:
+        """Returns float32 logits of uint8 images, computed in the recipe's precision."""
+        inputs = self._normalize(images)
+        if self._config.channels_last:
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        if self._config.precision == "float32":
+            return self._ddp(inputs)
+        with torch.autocast(self._device.type, torch.bfloat16):
+            return self._ddp(inputs).float()
 
 
-def make_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """Returns the recipe's optimiser over the network's parameters."""
-    if config.optimizer == "adamw":
-        return torch.optim.AdamW(
-            network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
-        )
-    return torch.optim.SGD(
-        network.parameters(),
-        lr=config.learning_rate,
-        momentum=config.momentum,
-        nesterov=config.momentum > 0,
-        weight_decay=config.weight_decay,
-    )
-
-
-def decayed_learning_rate(config: TrainConfig, epoch: int) -> float:
-    """Returns the learning rate of an epoch, counted from 0, after the step decays due by then."""
-    decays = sum(epoch >= at for at in config.lr_decay_epochs)
-    return config.learning_rate * config.lr_decay_factor**decays
+def device_of(network: nn.Module) -> torch.device:
+    """Returns the device of the network's parameters; the CPU where it has none."""
+    parameter = next(network.parameters(), None)
+    return torch.device("cpu") if parameter is None else parameter.device
 
 
 @torch.no_grad()
@@ -221,18 +312,18 @@ def evaluate(network: nn.Module, normalize: Normalize, examples: Examples) -> Ev
 
     Each rank takes its share of the batches; the network is left in the mode that it came in.
     """
-    was_training = network.training
+    was_training, device = network.training, device_of(network)
     network.eval()
-    totals = torch.zeros(2, dtype=torch.float64)
+    totals = torch.zeros(2, dtype=torch.float64, device=device)
     starts = range(0, len(examples), EVAL_BATCH_SIZE)
-    for start in list(starts)[_rank() :: _world_size()]:
-        labels = examples.labels[start : start + EVAL_BATCH_SIZE]
-        logits = network(normalize(examples.images[start : start + EVAL_BATCH_SIZE]))
+    for start in list(starts)[ranks.rank() :: ranks.world_size()]:
+        labels = examples.labels[start : start + EVAL_BATCH_SIZE].to(device)
+        images = examples.images[start : start + EVAL_BATCH_SIZE].to(device)
+        logits = network(normalize(images))
         losses = F.cross_entropy(logits, labels, reduction="none").double()
         totals += torch.stack([(logits.argmax(1) == labels).double().sum(), losses.sum()])
     network.train(was_training)
-    _all_reduce(totals)
-    correct, loss = (totals / len(examples)).tolist()
+    correct, loss = (ranks.sum_over_ranks(totals) / len(examples)).tolist()
     return Evaluation(accuracy=correct, loss=loss)
 
 
@@ -241,16 +332,3 @@ def _mixed_seed(*parts: int) -> int:
     for part in parts:
         seed = (seed * 1_000_003 + part + 1) % 2**63
     return seed
-
-
-def _rank() -> int:
-    return dist.get_rank() if dist.is_initialized() else 0
-
-
-def _world_size() -> int:
-    return dist.get_world_size() if dist.is_initialized() else 1
-
-
-def _all_reduce(totals: Tensor) -> None:
-    if dist.is_initialized():
-        dist.all_reduce(totals)

@@ -5,10 +5,11 @@ import torch
 import torch.nn.functional as F
 
 from raygrad.config import TrainConfig
-from raygrad.errors import DataError, RaygradError
+from raygrad.errors import ConfigError, DataError, RaygradError
 from raygrad.training.data_order import DataOrder
-from raygrad.training.loop import Examples, TrainingLoop, decayed_learning_rate, evaluate
+from raygrad.training.loop import Examples, TrainingLoop, evaluate
 from raygrad.training.models import ImageSpec, build_network
+from raygrad.training.optimizers import learning_rate_at
 from raygrad.training.preprocess import Normalize, channel_statistics
 
 SPEC = ImageSpec(1, 8, 8, 3)
@@ -87,6 +88,46 @@ def test_going_on_after_any_epoch_ends_bit_identical_to_never_having_stopped():
         assert out.best_epoch == undisturbed.outcome.best_epoch
 
 
+@pytest.mark.parametrize("more", [{}, {"augment": "shift_flip"}, {"precision": "bf16"}])
+def test_going_on_after_any_step_ends_bit_identical_to_never_having_stopped(more):
+    """Also within an epoch: weights, dropout, data order, augmentation and the mean loss."""
+    undisturbed, saved = make_loop(**more), []
+    undisturbed.run(after_step=lambda loop: saved.append(loop.state_dict()))
+    assert len(saved) == 4 * 3
+    for state in saved[::2]:
+        resumed = make_loop(seed=9, **more)
+        torch.rand(3)
+        resumed.load_state_dict(state)
+        out = resumed.run()
+        assert torch.equal(weights(resumed), weights(undisturbed))
+        losses = [row["train_loss"] for row in out.history]
+        assert losses == [row["train_loss"] for row in undisturbed.outcome.history]
+
+
+def test_the_state_of_another_network_is_refused():
+    state = make_loop("mlp").state_dict()
+    with pytest.raises(ConfigError, match="saved training must be of network 'cnn'"):
+        make_loop("cnn").load_state_dict(state)
+
+
+def test_bf16_keeps_float32_weights_and_follows_float32_loosely():
+    losses = {}
+    for precision in ("float32", "bf16"):
+        loop = make_loop("mlp", precision=precision)
+        losses[precision] = [row["train_loss"] for row in loop.run().history]
+        assert weights(loop).dtype == torch.float32
+    assert losses["bf16"] != losses["float32"]
+    assert losses["bf16"] == pytest.approx(losses["float32"], rel=0.03)
+
+
+def test_channels_last_changes_rounding_only():
+    losses = [
+        [row["train_loss"] for row in make_loop(channels_last=layout).run().history]
+        for layout in (False, True)
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
 def test_the_best_epoch_is_chosen_on_validation_and_its_weights_are_restored():
     loop = make_loop(epochs=6)
     out = loop.run()
@@ -111,8 +152,23 @@ def test_equal_steps_takes_the_full_number_of_updates_on_a_small_subset():
 
 def test_the_learning_rate_is_decayed_when_its_epochs_begin():
     recipe = TrainConfig(learning_rate=1.0, lr_decay_epochs=(2, 4), lr_decay_factor=0.1)
-    rates = [decayed_learning_rate(recipe, epoch) for epoch in range(6)]
-    assert rates == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+    rates = [learning_rate_at(recipe, step, 2) for step in range(12)]
+    assert rates == pytest.approx([1, 1, 1, 1, 0.1, 0.1, 0.1, 0.1, 0.01, 0.01, 0.01, 0.01])
+
+
+def test_a_cosine_schedule_begins_at_the_rate_is_half_in_the_middle_and_ends_near_0():
+    recipe = TrainConfig(learning_rate=1.0, schedule="cosine", epochs=10)
+    rates = [learning_rate_at(recipe, step, 4) for step in range(40)]
+    assert rates[0] == 1.0
+    assert rates[20] == pytest.approx(0.5)
+    assert 0 < rates[39] < 0.01
+    assert rates == sorted(rates, reverse=True)
+
+
+def test_a_warm_up_rises_linearly_and_never_stands_at_0():
+    recipe = TrainConfig(learning_rate=1.0, warmup_epochs=1.5, lr_decay_epochs=())
+    rates = [learning_rate_at(recipe, step, 2) for step in range(5)]
+    assert rates == pytest.approx([1 / 3, 2 / 3, 1, 1, 1])
 
 
 def test_evaluation_does_not_depend_on_batches_and_leaves_the_mode(monkeypatch):
