@@ -204,8 +204,7 @@ class Select:
         config = replace(_existing(self.run), select=self.select)
         pipeline.check(config)
         pipeline.select(config)
-        for cell in pipeline.grid(config.select):
-            print(RunLayout(self.run).subset(*cell))
+        print("\n".join(pipeline.subset_urls(config)))
 
 
 @dataclass(frozen=True)

@@ -262,6 +262,10 @@ class SelectConfig:
     """A subset is drawn, and a network retrained, for each seed."""
     score_column: str = "grad_l2_last_layer_weights"
     """The score that the methods rank or weight by."""
+    score_run: str | None = None
+    """Another run folder whose scores the subsets are drawn by; by default the run's own."""
+    score_network: str | None = None
+    """The network whose scores these are; by default the one of the run that they come from."""
     drop_fraction: float = 0.05
     """The share of highest scores that non_extreme_max_gradient leaves out."""
     class_balanced: Literal["no", "even", "proportional"] = "no"
@@ -284,14 +288,37 @@ class SelectConfig:
 class SweepConfig:
     """How networks are retrained on the subsets."""
 
+    networks: Annotated[tuple[str, ...], tyro.conf.arg(aliases=("--network",))] = ()
+    """The networks that are retrained, by name or as `module:callable`; none: the run's. They need
+    not be the network that the scores come from."""
     protocols: tuple[Protocol, ...] = ("equal_epochs",)
     """equal_epochs: as many epochs as the full run (the paper's); equal_steps: as many updates."""
+    early_termination: Literal["no", "asha"] = "no"
+    """asha ends trials whose validation accuracy is clearly below the others' (asynchronous
+    successive halving, over all trials together: small subsets go first). They are listed without
+    a test accuracy, so a study that needs every point leaves this off."""
     max_concurrent: int = field(default=0, metadata=EXECUTION)
-    """Trials at a time, one CPU each; 0 takes every CPU."""
-    max_failures: int = field(default=1, metadata=EXECUTION)
+    """Trials at a time; 0: as many as the cluster holds."""
+    workers_per_trial: int = field(default=1, metadata=EXECUTION)
+    """Processes that train one trial together (DDP)."""
+    cpus_per_worker: float = field(default=1.0, metadata=EXECUTION)
+    """CPUs of each of them; a fraction packs several trials on a CPU."""
+    gpus_per_worker: float = field(default=0.0, metadata=EXECUTION)
+    """GPUs of each of them; a fraction packs several trials on a GPU, 0 trains on the CPU."""
+    max_failures: int = field(default=2, metadata=EXECUTION)
     """How often a failed trial is tried again before it is listed as failed."""
+    tensorboard: bool = field(default=False, metadata=EXECUTION)
+    """Write every trial's epochs for TensorBoard, under `<run>/sweep/tune`."""
 
     def __post_init__(self) -> None:
+        repeats = len(set(self.networks)) < len(self.networks)
+        _require(not repeats, "networks must not repeat a name", self.networks)
+        _positive("workers_per_trial", self.workers_per_trial)
+        _positive("cpus_per_worker", self.cpus_per_worker)
+        gpus = self.gpus_per_worker
+        whole = gpus <= 1 or gpus == int(gpus)
+        _require(gpus >= 0, "gpus_per_worker must be at least 0", gpus)
+        _require(whole, "gpus_per_worker must be whole where it is above 1", gpus)
         _require(len(self.protocols) > 0, "protocols must not be empty", self.protocols)
         known = ("equal_epochs", "equal_steps")
         for protocol in self.protocols:
@@ -316,7 +343,7 @@ class StudyConfig:
         _require(bool(self.run), "run must name a folder", self.run)
         chosen = self.select.score_column
         _require(
-            chosen in self.score.columns,
+            self.select.score_run is not None or chosen in self.score.columns,
             f"select.score_column must be one of score.columns {self.score.columns}",
             chosen,
             "Add it to score.columns or choose one of these.",

@@ -1,47 +1,83 @@
-"""Retraining sweeps with Ray Tune: one trial a subset, one CPU a trial."""
+"""Retraining sweeps with Ray Tune: one trial a subset, packed by what each takes."""
 
 import json
 import logging
+import os
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import ray
-import torch
-from numpy.typing import NDArray
+from pyarrow import fs
 from ray import tune
 
 from raygrad.config import SweepConfig, TrainConfig
 from raygrad.data import storage
 from raygrad.data.layout import RunLayout
-from raygrad.engine.session import ensure_ray, fitting_workers
+from raygrad.data.result_rows import ResultRows, write_failed, write_row
+from raygrad.engine.packing import TrialNeeds, cluster_nodes, trials_at_a_time
+from raygrad.engine.session import ensure_ray
+from raygrad.engine.trial_process import SharedData, TrialWork, run_trial
 from raygrad.errors import IncompleteError
 from raygrad.progress import Progress
 from raygrad.training.study_data import StudyData
-from raygrad.training.trials import Trial, retrain
+from raygrad.training.trials import Trial
 
 log = logging.getLogger("raygrad")
+
+PlannedTrial = tuple[Trial, str]
+"""A trial with the file of its subset."""
+
+_TUNE_ENVIRONMENT = {
+    # Result files, params and TensorBoard events of every trial: rows are kept by raygrad itself.
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    # Snapshots for Tuner.restore, which grow with the number of trials: rows serve instead.
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",
+    # Failed trials are listed with their reason, not printed with their stack.
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+}
+
+
+def needs_of(config: SweepConfig) -> TrialNeeds:
+    """Returns what one trial of a sweep takes."""
+    return TrialNeeds(config.workers_per_trial, config.cpus_per_worker, config.gpus_per_worker)
+
+
+def missing_trials(
+    config: SweepConfig, trials: Sequence[PlannedTrial], rows: ResultRows
+) -> list[PlannedTrial]:
+    """Returns the trials that are not finished.
+
+    One that was ended early counts as finished only as long as trials are ended early.
+    """
+    done = {
+        name
+        for name, row in rows.rows.items()
+        if config.early_termination != "no" or not row["ended_early"]
+    }
+    return [planned for planned in trials if planned[0].id not in done]
 
 
 def sweep(
     config: SweepConfig,
     recipe: TrainConfig,
-    trials: Sequence[tuple[Trial, pa.ChunkedArray]],
+    trials: Sequence[PlannedTrial],
     layout: RunLayout,
     load_data: Callable[[], StudyData],
 ) -> pa.Table:
     """Retrains a network on every subset and returns the table of results.
 
-    Each trial writes its own row when it ends, so that finished trials are never run again; Ray
-    is started and the data set loaded only when a trial is missing.
+    Each trial writes its own row when it ends, and the table gains it at once, so that finished
+    trials are never run again; Ray is started and the data set loaded only when a trial is missing.
 
     Args:
-        config: How many trials at a time, and how often a failed one is tried again.
+        config: What a trial takes, how many at a time, how often a failed one is tried again.
         recipe: How each is trained.
-        trials: Each trial with the keys of its subset.
+        trials: Each trial with the file of its subset.
         layout: The run folder.
         load_data: Returns the data set in memory; every trial of a node shares one copy.
 
@@ -49,114 +85,185 @@ def sweep(
         One row for every finished trial of the run folder.
 
     Raises:
-        ResourceError: There is no CPU for a trial.
+        ResourceError: The cluster cannot hold one trial.
         IncompleteError: A trial failed more often than it is tried again.
     """
-    rows_url = storage.join(layout.sweep, "trials")
-    todo = _missing(trials, rows_url)
+    rows = ResultRows(layout.sweep, layout.results)
+    todo = missing_trials(config, trials, rows)
     if len(todo) < len(trials):
         log.info("sweep: %d of %d trials are finished", len(trials) - len(todo), len(trials))
     if todo:
-        _run_trials(config, recipe, load_data(), todo, layout, rows_url)
-        failed = _missing(trials, rows_url)
-        if failed:
-            raise IncompleteError(
-                f"every trial must finish, got {len(failed)} of {len(trials)} that failed: "
-                + ", ".join(f"{t.method} {t.keep_fraction:g} seed {t.seed}" for t, _ in failed[:5])
-                + ". Read the log and run again; finished trials are kept."
-            )
-    results = _collect(rows_url)
-    _write_results(layout.results, results)
-    return results
+        ensure_ray()
+        at_a_time = trials_at_a_time(needs_of(config), cluster_nodes(), config.max_concurrent)
+        watch = _Watch(rows, layout.sweep, {t.id: t for t, _ in todo})
+        _run_trials(config, recipe, load_data(), todo, layout, at_a_time, watch)
+        _raise_for_failed(layout, todo, trials, rows, watch.failures)
+    return rows.write()
 
 
-def _missing(
-    trials: Sequence[tuple[Trial, pa.ChunkedArray]], rows_url: str
-) -> list[tuple[Trial, pa.ChunkedArray]]:
-    done = {name.rsplit("/", 1)[-1] for name in storage.list_files(rows_url, ".json")}
-    return [(trial, keys) for trial, keys in trials if f"{trial.id}.json" not in done]
+class _Watch(tune.Callback):
+    """Takes rows, failures and progress as Tune's driver hears of them."""
 
+    def __init__(self, rows: ResultRows, folder: str, trials: dict[str, Trial]) -> None:
+        self._rows, self._folder, self._trials = rows, folder, trials
+        self._ids = list(trials)
+        self._progress = Progress("sweep", len(trials), "trials")
+        self._accuracies: dict[str, float] = defaultdict(float)
+        self.failures: dict[str, tuple[int, str]] = {}
+        """Attempts and reason of each trial that was given up."""
 
-class _ProgressCallback(tune.Callback):
-    """Counts trials as they end."""
-
-    def __init__(self, total: int) -> None:
-        self._progress = Progress("sweep", total, "trials")
-
-    def on_trial_complete(
-        self,
-        iteration: int,
-        trials: list[Any],
-        trial: Any,
-        **info: Any,
-    ) -> None:
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Called by Tune in the driver."""
-        self._progress.add(1, str(trial.last_result.get("summary", "")))
+        ran = self._trials[self._ids[trial.config["position"]]]
+        result = trial.last_result
+        if "row" in result:
+            row = json.loads(result["row"])
+        else:
+            row = _ended_early(ran, result)
+            write_row(self._folder, row)
+        self._rows.add(row)
+        self._note(ran, row["test_accuracy"], trials)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Called by Tune in the driver."""
-        log.warning("sweep: a trial failed: %s", trial.error_file)
+        """Called by Tune in the driver, when a trial is not tried again."""
+        ran = self._trials[self._ids[trial.config["position"]]]
+        self.failures[ran.id] = (trial.num_failures, _reason(trial))
+        log.warning("sweep: %s failed: %s", name_of(ran), self.failures[ran.id][1])
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Called by Tune in the driver, when a failed trial is tried again."""
+        ran = self._trials[self._ids[trial.config["position"]]]
+        log.warning("sweep: %s failed, is tried again: %s", name_of(ran), _reason(trial))
+
+    def _note(self, ran: Trial, accuracy: float | None, trials: list[Any]) -> None:
+        if accuracy is not None:
+            self._accuracies[ran.method] = max(self._accuracies[ran.method], accuracy)
+        running = sum(t.status == "RUNNING" for t in trials) - 1
+        best = ", ".join(f"{name} {best:.4f}" for name, best in self._accuracies.items())
+        self._progress.add(1, f"{max(running, 0)} running; best {best or 'unknown'}")
+
+
+def name_of(trial: Trial) -> str:
+    """Returns a trial's name for people."""
+    return (
+        f"{trial.network} {trial.method} {trial.keep_fraction:g} seed {trial.seed} {trial.protocol}"
+    )
+
+
+def _ended_early(trial: Trial, result: dict[str, Any]) -> dict[str, Any]:
+    """Returns the row of a trial that the scheduler ended: validated, never tested."""
+    return {
+        "trial": trial.id,
+        **{name: getattr(trial, name) for name in trial.__dataclass_fields__},
+        "subset_seed": trial.seed,
+        "init_seed": trial.derived_seed("init"),
+        "order_seed": trial.derived_seed("order"),
+        "test_accuracy": None,
+        "val_accuracy": result.get("best_val_accuracy"),
+        "epochs": result.get("training_iteration"),
+        "train_time_s": result.get("time_total_s"),
+        "ended_early": True,
+    }
+
+
+def _reason(trial: Any) -> str:
+    """Returns the line of a trial's error that names what went wrong."""
+    if trial.error_file is None:
+        return "its process was lost"
+    lines = [line.strip() for line in Path(trial.error_file).read_text().splitlines() if line]
+    if isinstance(trial.get_pickled_error(), ray.exceptions.RayActorError):
+        # A lost process is named first and its details follow; an exception comes after its stack.
+        return next((line for line in lines if "died" in line), lines[-1])
+    return lines[-1]
 
 
 def _run_trials(
     config: SweepConfig,
     recipe: TrainConfig,
     data: StudyData,
-    missing: Sequence[tuple[Trial, pa.ChunkedArray]],
+    todo: Sequence[PlannedTrial],
     layout: RunLayout,
-    rows_url: str,
+    at_a_time: int,
+    watch: _Watch,
 ) -> None:
-    ensure_ray()
-    position = {key: at for at, key in enumerate(data.train.keys)}
-    todo = [(t, np.array([position[k] for k in keys.to_pylist()])) for t, keys in missing]
-    cpus = int(ray.cluster_resources().get("CPU", 0.0))
-    concurrent = fitting_workers(config.max_concurrent or max(cpus, 1), "concurrent trials")
-    # The longest first, so that no long one is left running alone at the end.
-    todo.sort(key=lambda pair: -pair[1].size)
-    filesystem, path = storage.filesystem(storage.join(layout.sweep, "tune"))
-    trainable = tune.with_parameters(
-        _run_trial, recipe=recipe, data=data, todo=todo, rows_url=rows_url
-    )
+    os.environ.update(_TUNE_ENVIRONMENT)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    needs = needs_of(config)
+    reports_epochs = config.early_termination != "no" or config.tensorboard
+    work = TrialWork(recipe, SharedData.put(data), tuple(todo), needs, layout.sweep, reports_epochs)
+    callbacks: list[Any] = [watch]
+    if config.tensorboard:
+        callbacks.append(tune.logger.TBXLoggerCallback())
+    folder = storage.join(layout.sweep, "tune")
+    filesystem, path = storage.filesystem(folder)
     tune.Tuner(
-        tune.with_resources(trainable, {"CPU": 1}),
-        param_space={"position": tune.grid_search(list(range(len(todo))))},
-        tune_config=tune.TuneConfig(max_concurrent_trials=concurrent, reuse_actors=True),
+        tune.with_resources(
+            tune.with_parameters(run_trial, work=work),
+            tune.PlacementGroupFactory([needs.bundle] * needs.num_workers),
+        ),
+        # The longest first, so that no long one is left running alone at the end.
+        param_space={"position": tune.grid_search(_longest_first(todo))},
+        tune_config=tune.TuneConfig(
+            max_concurrent_trials=at_a_time,
+            reuse_actors=True,
+            scheduler=_scheduler(config, recipe),
+        ),
         run_config=tune.RunConfig(
             name=f"{time.time_ns()}",
             storage_path=path,
             storage_filesystem=filesystem,
             failure_config=tune.FailureConfig(max_failures=config.max_failures),
-            callbacks=[_ProgressCallback(len(todo))],
+            callbacks=callbacks,
             verbose=0,
         ),
     ).fit()
+    if not config.tensorboard:
+        _remove(filesystem, path)
 
 
-def _run_trial(
-    choice: dict[str, int],
-    recipe: TrainConfig,
-    data: StudyData,
-    todo: list[tuple[Trial, NDArray[np.int64]]],
-    rows_url: str,
+def _longest_first(todo: Sequence[PlannedTrial]) -> list[int]:
+    return sorted(range(len(todo)), key=lambda at: -todo[at][0].budget)
+
+
+def _scheduler(config: SweepConfig, recipe: TrainConfig) -> Any:
+    if config.early_termination == "no":
+        return None
+    return tune.schedulers.ASHAScheduler(
+        time_attr="training_iteration",
+        metric="best_val_accuracy",
+        mode="max",
+        max_t=recipe.epochs + 1,  # the last report is the row, after the last epoch
+        grace_period=max(1, recipe.epochs // 10),
+    )
+
+
+def _remove(filesystem: fs.FileSystem, path: str) -> None:
+    """Removes Tune's own files; what a trial came to is in its row."""
+    if filesystem.get_file_info(path).type == fs.FileType.Directory:
+        filesystem.delete_dir(path)
+
+
+def _raise_for_failed(
+    layout: RunLayout,
+    todo: Sequence[PlannedTrial],
+    trials: Sequence[PlannedTrial],
+    rows: ResultRows,
+    failures: dict[str, tuple[int, str]],
 ) -> None:
-    """Runs inside a trial's process: trains, tests once, writes the trial's row."""
-    torch.set_num_threads(1)
-    trial, kept = todo[choice["position"]]
-    row = retrain(trial, kept, recipe, data)
-    storage.write_bytes(storage.join(rows_url, f"{trial.id}.json"), json.dumps(row).encode())
-    summary = f"{trial.method} {trial.keep_fraction:g}: test accuracy {row['test_accuracy']:.4f}"
-    tune.report({"test_accuracy": row["test_accuracy"], "summary": summary})
-
-
-def _collect(rows_url: str) -> pa.Table:
-    """Returns every finished trial of the folder, also those of an earlier, smaller grid."""
-    urls = sorted(storage.list_files(rows_url, ".json"))
-    rows = [json.loads(storage.read_bytes(url)) for url in urls]
-    order = ("network", "protocol", "method", "keep_fraction", "seed", "trial")
-    return pa.Table.from_pylist(rows).sort_by([(name, "ascending") for name in order])
-
-
-def _write_results(url: str, results: pa.Table) -> None:
-    sink = pa.BufferOutputStream()
-    pq.write_table(results, sink)
-    storage.write_bytes(url, sink.getvalue().to_pybytes())
+    failed = []
+    for trial, _ in todo:
+        if trial.id in rows.rows:
+            continue
+        attempts, reason = failures.get(trial.id, (0, "it was not run"))
+        listed = {"trial": trial.id, "attempts": attempts, "reason": reason}
+        names = ("network", "method", "keep_fraction", "seed", "protocol")
+        failed.append({**listed, **{name: getattr(trial, name) for name in names}})
+    url = write_failed(layout.sweep, failed)
+    if failed:
+        rows.write()
+        texts = {trial.id: name_of(trial) for trial, _ in todo}
+        raise IncompleteError(
+            f"every trial must finish, got {len(failed)} of {len(trials)} that failed: "
+            + "; ".join(f"{texts[row['trial']]}: {row['reason']}" for row in failed[:5])
+            + f". All are listed in {url}. Run again; finished trials are kept."
+        )

@@ -7,7 +7,7 @@ skipped; one that was complete for other inputs says so and stops, so that nothi
 from raygrad.pipeline.binding import bind, check, stored_config
 from raygrad.pipeline.preparing import export, index_shards, prepare, write_source
 from raygrad.pipeline.scoring import score
-from raygrad.pipeline.selecting import grid, select
+from raygrad.pipeline.selecting import grid, select, subset_urls
 from raygrad.pipeline.study import report, run
 from raygrad.pipeline.sweeping import sweep
 from raygrad.pipeline.training import train
@@ -24,6 +24,7 @@ __all__ = [
     "score",
     "select",
     "stored_config",
+    "subset_urls",
     "sweep",
     "train",
     "write_source",

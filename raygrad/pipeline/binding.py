@@ -28,7 +28,8 @@ def check(config: StudyConfig) -> None:
         expand([*config.data.tars, *config.data.test_tars])
     else:
         check_source(config.data.source)
-    check_network(config.train.network)
+    for network in (config.train.network, *config.sweep.networks):
+        check_network(network)
     check_columns(config.score.columns, TABLE_COLUMNS)
     for method in config.select.methods:
         check_method(method)

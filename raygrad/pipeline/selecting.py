@@ -2,38 +2,92 @@
 
 import itertools
 import logging
+from dataclasses import dataclass
 from typing import Any
 
 from raygrad.config import SelectConfig, StudyConfig
 from raygrad.data import storage
-from raygrad.data.layout import RunLayout
+from raygrad.data.layout import RunLayout, folder_name
 from raygrad.data.subsets import draw_subset, read_subset
 from raygrad.errors import ConfigError
+from raygrad.pipeline.binding import stored_config
 from raygrad.pipeline.stages import facts_of
 
 log = logging.getLogger("raygrad")
 
 
+@dataclass(frozen=True)
+class ScoreSource:
+    """The score table that subsets are drawn by."""
+
+    url: str
+    """The folder of the table."""
+    network: str
+    """The network that was scored with."""
+    digest: str
+    """Hash of the table's provenance."""
+    is_own: bool
+    """Whether it is the run's own."""
+
+
+def score_source(config: StudyConfig) -> ScoreSource:
+    """Returns where the scores come from: the run's own, another network's, or another run's.
+
+    Raises:
+        ConfigError: The other run is not there, or its scores are not complete.
+    """
+    own = config.select.score_run is None
+    layout = RunLayout(config.run if own else str(config.select.score_run))
+    stored = config if own else stored_config(layout.url)
+    if stored is None:
+        raise ConfigError(
+            f"score_run must be a run folder, got {config.select.score_run!r} without a "
+            "config.json. Check the path."
+        )
+    network = config.select.score_network or stored.train.network
+    return ScoreSource(
+        layout.scores(network),
+        network,
+        facts_of(layout, f"score-{network}")["digest"],
+        own and network == config.train.network,
+    )
+
+
+def subset_url(config: StudyConfig, source: ScoreSource, cell: tuple[str, float, int]) -> str:
+    """Returns the file of a subset; those drawn by other scores stand in a folder of their own."""
+    url = RunLayout(config.run).subset(*cell)
+    if source.is_own:
+        return url
+    folder, name = url.rsplit("/", 1)
+    return storage.join(folder, f"{folder_name(source.network)}-{source.digest[:8]}", name)
+
+
+def subset_urls(config: StudyConfig) -> list[str]:
+    """Returns the file of every subset that the configuration asks for."""
+    source = score_source(config)
+    return [subset_url(config, source, cell) for cell in grid(config.select)]
+
+
 def select(config: StudyConfig) -> None:
     """Draws a subset for every method, keep_fraction and seed that has none yet."""
-    layout, network = RunLayout(config.run), config.train.network
+    source = score_source(config)
     origin = {
-        "scores": facts_of(layout, f"score-{network}")["digest"],
-        "score_network": network,
+        "scores": source.digest,
+        "score_network": source.network,
         "score_column": config.select.score_column,
         "class_balanced": config.select.class_balanced,
         "missing": config.select.missing,
     }
     cells = grid(config.select)
-    missing = [cell for cell in cells if not _is_drawn(layout, cell, origin)]
+    missing = [cell for cell in cells if not _is_drawn(subset_url(config, source, cell), origin)]
     balanced = config.select.class_balanced
     for cell in missing:
         options: dict[str, Any] = {}
         if cell[0] == "non_extreme_max_gradient":
             options["drop_fraction"] = config.select.drop_fraction
         draw_subset(
-            layout.scores(network),
-            layout.subset(*cell),
+            source.url,
+            subset_url(config, source, cell),
             *cell,
             origin,
             score_column=config.select.score_column,
@@ -64,15 +118,14 @@ def grid(config: SelectConfig) -> list[tuple[str, float, int]]:
     return cells
 
 
-def _is_drawn(layout: RunLayout, cell: tuple[str, float, int], origin: dict[str, Any]) -> bool:
-    url = layout.subset(*cell)
+def _is_drawn(url: str, origin: dict[str, Any]) -> bool:
     if not storage.exists(url):
         return False
     _, found = read_subset(url)
     differ = [f"{k} {found.get(k)!r}, now {v!r}" for k, v in origin.items() if found.get(k) != v]
     if differ:
         raise ConfigError(
-            f"subset {url} must come from this run's scores, got one drawn from "
+            f"subset {url} must come from the scores that are asked for, got one drawn from "
             f"{'; '.join(differ)}. Name another --run, or remove the file to draw it again."
         )
     return True

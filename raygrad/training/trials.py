@@ -3,15 +3,21 @@
 import hashlib
 import json
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch.distributed as dist
 from numpy.typing import NDArray
+from torch.nn.parallel import DistributedDataParallel
 
 from raygrad.config import TrainConfig
+from raygrad.errors import DataError
 from raygrad.training.data_order import DataOrder
-from raygrad.training.loop import TrainingLoop, evaluate
+from raygrad.training.loop import Examples, TrainingLoop, evaluate
 from raygrad.training.models import build_network
 from raygrad.training.study_data import StudyData
 
@@ -43,8 +49,14 @@ class Trial:
 
     @property
     def id(self) -> str:
-        """A name that is the same for the same trial and differs for any other."""
-        text = json.dumps(asdict(self), sort_keys=True)
+        """A name that is the same for the same trial and differs for any other.
+
+        A random subset owes nothing to the scores: it is one trial whatever they were.
+        """
+        fields = asdict(self)
+        if self.method == "random":
+            fields |= {"score_network": None, "score_column": None}
+        text = json.dumps(fields, sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
     def derived_seed(self, purpose: str) -> int:
@@ -57,35 +69,71 @@ class Trial:
         return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), "little")
 
 
+def positions_of(keys: pa.Array, all_keys: pa.Array) -> NDArray[np.int64]:
+    """Returns where each key of a subset stands among the keys of the training split, ascending.
+
+    Args:
+        keys: The subset's keys, in any order.
+        all_keys: The training split's keys, in the order of its images.
+
+    Raises:
+        DataError: A key is not in the training split, or stands twice in the subset.
+    """
+    found = pc.index_in(keys, value_set=all_keys.cast(keys.type))
+    if found.null_count:
+        strange = keys.filter(pc.is_null(found))[0].as_py()
+        raise DataError(
+            f"a subset's keys must be in the training split, got {found.null_count} of {len(keys)} "
+            f"that are not, such as {strange!r}. Score and retrain on the same data set and split."
+        )
+    positions = np.sort(found.to_numpy(zero_copy_only=False).astype(np.int64))
+    if len(positions) > 1 and not np.all(np.diff(positions)):
+        raise DataError("a subset's keys must be unique, got one twice. Draw the subset again.")
+    return positions
+
+
 def retrain(
-    trial: Trial, kept: NDArray[np.int64], recipe: TrainConfig, data: StudyData
+    trial: Trial,
+    kept: NDArray[np.int64],
+    recipe: TrainConfig,
+    data: StudyData,
+    *,
+    device: str = "cpu",
+    after_epoch: Callable[[TrainingLoop], None] | None = None,
 ) -> dict[str, Any]:
     """Trains a fresh network on a subset, stops early on validation, tests the best epoch once.
+
+    Called in every process of a group where torch.distributed is set up, and alone elsewhere.
 
     Args:
         trial: Network, seeds and protocol.
         kept: Positions of the subset in the training split, `[budget]`; their order is ignored.
         recipe: How it is trained.
         data: The data set in memory.
+        device: Where it is trained.
+        after_epoch: Called after each epoch.
 
     Returns:
         The trial's row of the results table.
     """
     start_s = time.perf_counter()
     init_seed, order_seed = trial.derived_seed("init"), trial.derived_seed("order")
-    network = build_network(trial.network, data.spec, init_seed)
+    network = build_network(trial.network, data.spec, init_seed).to(device)
     full_steps = DataOrder(len(data.train.labels), recipe.batch_size, 0).steps_per_epoch
+    # A subset is copied out of the shared images; the whole split is used where it is.
+    subset = None if len(kept) == len(data.train.labels) else np.sort(kept)
     loop = TrainingLoop(
         network,
         recipe,
         data.normalize,
-        data.examples("train", np.sort(kept)),
-        data.examples("val"),
+        _on(device, data.examples("train", subset)),
+        _on(device, data.examples("val")),
         order_seed=order_seed,
         steps_per_epoch=full_steps if trial.protocol == "equal_steps" else None,
+        ddp=DistributedDataParallel(network) if dist.is_initialized() else None,
     )
-    out = loop.run()
-    tested = evaluate(network, data.normalize, data.examples("test"))
+    out = loop.run(after_epoch)
+    tested = evaluate(network, data.normalize, _on(device, data.examples("test")))
     return {
         "trial": trial.id,
         **asdict(trial),
@@ -101,5 +149,12 @@ def retrain(
         "steps": out.step,
         "examples_seen": out.examples_seen,
         "train_time_s": time.perf_counter() - start_s,
-        "device": "cpu",
+        "loop_time_s": sum(row["epoch_time_s"] for row in out.history),
+        "num_workers": dist.get_world_size() if dist.is_initialized() else 1,
+        "device": device,
+        "ended_early": False,
     }
+
+
+def _on(device: str, examples: Examples) -> Examples:
+    return Examples(examples.images.to(device), examples.labels.to(device))

@@ -1,0 +1,82 @@
+"""Trials: names, seeds, and where a subset's keys stand."""
+
+import dataclasses
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from raygrad.errors import DataError
+from raygrad.training.trials import Trial, positions_of, retrain
+from tests.engine.sweeping import RECIPE, make_data
+
+TRIAL = Trial(
+    network="linear",
+    score_network="cnn",
+    score_column="loss",
+    method="max_gradient",
+    keep_fraction=0.1,
+    budget=30,
+    seed=0,
+    protocol="equal_epochs",
+    subset_digest="a",
+    config_digest="b",
+)
+
+
+def test_replicates_and_purposes_never_share_a_seed():
+    replicates = [dataclasses.replace(TRIAL, seed=seed) for seed in range(2000)]
+    seeds = [t.derived_seed(purpose) for t in replicates for purpose in ("init", "order")]
+    assert len(set(seeds)) == len(seeds)
+
+
+def test_methods_are_compared_on_the_same_weights_and_order():
+    other = dataclasses.replace(TRIAL, method="random", keep_fraction=0.3)
+    for purpose in ("init", "order"):
+        assert TRIAL.derived_seed(purpose) == other.derived_seed(purpose)
+
+
+@pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(Trial)])
+def test_a_trial_that_differs_in_anything_has_another_name(name):
+    value = getattr(TRIAL, name)
+    other = "other" if isinstance(value, str) else value + 1
+    assert dataclasses.replace(TRIAL, **{name: other}).id != TRIAL.id
+
+
+def test_a_random_subset_is_one_trial_whatever_the_scores_were():
+    trial = dataclasses.replace(TRIAL, method="random")
+    assert dataclasses.replace(trial, score_network="vgg", score_column="el2n").id == trial.id
+    assert dataclasses.replace(trial, subset_digest="c").id != trial.id
+
+
+@given(st.lists(st.text(max_size=3), unique=True, min_size=1), st.randoms())
+def test_positions_are_those_of_a_dict(all_keys, random):
+    subset = random.sample(all_keys, random.randint(1, len(all_keys)))
+    at = {key: position for position, key in enumerate(all_keys)}
+    found = positions_of(pa.array(subset), pa.array(all_keys, pa.large_string()))
+    assert found.dtype == np.int64
+    assert found.tolist() == sorted(at[key] for key in subset)
+
+
+def test_a_key_that_is_not_in_the_training_split_is_named():
+    with pytest.raises(DataError, match="1 of 2 that are not, such as 'v'"):
+        positions_of(pa.array(["a", "v"]), pa.array(["a", "b"]))
+
+
+def test_a_key_that_stands_twice_is_refused():
+    with pytest.raises(DataError, match="unique"):
+        positions_of(pa.array(["a", "a"]), pa.array(["a", "b"]))
+
+
+@pytest.mark.parametrize("protocol", ["equal_epochs", "equal_steps"])
+def test_a_retraining_depends_on_the_set_kept_and_not_on_its_order(protocol):
+    data, trial = make_data(), dataclasses.replace(TRIAL, protocol=protocol)
+    kept = np.random.default_rng(1).permutation(300)[:30]
+    rows = [retrain(trial, order, RECIPE, data) for order in (kept, np.sort(kept))]
+    for row in rows:
+        del row["train_time_s"], row["loop_time_s"]
+    assert rows[0] == rows[1]
+    steps_per_epoch = 2 if protocol == "equal_epochs" else 19
+    assert rows[0]["steps"] == rows[0]["epochs"] * steps_per_epoch
