@@ -44,15 +44,21 @@ class DataConfig:
     """The folder that holds the source's own files; not needed for digits."""
     download: bool = field(default=False, metadata=EXECUTION)
     """Fetch the source's files into data_dir if they are not there (mnist, cifar10, cifar100)."""
-    tars: tuple[str, ...] = ()
+    tars: Annotated[tuple[str, ...], tyro.conf.arg(aliases=("--data",))] = ()
     """Your own training shards, used as they are, instead of a source: URLs with braces or globs,
     such as `s3://bucket/train-{0000..1023}.tar`."""
-    test_tars: tuple[str, ...] = ()
+    test_tars: Annotated[tuple[str, ...], tyro.conf.arg(aliases=("--test-data",))] = ()
     """Your own test shards."""
     labels: str = "cls"
     """Where the labels of your own shards stand: cls, json:FIELD, or folder (of the key)."""
     channels: Literal[1, 3] = 3
     """Colour channels that your own shards are decoded to; a source knows its own."""
+    image_size: int | None = None
+    """Photographs of several sizes become squares of this many pixels: both sides are scaled to
+    8/7 of it and the centre is cut out (256 and 224 in the paper); by default they stay."""
+    max_examples: int | None = None
+    """At most so many training examples, and a quarter as many test examples, from the first
+    shards: to try the whole way. Classes that are then without an example are left out."""
     max_reject_share: float = 0.01
     """The largest share of examples that may be unusable, in [0, 1]."""
     strict: bool = False
@@ -68,6 +74,9 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         _positive("shard_bytes", self.shard_bytes)
+        for name in ("image_size", "max_examples"):
+            if getattr(self, name) is not None:
+                _positive(name, getattr(self, name))
         share = self.max_reject_share
         _require(0 <= share <= 1, "max_reject_share must be in [0, 1]", share)
         _require(0 < self.val_fraction < 1, "val_fraction must be in (0, 1)", self.val_fraction)
@@ -200,7 +209,7 @@ class SweepConfig:
 class StudyConfig:
     """A whole study: data, training, scores, subsets and the sweep over them."""
 
-    run: str
+    run: Annotated[str, tyro.conf.arg(aliases=("--storage",))]
     """The run folder, on local disk or s3://; the same folder again goes on where it stopped."""
     data: DataConfig = field(default_factory=DataConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -222,13 +231,16 @@ class StudyConfig:
 def identity(section: Any) -> dict[str, Any]:
     """Returns the fields of a section that decide what comes out, without those of execution.
 
+    What is None is not asked for and left out, so that a run keeps its identity when raygrad gains
+    a field.
+
     Two runs whose sections have the same identity have the same results (up to the rounding that
     the number of workers brings into training), wherever and with however many workers they ran.
     """
     return {
         f.name: getattr(section, f.name)
         for f in dataclasses.fields(section)
-        if not f.metadata.get("execution")
+        if not f.metadata.get("execution") and getattr(section, f.name) is not None
     }
 
 

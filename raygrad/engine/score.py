@@ -15,6 +15,7 @@ from raygrad.config import ScoreConfig
 from raygrad.data import score_table, storage
 from raygrad.data.arrays import ImageArrays, load_arrays
 from raygrad.data.index import read_index
+from raygrad.data.transforms import CropTransform
 from raygrad.engine.session import fitting_workers
 from raygrad.errors import DataError, IncompleteError, RaygradError
 from raygrad.progress import Progress
@@ -41,6 +42,8 @@ class ScoreTask:
     """The folder of the score table."""
     channels: int
     """Colour channels that images are decoded to."""
+    transform: CropTransform | None
+    """How images become squares of one size; None leaves them as they are."""
     columns: tuple[str, ...]
     """The scores to compute."""
     batch_size: int
@@ -90,7 +93,10 @@ class ShardScorer:
 
     def _score(self, shard: str) -> tuple[int, int]:
         start_s = time.monotonic()
-        arrays = load_arrays(self._index, "train", channels=self._task.channels, shard=shard)
+        task = self._task
+        arrays = load_arrays(
+            self._index, "train", channels=task.channels, shard=shard, transform=task.transform
+        )
         used, rejected = len(arrays.labels), arrays.rejects.num_rows
         indexed = self._index.counts("train")[shard]
         if used + rejected != indexed:

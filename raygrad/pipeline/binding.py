@@ -52,6 +52,13 @@ def bind(config: StudyConfig) -> None:
     storage.write_bytes(layout.config, text.encode())
 
 
+def complete_stages(config: StudyConfig) -> list[str]:
+    """Returns the stages of a study that are complete in its run folder."""
+    layout, network = RunLayout(config.run), config.train.network
+    names = ("prepare", f"train-{network}", f"score-{network}")
+    return [name for name in names if storage.exists(layout.marker(name))]
+
+
 def stored_config(run_url: str) -> StudyConfig | None:
     """Returns the configuration of a run folder, or None where there is no run yet."""
     url = RunLayout(run_url).config
@@ -64,7 +71,11 @@ def stored_config(run_url: str) -> StudyConfig | None:
 def _refuse_changes(config: StudyConfig, stored: StudyConfig, sections: Sequence[str]) -> None:
     for name in sections:
         was, now = identity(getattr(stored, name)), identity(getattr(config, name))
-        differ = [f"{name}.{k} was {was[k]!r}, got {now[k]!r}" for k in now if was[k] != now[k]]
+        differ = [
+            f"{name}.{k} was {was.get(k)!r}, got {now.get(k)!r}"
+            for k in sorted(was.keys() | now.keys())
+            if was.get(k) != now.get(k)
+        ]
         if differ:
             raise ConfigError(
                 f"run folder {config.run} must keep its configuration: {'; '.join(differ)}. "

@@ -10,7 +10,7 @@ from raygrad.data.manifest import digest, read_json
 from raygrad.data.shards import DATASET_FILE
 from raygrad.engine import score as score_engine
 from raygrad.engine.session import ensure_ray
-from raygrad.pipeline.stages import facts_of, stage
+from raygrad.pipeline.stages import facts_of, stage, transform_of
 from raygrad.scoring import check_columns
 
 
@@ -27,11 +27,13 @@ def score(config: StudyConfig) -> dict[str, Any]:
 
     def do() -> dict[str, Any]:
         ensure_ray()
+        facts = read_json(storage.join(layout.data, DATASET_FILE))
         task = score_engine.ScoreTask(
             data_url=layout.data,
             checkpoint_url=layout.checkpoint(network),
             out_url=layout.scores(network),
-            channels=read_json(storage.join(layout.data, DATASET_FILE))["channels"],
+            channels=facts["channels"],
+            transform=transform_of(facts),
             columns=config.score.columns,
             batch_size=config.score.batch_size,
             provenance=provenance,
