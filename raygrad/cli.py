@@ -12,7 +12,7 @@ from typing import Annotated, Union
 import tyro
 
 from raygrad import pipeline
-from raygrad.commands import COMMANDS, Command, RunStudy, run_study
+from raygrad.commands import COMMANDS, Command, Job, RunStudy
 from raygrad.config import StudyConfig
 from raygrad.engine.session import session
 from raygrad.errors import ConfigError, IncompleteError, RaygradError
@@ -30,9 +30,22 @@ def main(args: Sequence[str] | None = None) -> int:
     return guarded(lambda: _parse(given).execute())
 
 
-def job(default: StudyConfig) -> int:
-    """Runs an experiment of jobs/: its configuration, changed by flags; returns the exit status."""
-    return guarded(lambda: run_study(tyro.cli(StudyConfig, default=default, use_underscores=False)))
+def job(
+    default: StudyConfig, smoke: StudyConfig | None = None, args: Sequence[str] | None = None
+) -> int:
+    """Runs an experiment of jobs/: its configuration, changed by flags; returns the exit status.
+
+    Args:
+        default: The experiment; every field is a flag.
+        smoke: The same experiment made small, which `--smoke` takes instead.
+        args: The command line, by default the process's own.
+    """
+    given = list(sys.argv[1:] if args is None else args)
+    chosen = smoke if smoke is not None and "--smoke" in given else default
+    flags = Job(**vars(chosen))
+    return guarded(
+        lambda: tyro.cli(Job, default=flags, args=given, use_underscores=False).execute()
+    )
 
 
 def guarded(work: Callable[[], None]) -> int:

@@ -1,6 +1,6 @@
 """The subcommands of `raygrad`: one a stage; the fields of each are its flags."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Literal, Protocol
 
 import pyarrow as pa
@@ -274,6 +274,24 @@ class RunStudy(StudyConfig):
         run_study(StudyConfig(**vars(self)))
 
 
+@dataclass(frozen=True)
+class Job(StudyConfig):
+    """Run the whole study: prepare, train, score, select, sweep, report."""
+
+    smoke: bool = False
+    """Run the whole job on a few hundred examples, in minutes; other flags still hold."""
+    plan: bool = False
+    """Print what would run, and run nothing."""
+
+    def execute(self) -> None:
+        """Runs the study, or says what it would be."""
+        config = StudyConfig(**{f.name: getattr(self, f.name) for f in fields(StudyConfig)})
+        if self.plan:
+            print_plan(config)
+        else:
+            run_study(config)
+
+
 def _stored(run: str) -> StudyConfig:
     return pipeline.stored_config(run) or StudyConfig(run)
 
@@ -320,3 +338,21 @@ def print_results(results: pa.Table) -> None:
             f"{row['method']:26} {row['protocol']:12} {row['keep_fraction']:13g} {row['n']:3d} "
             f"{row['mean']:13.4f} {row['std']:7.4f}"
         )
+
+
+def print_plan(config: StudyConfig) -> None:
+    """Prints the stages of a study, which of them are complete, and the retrainings to come."""
+    pipeline.check(config)
+    data, recipe = config.data, config.train
+    cells = pipeline.grid(config.select)
+    print(f"run      {config.run}")
+    print(f"prepare  {' '.join(data.tars) or data.source}")
+    batches = f"at most {recipe.epochs} epochs in batches of {recipe.batch_size}"
+    print(f"train    {recipe.network}, {batches}")
+    print(f"score    {', '.join(config.score.columns)}")
+    print(f"select   {len(cells)} subsets by {config.select.score_column}")
+    trials = len(cells) * len(config.sweep.protocols)
+    shares = sum(fraction for _, fraction, _ in cells) * len(config.sweep.protocols)
+    print(f"sweep    {trials} retrainings, {shares:g} times the full training's examples at most")
+    done = pipeline.complete_stages(config)
+    print(f"complete {', '.join(done) or 'nothing yet'}")

@@ -5,7 +5,6 @@ Names of methods, score columns and networks are checked by the floors that own 
 anything starts.
 """
 
-import dataclasses
 import math
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
@@ -44,15 +43,21 @@ class DataConfig:
     """The folder that holds the source's own files; not needed for digits."""
     download: bool = field(default=False, metadata=EXECUTION)
     """Fetch the source's files into data_dir if they are not there (mnist, cifar10, cifar100)."""
-    tars: tuple[str, ...] = ()
+    tars: Annotated[tuple[str, ...], tyro.conf.arg(aliases=("--data",))] = ()
     """Your own training shards, used as they are, instead of a source: URLs with braces or globs,
     such as `s3://bucket/train-{0000..1023}.tar`."""
-    test_tars: tuple[str, ...] = ()
+    test_tars: Annotated[tuple[str, ...], tyro.conf.arg(aliases=("--test-data",))] = ()
     """Your own test shards."""
     labels: str = "cls"
     """Where the labels of your own shards stand: cls, json:FIELD, or folder (of the key)."""
     channels: Literal[1, 3] = 3
     """Colour channels that your own shards are decoded to; a source knows its own."""
+    image_size: int | None = None
+    """Photographs of several sizes become squares of this many pixels: both sides are scaled to
+    8/7 of it and the centre is cut out (256 and 224 in the paper); by default they stay."""
+    max_examples: int | None = None
+    """At most so many training examples, and a quarter as many test examples, from the first
+    shards: to try the whole way. Classes that are then without an example are left out."""
     max_reject_share: float = 0.01
     """The largest share of examples that may be unusable, in [0, 1]."""
     strict: bool = False
@@ -68,6 +73,9 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         _positive("shard_bytes", self.shard_bytes)
+        for name in ("image_size", "max_examples"):
+            if getattr(self, name) is not None:
+                _positive(name, getattr(self, name))
         share = self.max_reject_share
         _require(0 <= share <= 1, "max_reject_share must be in [0, 1]", share)
         _require(0 <= self.val_fraction < 1, "val_fraction must be in [0, 1)", self.val_fraction)
@@ -331,7 +339,7 @@ class SweepConfig:
 class StudyConfig:
     """A whole study: data, training, scores, subsets and the sweep over them."""
 
-    run: str
+    run: Annotated[str, tyro.conf.arg(aliases=("--storage",))]
     """The run folder, on local disk or s3://; the same folder again goes on where it stopped."""
     data: DataConfig = field(default_factory=DataConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -348,45 +356,3 @@ class StudyConfig:
             chosen,
             "Add it to score.columns or choose one of these.",
         )
-
-
-def identity(section: Any) -> dict[str, Any]:
-    """Returns the fields of a section that decide what comes out, without those of execution.
-
-    Two runs whose sections have the same identity have the same results (up to the rounding that
-    the number of workers brings into training), wherever and with however many workers they ran.
-    """
-    return {
-        f.name: getattr(section, f.name)
-        for f in dataclasses.fields(section)
-        if not f.metadata.get("execution")
-    }
-
-
-def to_dict(config: StudyConfig) -> dict[str, Any]:
-    """Returns the configuration as nested plain values, ready for JSON."""
-    return dataclasses.asdict(config)
-
-
-def from_dict(values: dict[str, Any]) -> StudyConfig:
-    """Returns the configuration that `to_dict` came from, from JSON or not.
-
-    Raises:
-        ConfigError: A field is unknown; the run folder was written by another version.
-    """
-    sections: dict[str, type] = {
-        "data": DataConfig,
-        "train": TrainConfig,
-        "score": ScoreConfig,
-        "select": SelectConfig,
-        "sweep": SweepConfig,
-    }
-    made: dict[str, Any] = {"run": values.get("run", "")}
-    for name, section in sections.items():
-        given = values.get(name, {})
-        unknown = set(given) - {f.name for f in dataclasses.fields(section)}
-        _require(not unknown, f"config.{name} must have known fields only", sorted(unknown))
-        made[name] = section(
-            **{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
-        )
-    return StudyConfig(**made)

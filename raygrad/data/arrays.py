@@ -79,7 +79,7 @@ def load_arrays(
         if image.shape != images.shape[1:]:
             raise DataError(
                 f"images of a data set in memory must have one size, got {images.shape[1:]} and "
-                f"{image.shape} in {row.key}. Give a transform."
+                f"{image.shape} in {row.key}. Do: --data.image-size."
             )
         images[len(keys)] = image
         labels.append(row.label)

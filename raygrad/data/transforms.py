@@ -31,6 +31,11 @@ class CropTransform:
         if not 0 < self.crop <= self.resize:
             raise ConfigError(f"crop must be in 1..resize={self.resize}, got {self.crop}.")
 
+    @classmethod
+    def to_size(cls, image_size: int) -> "CropTransform":
+        """Returns the transform to squares of a size, in the paper's proportion of 256 to 224."""
+        return cls(resize=round(image_size * 8 / 7), crop=image_size)
+
     def score(
         self, data: bytes, *, channels: int = 3, max_pixels: int = MAX_PIXELS
     ) -> NDArray[np.uint8]:

@@ -5,7 +5,10 @@ from typing import Any, TypeVar
 
 import ray
 
-from raygrad.engine.session import fitting_workers
+from raygrad.engine.session import cluster_capacity, fitting_workers
+
+MAX_UNDER_WAY = 1024
+"""An autoscaler without a bound must not make one of nothing."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -22,7 +25,7 @@ def ray_map(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterat
     """
     call, shared = ray.remote(num_cpus=1)(_call), ray.put(function)
     fitting_workers(1, "tasks")
-    window = 2 * int(ray.cluster_resources()["CPU"])
+    window = 2 * min(int(cluster_capacity()["CPU"]), MAX_UNDER_WAY)
     pending: list[Any] = []
     for item in items:
         pending.append(call.remote(shared, item))

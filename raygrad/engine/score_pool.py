@@ -11,7 +11,7 @@ import ray.data
 from raygrad.config import ScoreConfig
 from raygrad.engine.score_actor import ShardScorer
 from raygrad.engine.score_task import ScoreTask, ShardStatus
-from raygrad.engine.session import fitting_workers
+from raygrad.engine.session import cluster_capacity, fitting_workers
 from raygrad.errors import RaygradError, ResourceError
 
 log = logging.getLogger("raygrad")
@@ -24,7 +24,7 @@ _POLL_S = 0.5
 
 def choose_device(asked: str) -> Literal["cpu", "cuda"]:
     """Returns cpu or cuda: what was asked for, or cuda where the cluster has a GPU."""
-    if asked == "cuda" or (asked == "auto" and ray.cluster_resources().get("GPU", 0) > 0):
+    if asked == "cuda" or (asked == "auto" and cluster_capacity().get("GPU", 0) > 0):
         return "cuda"
     return "cpu"
 
@@ -39,14 +39,14 @@ def pool_size(config: ScoreConfig, device: str, num_shards: int) -> tuple[int, i
         ResourceError: The cluster cannot hold one actor.
     """
     if device == "cuda":
-        gpus = ray.cluster_resources().get("GPU", 0)
+        gpus = cluster_capacity().get("GPU", 0)
         fitting = int(gpus * config.actors_per_gpu + 1e-9)
         if fitting < 1:
             raise ResourceError(
                 f"scoring on cuda must have a GPU, got a cluster with {gpus:g}. Use --device cpu."
             )
     else:
-        cpus = ray.cluster_resources().get("CPU", 0)
+        cpus = cluster_capacity().get("CPU", 0)
         fitting = fitting_workers(
             max(1, int(cpus / CPUS_PER_ACTOR)), "scoring actors", CPUS_PER_ACTOR
         )
@@ -61,7 +61,7 @@ def decode_threads(config: ScoreConfig, device: str) -> int:
     """Returns the threads of an actor that decode: one on a CPU, its share of them beside a GPU."""
     if config.decode_threads or device == "cpu":
         return config.decode_threads or 1
-    resources = ray.cluster_resources()
+    resources = cluster_capacity()
     actors = max(1.0, resources.get("GPU", 0) * config.actors_per_gpu)
     return max(1, min(8, int(resources.get("CPU", 1) / actors)))
 

@@ -45,6 +45,17 @@ def ensure_ray() -> None:
     logging.getLogger("ray.data").setLevel(logging.ERROR)
 
 
+def cluster_capacity() -> dict[str, float]:
+    """Returns the resources that the cluster has, or that its autoscaler may make it grow to.
+
+    A cluster that begins with no worker has no CPU when a job starts, and yet holds the job.
+    """
+    # Ray tells the bounds of its autoscaler to its own libraries only; None where there is none.
+    bounds = ray._private.state.state.get_max_resources_from_cluster_config() or {}
+    now = ray.cluster_resources()
+    return {name: max(now.get(name, 0.0), float(bounds.get(name, 0))) for name in {*now, *bounds}}
+
+
 def fitting_workers(asked: int, what: str, cpus_each: float = 1.0) -> int:
     """Returns how many of the workers that were asked for the cluster's CPUs can hold.
 
@@ -56,7 +67,7 @@ def fitting_workers(asked: int, what: str, cpus_each: float = 1.0) -> int:
     Raises:
         ResourceError: Not even one fits.
     """
-    cpus = ray.cluster_resources().get("CPU", 0.0)
+    cpus = cluster_capacity().get("CPU", 0.0)
     fitting = min(asked, int(cpus / cpus_each + 1e-9))
     if fitting < 1:
         raise ResourceError(

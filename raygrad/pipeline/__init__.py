@@ -4,7 +4,7 @@ A stage knows its inputs, its outputs and its completion marker. A stage that is
 skipped; one that was complete for other inputs says so and stops, so that nothing is mixed.
 """
 
-from raygrad.pipeline.binding import bind, check, stored_config
+from raygrad.pipeline.binding import bind, check, complete_stages, stored_config
 from raygrad.pipeline.preparing import export, index_shards, prepare, write_source
 from raygrad.pipeline.scoring import score
 from raygrad.pipeline.selecting import grid, select, subset_urls
@@ -15,6 +15,7 @@ from raygrad.pipeline.training import train
 __all__ = [
     "bind",
     "check",
+    "complete_stages",
     "export",
     "grid",
     "index_shards",

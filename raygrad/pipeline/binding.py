@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import raygrad
-from raygrad.config import DataConfig, StudyConfig, from_dict, identity, to_dict
+from raygrad.config import DataConfig, StudyConfig
+from raygrad.config_values import from_dict, identity, to_dict
 from raygrad.data import storage
 from raygrad.data.layout import RunLayout
 from raygrad.data.sources import check_source
@@ -64,6 +65,13 @@ def bind(config: StudyConfig) -> None:
         ) from error
 
 
+def complete_stages(config: StudyConfig) -> list[str]:
+    """Returns the stages of a study that are complete in its run folder."""
+    layout, network = RunLayout(config.run), config.train.network
+    names = ("prepare", f"train-{network}", f"score-{network}")
+    return [name for name in names if storage.exists(layout.marker(name))]
+
+
 def stored_config(run_url: str) -> StudyConfig | None:
     """Returns the configuration of a run folder, or None where there is no run yet."""
     url = RunLayout(run_url).config
@@ -81,7 +89,11 @@ def _has_grown(now: DataConfig, was: DataConfig) -> bool:
 def _refuse_changes(config: StudyConfig, stored: StudyConfig, sections: Sequence[str]) -> None:
     for name in sections:
         was, now = identity(getattr(stored, name)), identity(getattr(config, name))
-        differ = [f"{name}.{k} was {was[k]!r}, got {now[k]!r}" for k in now if was[k] != now[k]]
+        differ = [
+            f"{name}.{k} was {was.get(k)!r}, got {now.get(k)!r}"
+            for k in sorted(was.keys() | now.keys())
+            if was.get(k) != now.get(k)
+        ]
         if differ:
             raise ConfigError(
                 f"run folder {config.run} must keep its configuration: {'; '.join(differ)}. "

@@ -1,14 +1,17 @@
 """The stage prepare: shards and their index."""
 
+import functools
 import logging
 from collections.abc import Sequence
 from typing import Any
 
-from raygrad.config import DataConfig, StudyConfig, identity
+from raygrad.config import DataConfig, StudyConfig
+from raygrad.config_values import identity
 from raygrad.data import storage
 from raygrad.data.export import export_subset
-from raygrad.data.index import build_index, read_index, read_shard_table, write_index
+from raygrad.data.index import Index, build_index, read_index, read_shard_table, write_index
 from raygrad.data.layout import RunLayout
+from raygrad.data.limiting import index_of_first_shards, limited_source
 from raygrad.data.manifest import digest, read_json, read_marker, write_json, write_marker
 from raygrad.data.shards import DATASET_FILE, write_shards
 from raygrad.data.sources import SOURCES, check_source
@@ -69,23 +72,36 @@ def _prepare(data: DataConfig, layout: RunLayout) -> dict[str, Any]:
         facts: dict[str, Any] = {"channels": data.channels}
     else:
         train_urls, test_urls, facts = _write_source(data, data.out or layout.shards)
-    index = build_index(
-        train_urls,
-        test_urls,
+    index = _build_index(data, train_urls, test_urls, facts.get("classes", ()))
+    write_index(layout.data, index)
+    facts |= {"classes": list(index.classes), "num_classes": len(index.classes)}
+    facts["image_size"] = data.image_size
+    write_json(storage.join(layout.data, DATASET_FILE), facts)
+    counts = {"num_examples": index.examples.num_rows, "num_rejects": index.rejects.num_rows}
+    log.info("prepare: %(num_examples)d examples, %(num_rejects)d rejects", counts)
+    size = data.image_size
+    content = index.digest if size is None else digest([index.digest, size])
+    return {"digest": content, **counts}
+
+
+def _build_index(
+    data: DataConfig, train_urls: Sequence[str], test_urls: Sequence[str], classes: Sequence[str]
+) -> Index:
+    build = functools.partial(
+        build_index,
         val_fraction=data.val_fraction,
         split_seed=data.split_seed,
         labels=data.labels if data.tars else "cls",
-        classes=facts.get("classes", ()),
+        classes=classes,
         max_reject_share=data.max_reject_share,
         strict=data.strict,
         map_fn=parallel.ray_map,
     )
-    write_index(layout.data, index)
-    facts |= {"classes": list(index.classes), "num_classes": len(index.classes)}
-    write_json(storage.join(layout.data, DATASET_FILE), facts)
-    counts = {"num_examples": index.examples.num_rows, "num_rejects": index.rejects.num_rows}
-    log.info("prepare: %(num_examples)d examples, %(num_rejects)d rejects", counts)
-    return {"digest": index.digest, **counts}
+    if data.max_examples is None:
+        return build(train_urls, test_urls)
+    # Few training shards need not hold every class that the test shards hold; that is no damage.
+    tolerant = functools.partial(build, max_reject_share=1.0)
+    return index_of_first_shards(tolerant, train_urls, test_urls, data.max_examples)
 
 
 def write_source(data: DataConfig, out: str) -> list[str]:
@@ -114,8 +130,11 @@ def _write_source(data: DataConfig, out: str) -> tuple[Sequence[str], Sequence[s
     check_source(data.source)
     out = storage.absolute(out)
     folder = storage.absolute(data.data_dir) if data.data_dir else None
+    source = SOURCES[data.source](folder, download=data.download)
+    if data.max_examples is not None:
+        source = limited_source(source, data.max_examples)
     written = write_shards(
-        SOURCES[data.source](folder, download=data.download),
+        source,
         data.source,
         out,
         shard_bytes=data.shard_bytes,

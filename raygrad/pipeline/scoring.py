@@ -19,7 +19,7 @@ from raygrad.engine.score_pool import choose_device, decode_threads
 from raygrad.engine.score_task import Preprocess, ScoreTask
 from raygrad.engine.session import ensure_ray
 from raygrad.errors import ConfigError
-from raygrad.pipeline.stages import facts_of
+from raygrad.pipeline.stages import facts_of, transform_of
 from raygrad.scoring import check_columns
 from raygrad.training.checkpoints import load_checkpoint
 from raygrad.training.models import ImageSpec
@@ -124,7 +124,7 @@ def _trained(checkpoint_url: str, facts: dict) -> tuple[tuple[NetworkSource, ...
     """Returns the run's trained network, which sees images as they are stored."""
     checkpoint = load_checkpoint(checkpoint_url)
     source = NetworkSource(checkpoint.network, checkpoint.spec, checkpoint_url)
-    return (source,), Preprocess(facts["channels"], None, checkpoint.normalize)
+    return (source,), Preprocess(facts["channels"], transform_of(facts), checkpoint.normalize)
 
 
 def _own(

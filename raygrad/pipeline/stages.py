@@ -11,6 +11,7 @@ from raygrad.data.index import read_index
 from raygrad.data.layout import RunLayout
 from raygrad.data.manifest import read_json, read_marker, write_marker
 from raygrad.data.shards import DATASET_FILE
+from raygrad.data.transforms import CropTransform
 from raygrad.errors import ConfigError
 from raygrad.training.study_data import StudyData, load_study_data
 
@@ -55,4 +56,11 @@ def facts_of(layout: RunLayout, stage: str) -> dict[str, Any]:
 def study_data(layout: RunLayout) -> StudyData:
     """Returns the data set of a run in memory, loaded once a process."""
     facts = read_json(storage.join(layout.data, DATASET_FILE))
-    return load_study_data(read_index(layout.data), facts["num_classes"], facts["channels"])
+    index = read_index(layout.data)
+    return load_study_data(index, facts["num_classes"], facts["channels"], transform_of(facts))
+
+
+def transform_of(facts: dict[str, Any]) -> CropTransform | None:
+    """Returns how a data set's images become squares of one size, None where they stay."""
+    size = facts.get("image_size")  # not in run folders of before there was the field
+    return None if size is None else CropTransform.to_size(size)

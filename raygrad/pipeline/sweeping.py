@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raygrad.config import StudyConfig, identity
+from raygrad.config import StudyConfig
+from raygrad.config_values import identity
 from raygrad.data.layout import RunLayout
 from raygrad.data.manifest import digest
 from raygrad.data.subsets import read_subset

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from raygrad.config import StudyConfig, identity
+from raygrad.config import StudyConfig
+from raygrad.config_values import identity
 from raygrad.data import storage
 from raygrad.data.index import read_index, read_table
 from raygrad.data.layout import RunLayout

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from raygrad.data.arrays import ImageArrays, load_arrays
 from raygrad.data.index import Index
+from raygrad.data.transforms import CropTransform
 from raygrad.errors import DataError
 from raygrad.training.loop import Examples
 from raygrad.training.models import ImageSpec
@@ -45,14 +46,19 @@ class StudyData:
         return Examples(_tensor(images), _tensor(labels))
 
 
-def load_study_data(index: Index, num_classes: int, channels: int) -> StudyData:
+def load_study_data(
+    index: Index, num_classes: int, channels: int, transform: CropTransform | None = None
+) -> StudyData:
     """Decodes every usable image of the data set once, to `channels` colour channels.
+
+    Images stay as they are, or a transform scales and cuts them, in its deterministic way.
 
     Raises:
         DataError: A split is empty, or a class has no training example.
     """
     splits = {
-        split: load_arrays(index, split, channels=channels) for split in ("train", "val", "test")
+        split: load_arrays(index, split, channels=channels, transform=transform)
+        for split in ("train", "val", "test")
     }
     for split, arrays in splits.items():
         if len(arrays.labels) == 0:
