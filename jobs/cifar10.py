@@ -16,20 +16,13 @@ from raygrad.config import (
     SelectConfig,
     StudyConfig,
     SweepConfig,
-    TrainConfig,
 )
+from raygrad.training.recipes import recipe
 
 CONFIG = StudyConfig(
     run="runs/cifar10",
     data=DataConfig(source="cifar10", shard_bytes=8 * 2**20),
-    train=TrainConfig(
-        network="vgg16_32",
-        epochs=100,
-        batch_size=128,
-        learning_rate=0.05,
-        lr_decay_epochs=(50, 75),
-        patience=25,
-    ),
+    train=recipe("cifar10", "vgg16_32"),
     score=ScoreConfig(columns=("grad_l2_last_layer_weights", "grad_l2_weights", "loss")),
     select=SelectConfig(
         methods=("random", "max_gradient", "non_extreme_max_gradient", "gradient_cdf"),
@@ -43,7 +36,7 @@ SMOKE = replace(
     CONFIG,
     run="runs/cifar10-smoke",
     data=replace(CONFIG.data, max_examples=400),
-    train=replace(CONFIG.train, network="cnn5", epochs=3, lr_decay_epochs=(2,)),
+    train=replace(recipe("cifar10", "cnn5"), epochs=3, lr_decay_epochs=(2,), bound_epochs=(1,)),
     select=replace(CONFIG.select, keep_fractions=(0.1, 0.3, 1.0), seeds=(0,)),
 )
 

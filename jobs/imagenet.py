@@ -17,28 +17,25 @@ from raygrad.config import (
     SelectConfig,
     StudyConfig,
     SweepConfig,
-    TrainConfig,
 )
+from raygrad.training.recipes import recipe
 
 CONFIG = StudyConfig(
     run="runs/imagenet",
     data=DataConfig(source="imagenet", image_size=224),
-    train=TrainConfig(
-        network="vgg16",
-        epochs=74,
-        batch_size=256,
-        learning_rate=0.01,
-        lr_decay_epochs=(30, 50, 65),
-        num_workers=8,
+    train=replace(recipe("imagenet", "vgg16"), num_workers=8, device="cuda"),
+    score=ScoreConfig(
+        columns=("grad_l2_weights", "grad_l2_last_layer_weights", "loss"), device="cuda"
     ),
-    score=ScoreConfig(columns=("grad_l2_weights", "grad_l2_last_layer_weights", "loss")),
     select=SelectConfig(
         methods=("random", "max_gradient", "gradient_cdf"),
         keep_fractions=(0.1, 0.2, 0.4, 0.6, 0.8, 1.0),
         seeds=(0,),
         score_column="grad_l2_weights",
     ),
-    sweep=SweepConfig(protocols=("equal_epochs",)),
+    sweep=SweepConfig(
+        protocols=("equal_epochs",), networks=("alexnet", "vgg16"), gpus_per_worker=1.0
+    ),
 )
 
 SMOKE = replace(
@@ -46,8 +43,15 @@ SMOKE = replace(
     run="runs/imagenet-smoke",
     data=replace(CONFIG.data, max_examples=300, image_size=32),
     train=replace(
-        CONFIG.train, network="vgg16_32", epochs=2, batch_size=32, lr_decay_epochs=(), num_workers=1
+        recipe("cifar10", "vgg16_32"),
+        epochs=2,
+        batch_size=32,
+        lr_decay_epochs=(),
+        bound_epochs=(),
+        num_workers=1,
     ),
+    score=replace(CONFIG.score, device="auto"),
+    sweep=SweepConfig(networks=("cnn5", "vgg16_32")),
     select=replace(CONFIG.select, keep_fractions=(0.2, 1.0)),
 )
 

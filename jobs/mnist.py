@@ -16,15 +16,13 @@ from raygrad.config import (
     SelectConfig,
     StudyConfig,
     SweepConfig,
-    TrainConfig,
 )
+from raygrad.training.recipes import recipe
 
 CONFIG = StudyConfig(
     run="runs/mnist",
     data=DataConfig(source="mnist", shard_bytes=2**20),
-    train=TrainConfig(
-        network="cnn", epochs=50, batch_size=64, learning_rate=0.05, lr_decay_epochs=(30,)
-    ),
+    train=recipe("mnist", "cnn"),
     score=ScoreConfig(columns=("grad_l2_last_layer_weights", "grad_l2_weights", "loss")),
     select=SelectConfig(
         methods=("random", "max_gradient", "non_extreme_max_gradient", "gradient_cdf"),
@@ -39,7 +37,7 @@ SMOKE = replace(
     CONFIG,
     run="runs/mnist-smoke",
     data=replace(CONFIG.data, max_examples=500),
-    train=replace(CONFIG.train, epochs=4, lr_decay_epochs=(3,)),
+    train=replace(CONFIG.train, epochs=4, lr_decay_epochs=(3,), bound_epochs=(1,)),
     select=replace(CONFIG.select, keep_fractions=(0.1, 0.3, 1.0), seeds=(0,)),
 )
 

@@ -15,7 +15,7 @@ from torch import nn
 from raygrad.config import TrainConfig
 from raygrad.data import storage
 from raygrad.engine.relay import relayed
-from raygrad.engine.session import fitting_workers
+from raygrad.engine.session import cluster_capacity, fitting_workers
 from raygrad.engine.train_state import StateFile
 from raygrad.errors import RaygradError, ResourceError
 from raygrad.progress import Progress
@@ -104,7 +104,7 @@ def train(task: TrainTask, data: StudyData) -> dict[str, Any]:
 
 def _scaling(config: TrainConfig) -> ray.train.ScalingConfig:
     """Returns how many workers there are and what each one has."""
-    num_gpus = int(ray.cluster_resources().get("GPU", 0))
+    num_gpus = int(cluster_capacity().get("GPU", 0))
     if config.device == "cuda" and num_gpus == 0:
         raise ResourceError(
             "device cuda needs a GPU, got a cluster without one. Set device to cpu or auto."
