@@ -83,7 +83,9 @@ def stored_config(run_url: str) -> StudyConfig | None:
 
 def _has_grown(now: DataConfig, was: DataConfig) -> bool:
     """Tells whether only training shards were added."""
-    return set(was.tars) <= set(now.tars) and identity(replace(now, tars=was.tars)) == identity(was)
+    if not (was.tars and now.tars) or identity(replace(now, tars=was.tars)) != identity(was):
+        return False
+    return set(expand(was.tars)) <= set(expand(now.tars))
 
 
 def _refuse_changes(config: StudyConfig, stored: StudyConfig, sections: Sequence[str]) -> None:
