@@ -14,6 +14,9 @@ from torch.func import functional_call, grad, vmap
 
 Step = Callable[[], Tensor]
 VMAP_CHUNK = 8
+"""Examples of a chunk of vmap, at least; more where their gradients stay below this:"""
+
+VMAP_NUMBERS = 2**26
 
 
 def prepared(model: nn.Module) -> nn.Module:
@@ -65,8 +68,10 @@ def functorch(model: nn.Module, images: Tensor, labels: Tensor, norm: str) -> St
 
     per_example = vmap(grad(loss), in_dims=(None, 0, 0))
 
+    chunk = max(VMAP_CHUNK, VMAP_NUMBERS // sum(p.numel() for p in weights.values()))
+
     def step() -> Tensor:
-        chunks = zip(images.split(VMAP_CHUNK), labels.split(VMAP_CHUNK), strict=True)
+        chunks = zip(images.split(chunk), labels.split(chunk), strict=True)
         return torch.cat(
             [norms_of(list(per_example(weights, x, y).values()), norm) for x, y in chunks]
         )

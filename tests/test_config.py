@@ -10,10 +10,8 @@ from raygrad.config import (
     StudyConfig,
     SweepConfig,
     TrainConfig,
-    from_dict,
-    identity,
-    to_dict,
 )
+from raygrad.config_values import from_dict, identity, to_dict
 from raygrad.errors import ConfigError, DataError, unknown_name
 
 

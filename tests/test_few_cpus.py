@@ -12,9 +12,9 @@ import sys
 from pathlib import Path
 import ray
 ray.init(address="local", num_cpus=int(sys.argv[1]), include_dashboard=False, logging_level=40)
-from raygrad import cli
+from raygrad import cli, commands
 from tests.cases import make_tiny_config
-sys.exit(cli.guarded(lambda: cli.run_study(make_tiny_config(Path()))))
+sys.exit(cli.guarded(lambda: commands.run_study(make_tiny_config(Path()))))
 """
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import nn
 
-from raygrad.training.models import linear
+from raygrad.training.networks import linear
 
 MODULE = "tests.engine.faulty_networks"
 
