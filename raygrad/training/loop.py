@@ -177,6 +177,9 @@ class TrainingLoop:
                 f"the saved training must be of network {self._config.network!r}, got {error}. "
                 "Name another --run, or remove the saved state."
             ) from error
+        # What is given is kept and changed from here on; the caller's, which another rank may
+        # share, must not change with it.
+        state = copy.deepcopy(state)
         self._optimizer.load_state_dict(state["optimizer"])
         self.outcome = Outcome(**state["outcome"])
         for observer in self._observers:
