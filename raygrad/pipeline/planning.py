@@ -1,0 +1,210 @@
+"""The plan of a sweep: what its missing trials will take, from rates measured here."""
+
+import dataclasses
+import logging
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from raygrad.config import StudyConfig, identity
+from raygrad.data import storage
+from raygrad.data.layout import RunLayout
+from raygrad.data.manifest import digest, read_json, write_json
+from raygrad.data.result_rows import ResultRows
+from raygrad.data.score_table import MANIFEST
+from raygrad.engine import sweep as sweep_engine
+from raygrad.engine.calibrate import calibrate
+from raygrad.engine.packing import cluster_nodes, trials_at_a_time
+from raygrad.engine.session import ensure_ray
+from raygrad.errors import ConfigError
+from raygrad.pipeline.selecting import score_source
+from raygrad.pipeline.stages import study_data
+from raygrad.pipeline.sweeping import planned_trials
+from raygrad.training.plan import Prediction, Rates, Sizes, break_even, predict, trial_time
+from raygrad.training.trials import Trial
+
+log = logging.getLogger("raygrad")
+
+RATES_FILE = "rates.json"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The trials that a sweep has still to run, and what they will take."""
+
+    at_most: Prediction
+    """If no trial stops early: every epoch of the recipe."""
+    expected: Prediction | None
+    """If trials stop when finished ones of the same network did on average; None before any."""
+    at_a_time: int
+    """Trials beside each other."""
+    num_finished: int
+    """Trials that are finished already."""
+    device: str
+    """What device-hours count: CPU or GPU."""
+
+
+def plan(config: StudyConfig, seconds: float) -> Plan:
+    """Measures the rates of every network that is to be retrained and predicts the sweep.
+
+    The rates are kept in the run folder: the sweep's end compares with what they predict.
+
+    Args:
+        config: The study.
+        seconds: How long each network's rate is measured.
+
+    Raises:
+        ResourceError: The cluster cannot hold one trial.
+    """
+    layout = RunLayout(config.run)
+    trials = planned_trials(config)
+    rows = ResultRows(layout.sweep, layout.results)
+    ensure_ray()
+    needs = sweep_engine.needs_of(config.sweep)
+    at_a_time = trials_at_a_time(needs, cluster_nodes(), config.sweep.max_concurrent)
+    data = study_data(layout)
+    networks = config.sweep.networks or (config.train.network,)
+    rates = calibrate(networks, config.train, data, needs, at_a_time, seconds)
+    sizes = Sizes(*(len(getattr(data, split).labels) for split in ("train", "val", "test")))
+    stored = {
+        "key": _rates_key(config),
+        "at_a_time": at_a_time,
+        "sizes": dataclasses.asdict(sizes),
+        "rates": {network: dataclasses.asdict(r) for network, r in rates.items()},
+    }
+    write_json(storage.join(layout.sweep, RATES_FILE), stored)
+    todo = [trial for trial, _ in sweep_engine.missing_trials(config.sweep, trials, rows)]
+    epochs = _mean_epochs(rows)
+    known = bool(todo) and all(t.network in epochs for t in todo)
+    return Plan(
+        _predict(config, stored, todo, {}),
+        _predict(config, stored, todo, epochs) if known else None,
+        at_a_time,
+        len(trials) - len(todo),
+        "GPU" if needs.gpus_each else "CPU",
+    )
+
+
+def predicted_wall_s(
+    config: StudyConfig, todo: Sequence[Trial], rows: ResultRows
+) -> tuple[float, float] | None:
+    """Returns the seconds that the last plan predicts for trials that are now finished.
+
+    Args:
+        config: The study.
+        todo: The trials that were run.
+        rows: Their rows.
+
+    Returns:
+        The prediction at most, and that for the epochs that trials turned out to run; None where
+        nothing was planned, or for other networks, recipes or resources.
+    """
+    url = storage.join(RunLayout(config.run).sweep, RATES_FILE)
+    if not storage.exists(url):
+        return None
+    stored = read_json(url)
+    if stored["key"] != _rates_key(config):
+        return None
+    ran = {trial.id: rows.rows[trial.id]["epochs"] for trial in todo}
+    return (
+        _predict(config, stored, todo, {}).wall_s,
+        _predict(config, stored, todo, ran).wall_s,
+    )
+
+
+@dataclass(frozen=True)
+class Payback:
+    """When scoring has paid for itself, for subsets of one method and share."""
+
+    network: str
+    method: str
+    keep_fraction: float
+    saved_s: float
+    """Device-seconds that each retraining saves against the full data."""
+    accuracy_lost: float
+    """Mean test accuracy on the full data less that on the subsets."""
+    retrainings: int | None
+    """After how many scoring is paid; None if a retraining saves nothing."""
+
+
+def paybacks(config: StudyConfig, rows: Sequence[dict[str, Any]]) -> tuple[float, list[Payback]]:
+    """Returns the device-seconds that scoring took, and when each kind of subset pays for them.
+
+    Only methods that use scores, and networks that were also retrained on everything.
+    """
+    scoring_s = float(
+        read_json(storage.join(score_source(config).url, MANIFEST)).get("score_time_s", 0.0)
+    )
+    times: dict[tuple[str, str, str, float], list[tuple[float, float]]] = defaultdict(list)
+    for row in rows:
+        if row["test_accuracy"] is not None:
+            full = row["keep_fraction"] >= 1
+            cell = ("full" if full else row["method"], row["keep_fraction"])
+            device_s = row["train_time_s"] * (row["num_workers"] or 1)
+            times[row["network"], row["protocol"], *cell].append((device_s, row["test_accuracy"]))
+    means = {
+        cell: tuple(sum(column) / len(values) for column in zip(*values, strict=True))
+        for cell, values in times.items()
+    }
+    found = []
+    for (network, protocol, method, fraction), (time_s, accuracy) in sorted(means.items()):
+        full = means.get((network, protocol, "full", 1.0))
+        # Under equal_steps a subset trains as long as the full data: nothing is there to save.
+        if method in ("full", "random") or full is None or protocol != "equal_epochs":
+            continue
+        found.append(
+            Payback(
+                network,
+                method,
+                fraction,
+                full[0] - time_s,
+                full[1] - accuracy,
+                break_even(scoring_s, full[0], time_s),
+            )
+        )
+    return scoring_s, found
+
+
+def _predict(
+    config: StudyConfig, stored: dict[str, Any], todo: Sequence[Trial], epochs: dict[str, float]
+) -> Prediction:
+    """Predicts for the epochs known by trial or by network, else for the most there can be."""
+    rates = {network: Rates(**values) for network, values in stored["rates"].items()}
+    sizes = Sizes(**stored["sizes"])
+    needs = sweep_engine.needs_of(config.sweep)
+    times = [
+        trial_time(
+            trial,
+            rates[trial.network],
+            config.train,
+            sizes,
+            epochs.get(trial.id, epochs.get(trial.network, config.train.epochs)),
+        )
+        for trial in todo
+    ]
+    start_s = max((r.start_s for r in rates.values()), default=0.0)
+    devices = needs.num_workers * (needs.gpus_each or needs.cpus_each)
+    return predict(times, stored["at_a_time"], start_s, devices)
+
+
+def _mean_epochs(rows: ResultRows) -> dict[str, float]:
+    """Returns the mean epochs of finished trials by network."""
+    epochs: dict[str, list[int]] = defaultdict(list)
+    for row in rows.rows.values():
+        if not row["ended_early"]:
+            epochs[row["network"]].append(row["epochs"])
+    return {network: sum(values) / len(values) for network, values in epochs.items()}
+
+
+def _rates_key(config: StudyConfig) -> str:
+    """Returns a hash of all that rates depend on."""
+    needs = dataclasses.asdict(sweep_engine.needs_of(config.sweep))
+    networks = config.sweep.networks or (config.train.network,)
+    return digest({**identity(config.train), **needs, "networks": list(networks)})
+
+
+def check_price(price: float) -> None:
+    """Raises ConfigError unless a price is at least 0."""
+    if price < 0:
+        raise ConfigError(f"price_per_device_hour must be at least 0, got {price!r}. Give a price.")
