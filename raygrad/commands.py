@@ -223,6 +223,31 @@ class Sweep:
 
 
 @dataclass(frozen=True)
+class PlanSweep:
+    """Print the retrainings that a sweep has still to run, with time, device-hours and cost.
+
+    The rates are measured here, for a few seconds a network, under the load of the sweep.
+    """
+
+    run: Run
+    select: OmitArgPrefixes[SelectConfig] = field(default_factory=SelectConfig)
+    sweep: OmitArgPrefixes[SweepConfig] = field(default_factory=SweepConfig)
+    price_per_device_hour: float = 0.0
+    """What a CPU or GPU costs an hour, in any currency."""
+    seconds: float = 10.0
+    """How long each network's rate is measured."""
+
+    def execute(self) -> None:
+        """Measures and prints."""
+        pipeline.check_price(self.price_per_device_hour)
+        config = replace(_existing(self.run), select=self.select, sweep=self.sweep)
+        pipeline.check(config)
+        plan = pipeline.plan(config, self.seconds)
+        for text in plan.lines(self.price_per_device_hour):
+            print(text)
+
+
+@dataclass(frozen=True)
 class Report:
     """Write figures and one HTML page from the tables of one or several runs."""
 
@@ -312,6 +337,7 @@ COMMANDS: dict[str, type[Command]] = {
     "train": Train,
     "score": Score,
     "select": Select,
+    "plan": PlanSweep,
     "sweep": Sweep,
     "report": Report,
     "export": Export,

@@ -224,3 +224,23 @@ def test_workers_adapt_to_the_cpus_there_are(ray_session, caplog):
     assert "2 scoring actors instead of 16: the cluster has 2 CPUs" in caplog.text
     with pytest.raises(ResourceError, match="need at least 4 CPU, got a cluster with 2"):
         fitting_workers(1, "training workers", 4.0)
+
+
+def test_a_plan_counts_what_is_missing_and_the_sweep_is_set_against_it(study, caplog):
+    config, results = study
+    seeds = dataclasses.replace(config.select, seeds=(0, 1, 77))
+    grown = dataclasses.replace(config, select=seeds)
+    plan = pipeline.plan(grown, seconds=0.5)
+    known = set(results["trial"].to_pylist())
+    with caplog.at_level(logging.INFO, "raygrad"):
+        after = pipeline.sweep(grown)
+    new = [row for row in after.to_pylist() if row["trial"] not in known]
+    missing = [row for row in new if row["seed"] == 77]
+    assert len(plan.at_most.times) >= len(missing) > 0
+    assert {row["trial"] for row in missing} <= {t.trial.id for t in plan.at_most.times}
+    assert plan.num_finished > 0
+    assert plan.expected is not None
+    assert plan.expected.wall_s <= plan.at_most.wall_s
+    text = "\n".join(plan.lines(2.0))
+    assert f"cost {plan.at_most.device_hours * 2:.2f}" in text
+    assert "the plan was" in caplog.text

@@ -5,6 +5,7 @@ skipped; one that was complete for other inputs says so and stops, so that nothi
 """
 
 from raygrad.pipeline.binding import bind, check, complete_stages, stored_config
+from raygrad.pipeline.planning import Plan, check_price, plan
 from raygrad.pipeline.preparing import export, index_shards, prepare, write_source
 from raygrad.pipeline.scoring import score
 from raygrad.pipeline.selecting import grid, select, subset_urls
@@ -13,12 +14,15 @@ from raygrad.pipeline.sweeping import sweep
 from raygrad.pipeline.training import train
 
 __all__ = [
+    "Plan",
     "bind",
     "check",
+    "check_price",
     "complete_stages",
     "export",
     "grid",
     "index_shards",
+    "plan",
     "prepare",
     "report",
     "run",

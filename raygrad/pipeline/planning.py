@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from raygrad.config import StudyConfig, identity
+from raygrad.config import StudyConfig
+from raygrad.config_values import identity
 from raygrad.data import storage
 from raygrad.data.layout import RunLayout
 from raygrad.data.manifest import digest, read_json, write_json
@@ -20,7 +21,7 @@ from raygrad.engine.session import ensure_ray
 from raygrad.errors import ConfigError
 from raygrad.pipeline.selecting import score_source
 from raygrad.pipeline.stages import study_data
-from raygrad.pipeline.sweeping import planned_trials
+from raygrad.pipeline.trial_grid import planned_trials
 from raygrad.training.plan import Prediction, Rates, Sizes, break_even, predict, trial_time
 from raygrad.training.trials import Trial
 
@@ -43,6 +44,28 @@ class Plan:
     """Trials that are finished already."""
     device: str
     """What device-hours count: CPU or GPU."""
+
+    def lines(self, price_per_device_hour: float) -> list[str]:
+        """Returns the plan as text: a row a kind of trial, then the sums."""
+        cells: dict[tuple[str, str, str, float], list[float]] = defaultdict(list)
+        for time in self.at_most.times:
+            trial = time.trial
+            cell = (trial.network, trial.protocol, trial.method, trial.keep_fraction)
+            cells[cell].append(time.time_s)
+        head = f"{'network':14} {'protocol':12} {'method':26} {'keep_fraction':>13}"
+        said = [f"{head} {'trials':>6} {'s each':>8}"]
+        for (network, protocol, method, fraction), times in cells.items():
+            row = f"{network:14} {protocol:12} {method:26} {fraction:13g}"
+            said.append(f"{row} {len(times):6d} {sum(times) / len(times):8.1f}")
+        for text, found in (("every epoch", self.at_most), ("as finished ones", self.expected)):
+            if found is not None:
+                said.append(
+                    f"{text}: {found.wall_s:.0f} s, {self.at_a_time} at a time; "
+                    f"{found.device_hours:.3f} {self.device}-hours, "
+                    f"cost {found.cost(price_per_device_hour):.2f}"
+                )
+        said.append(f"{self.num_finished} trials are finished already")
+        return said
 
 
 def plan(config: StudyConfig, seconds: float) -> Plan:

@@ -1,74 +1,64 @@
 """The stage sweep: networks retrained on every subset."""
 
-import dataclasses
 import functools
-import hashlib
+import logging
+import time
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from raygrad.config import StudyConfig
-from raygrad.config_values import identity
 from raygrad.data.layout import RunLayout
-from raygrad.data.manifest import digest
-from raygrad.data.subsets import read_subset
+from raygrad.data.result_rows import ResultRows
 from raygrad.engine import sweep as sweep_engine
-from raygrad.pipeline.selecting import grid, score_source, select, subset_url
-from raygrad.pipeline.stages import facts_of, study_data
+from raygrad.pipeline.planning import paybacks, predicted_wall_s
+from raygrad.pipeline.stages import study_data
+from raygrad.pipeline.trial_grid import planned_trials
 from raygrad.training.trials import Trial
+
+log = logging.getLogger("raygrad")
 
 
 def sweep(config: StudyConfig) -> pa.Table:
     """Retrains every network on every subset; returns the table of results.
 
-    Subsets that are not drawn yet are drawn first.
+    Subsets that are not drawn yet are drawn first. The end says how the time compares with the
+    plan, where there is one, and after how many retrainings scoring has paid for itself.
     """
     layout = RunLayout(config.run)
     trials = planned_trials(config)
-    return sweep_engine.sweep(
+    todo = sweep_engine.missing_trials(
+        config.sweep, trials, ResultRows(layout.sweep, layout.results)
+    )
+    start_s = time.monotonic()
+    results = sweep_engine.sweep(
         config.sweep, config.train, trials, layout, functools.partial(study_data, layout)
     )
+    if todo:
+        _compare(config, [trial for trial, _ in todo], time.monotonic() - start_s)
+    return results
 
 
-def planned_trials(config: StudyConfig) -> list[tuple[Trial, str]]:
-    """Returns every trial that the configuration asks for, with its subset's file.
-
-    The subsets are read one at a time and only counted and hashed here; each trial reads its own.
-    """
-    data_digest = facts_of(RunLayout(config.run), "prepare")["digest"]
-    select(config)
-    source = score_source(config)
-    trials = []
-    for cell in grid(config.select):
-        url = subset_url(config, source, cell)
-        subset, origin = read_subset(url)
-        subset_digest = keys_digest(subset["key"])
-        for network in config.sweep.networks or (config.train.network,):
-            recipe = dataclasses.replace(config.train, network=network)
-            for protocol in config.sweep.protocols:
-                method, keep_fraction, seed = cell
-                trial = Trial(
-                    network=network,
-                    score_network=origin["score_network"],
-                    score_column=origin["score_column"],
-                    method=method,
-                    keep_fraction=keep_fraction,
-                    budget=subset.num_rows,
-                    seed=seed,
-                    protocol=protocol,
-                    subset_digest=subset_digest,
-                    config_digest=digest({"data": data_digest, **identity(recipe)}),
-                )
-                trials.append((trial, url))
-    return trials
-
-
-def keys_digest(keys: pa.ChunkedArray) -> str:
-    """Returns a hash of a set of keys, the same in any order, without a Python string a key."""
-    ordered = pa.array(keys.take(pc.sort_indices(keys)).cast(pa.large_string()).combine_chunks())
-    _, offsets, characters = ordered.buffers()
-    ends = np.frombuffer(offsets, np.int64)[ordered.offset : ordered.offset + len(ordered) + 1]
-    state = hashlib.blake2b(np.diff(ends).tobytes(), digest_size=16)
-    state.update(memoryview(characters or b"")[ends[0] : ends[-1]])
-    return state.hexdigest()
+def _compare(config: StudyConfig, ran: list[Trial], wall_s: float) -> None:
+    layout = RunLayout(config.run)
+    rows = ResultRows(layout.sweep, layout.results)
+    predicted = predicted_wall_s(config, ran, rows)
+    if predicted is not None:
+        log.info(
+            "sweep: took %.0f s; the plan was %.0f s at most, %.0f s for the epochs that were run",
+            wall_s,
+            *predicted,
+        )
+    scoring_s, found = paybacks(config, list(rows.rows.values()))
+    for cell in found:
+        if cell.retrainings is not None:
+            log.info(
+                "sweep: %s on %g by %s: scoring (%.1f s) is paid after %d retrainings; each saves "
+                "%.1f s and loses %.4f test accuracy",
+                cell.network,
+                cell.keep_fraction,
+                cell.method,
+                scoring_s,
+                cell.retrainings,
+                cell.saved_s,
+                cell.accuracy_lost,
+            )

@@ -117,9 +117,9 @@ def makespan_s(times_s: Sequence[float], slots: int) -> float:
 
 
 def break_even(scoring_s: float, full_s: float, subset_s: float) -> int | None:
-    """Returns after how many retrainings scoring has paid for itself, or None where it never does.
+    r"""Returns after how many retrainings scoring has paid for itself, or None where it never does.
 
-    The smallest whole :math:`r` with :math:`scoring + r \\cdot subset \\le r \\cdot full`.
+    The smallest whole :math:`r` with :math:`scoring + r \cdot subset \le r \cdot full`.
 
     Args:
         scoring_s: Device-seconds that scoring took, once.

@@ -1,0 +1,70 @@
+"""What a sweep will take, against sums by hand."""
+
+import itertools
+
+import pytest
+
+from raygrad.config import TrainConfig
+from raygrad.training.plan import Rates, Sizes, break_even, makespan_s, predict, trial_time
+from raygrad.training.trials import Trial
+
+RATES = Rates(step_s=0.01, example_s=0.001, eval_example_s=0.0005, trial_s=0.2, start_s=3.0)
+SIZES = Sizes(train=1000, val=100, test=200)
+RECIPE = TrainConfig(batch_size=64, epochs=5)
+
+
+def trial(budget, protocol="equal_epochs"):
+    return Trial(
+        network="cnn",
+        score_network="cnn",
+        score_column="loss",
+        method="random",
+        keep_fraction=budget / 1000,
+        budget=budget,
+        seed=0,
+        protocol=protocol,
+        subset_digest="s",
+        config_digest="c",
+    )
+
+
+def test_a_trial_is_its_updates_examples_and_evaluations():
+    found = trial_time(trial(100), RATES, RECIPE, SIZES, 5)
+    assert found.steps == 5 * 2  # 100 examples are two batches of 64
+    by_hand = 0.2 + 5 * (2 * 0.01 + 100 * 0.001 + 100 * 0.0005) + 200 * 0.0005
+    assert found.time_s == pytest.approx(by_hand)
+
+
+def test_equal_steps_gives_a_subset_the_full_runs_updates():
+    found = trial_time(trial(100, "equal_steps"), RATES, RECIPE, SIZES, 5)
+    assert found.steps == 5 * 16  # 1000 examples are 16 batches of 64
+    # Each pass over the subset has 2 updates and 100 examples: 16 updates see 800.
+    by_hand = 0.2 + 5 * (16 * 0.01 + 800 * 0.001 + 100 * 0.0005) + 200 * 0.0005
+    assert found.time_s == pytest.approx(by_hand)
+
+
+@pytest.mark.parametrize("slots", [1, 2, 3])
+def test_the_makespan_is_that_of_a_simulated_queue(slots):
+    for times in itertools.product([1.0, 2.0, 5.0], repeat=4):
+        free = [0.0] * slots
+        for time_s in times:
+            at = min(range(slots), key=lambda slot: free[slot])
+            free[at] += time_s
+        assert makespan_s(times, slots) == max(free)
+
+
+def test_a_prediction_sums_device_hours_and_price():
+    times = [trial_time(trial(n), RATES, RECIPE, SIZES, 5) for n in (100, 500, 1000)]
+    found = predict(times, slots=2, start_s=3.0, devices_per_trial=0.5)
+    assert [t.trial.budget for t in found.times] == [1000, 500, 100]
+    total_s = sum(t.time_s for t in times)
+    assert found.device_hours == pytest.approx(total_s * 0.5 / 3600)
+    assert found.cost(7200.0) == pytest.approx(total_s)
+    assert 3.0 + total_s / 2 <= found.wall_s <= 3.0 + total_s
+    assert predict([], 2, 3.0, 1.0).wall_s == 0
+
+
+def test_scoring_is_paid_after_the_first_retraining_that_covers_it():
+    assert break_even(10.0, 5.0, 2.0) == 4  # 10 + 4 * 2 <= 4 * 5, and not with 3
+    assert break_even(10.0, 2.0, 2.0) is None
+    assert break_even(0.0, 5.0, 2.0) == 0
