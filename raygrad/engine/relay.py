@@ -16,10 +16,12 @@ class Board:
 
     def __init__(self) -> None:
         self._posts: list[tuple[int, str]] = []
+        self._reached = 0
 
-    def post(self, count: int, note: str) -> None:
-        """Adds `count` units that are done, with a note."""
-        self._posts.append((count, note))
+    def reach(self, done: int, note: str) -> None:
+        """Says that `done` units are done in all, fewer than before after a restart."""
+        self._posts.append((done - self._reached, note))
+        self._reached = done
 
     def drain(self) -> list[tuple[int, str]]:
         """Returns what was posted since the last call."""

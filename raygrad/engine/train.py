@@ -97,6 +97,8 @@ def train(task: TrainTask, data: StudyData) -> dict[str, Any]:
             metrics = trainer.fit().return_value
     except ray.train.TrainingFailedError as error:
         raise RaygradError(f"training must finish, got {_first_cause(error)}") from error
+    if "failed" in metrics:
+        raise RaygradError(metrics["failed"])
     storage.write_bytes(task.metrics_url, json.dumps(metrics, indent=1).encode())
     StateFile(task.state_url).remove()
     return metrics
@@ -157,17 +159,21 @@ def _train_worker(arguments: dict[str, Any]) -> dict[str, Any]:
         loop.load_state_dict(saved)
     is_first = ranks.rank() == 0
     if is_first:
-        board.post.remote(loop.outcome.epoch, "")
+        board.reach.remote(loop.outcome.epoch, "")
 
     def after_epoch(loop: TrainingLoop) -> None:
         if is_first:
             last = loop.outcome.history[-1]
             rate = len(train) / last["epoch_time_s"]
             note = f"{rate:.4g} images/s, validation accuracy {last['val_accuracy']:.4f}"
-            board.post.remote(1, note)
+            board.reach.remote(loop.outcome.epoch, note)
         state.save_if_due(loop)
 
-    loop.run(after_epoch, state.save_if_due)
+    try:
+        loop.run(after_epoch, state.save_if_due)
+    except RaygradError as error:
+        # What comes of the recipe comes again: no worker is restarted for it.
+        return {"failed": str(error)}
     if is_first:
         measurements.write(task.measured_url, data.train.keys)
     return _finish(task, data, network, loop, is_first)

@@ -1,0 +1,34 @@
+"""Training with Ray Train: what ends it, and how that is said."""
+
+import dataclasses
+import logging
+
+import pytest
+
+from raygrad import pipeline
+from raygrad.engine.relay import Board
+from raygrad.errors import RaygradError
+from tests.cases import make_tiny_config
+
+
+def test_a_diverging_recipe_ends_at_once_with_the_epoch_and_no_restart(
+    ray_session, tmp_path, caplog
+):
+    config = make_tiny_config(tmp_path)
+    train = dataclasses.replace(config.train, learning_rate=1e9, network="mlp")
+    config = dataclasses.replace(config, train=train)
+    pipeline.prepare(config)
+    said = r"^training loss must stay finite, got (nan|inf) in epoch"
+    with caplog.at_level(logging.INFO, "raygrad"), pytest.raises(RaygradError, match=said):
+        pipeline.train(config)
+    assert "train-mlp: complete" not in caplog.text
+
+
+def test_progress_goes_back_to_where_a_restarted_worker_goes_on():
+    board = Board()
+    for done in (1, 2, 3):
+        board.reach(done, "")
+    board.reach(2, "")  # restarted from what was saved after two epochs
+    board.reach(3, "")
+    assert sum(count for count, _ in board.drain()) == 3
+    assert board.drain() == []
