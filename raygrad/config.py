@@ -90,7 +90,7 @@ class TrainConfig:
     epochs: int = 30
     """Passes over the training split, at most."""
     batch_size: int = 64
-    """Examples a step, over all workers together."""
+    """Examples a step, over all workers together, at most; an epoch's batches are of even size."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     """The update rule; sgd is with Nesterov momentum."""
     learning_rate: float = 0.05
@@ -115,6 +115,9 @@ class TrainConfig:
     """The farthest that an image is moved along each side, in pixels."""
     patience: int = 10
     """Training stops after this many epochs without a better validation accuracy."""
+    validation_steps: int = 1
+    """At least this many steps lie between two validations: epochs of fewer steps, as small subsets
+    have them, are validated every few epochs, which can be most of what they cost."""
     precision: Literal["float32", "bf16"] = "float32"
     """The arithmetic of training's forward and backward passes: float32, or bfloat16 by autocast
     with float32 weights. Validation and test are float32 always."""
@@ -148,9 +151,10 @@ class TrainConfig:
     """A killed training loses at most about this many seconds; 0 saves after every epoch."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "learning_rate", "patience", "num_workers"):
-            _positive(name, getattr(self, name))
-        for name in ("lr_decay_factor", "cpus_per_worker", "augment_pixels", "bound_batches"):
+        for name in (
+            "epochs", "batch_size", "learning_rate", "patience", "validation_steps", "num_workers",
+            "lr_decay_factor", "cpus_per_worker", "augment_pixels", "bound_batches",
+        ):  # fmt: skip
             _positive(name, getattr(self, name))
         for name in (
             "save_interval_s", "weight_decay", "probe_size", "warmup_epochs", "min_workers"

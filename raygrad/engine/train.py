@@ -165,7 +165,8 @@ def _train_worker(arguments: dict[str, Any]) -> dict[str, Any]:
         if is_first:
             last = loop.outcome.history[-1]
             rate = len(train) / last["epoch_time_s"]
-            note = f"{rate:.4g} images/s, validation accuracy {last['val_accuracy']:.4f}"
+            accuracy = last.get("val_accuracy", loop.outcome.best_val_accuracy)
+            note = f"{rate:.4g} images/s, validation accuracy {accuracy:.4f}"
             board.reach.remote(loop.outcome.epoch, note)
         state.save_if_due(loop)
 

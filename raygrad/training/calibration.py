@@ -40,6 +40,8 @@ def measure_rates(
     """
     begun_s = time.perf_counter()
     network = build_network(network_name, data.spec, 0).to(device)
+    if recipe.channels_last:
+        network.to(memory_format=torch.channels_last)
     build_s = time.perf_counter() - begun_s
     large = min(recipe.batch_size, len(data.train.labels))
     small = max(1, large // SMALL_SHARE)

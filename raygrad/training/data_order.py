@@ -8,11 +8,13 @@ class DataOrder:
     """The order of training examples as a function of (seed, step) alone.
 
     Nothing has to be saved to go on in the middle: the step is the position. Over all ranks every
-    example is taken exactly once an epoch, and each rank takes the same number of steps.
+    example is taken exactly once an epoch, and each rank takes the same number of steps. Batches of
+    an epoch differ by one example at most: cut to full batches and a rest, 54,017 examples by 128
+    would end every epoch in an update, at the full learning rate, by a single example.
 
     Args:
         num_examples: Examples an epoch, at least 1.
-        batch_size: Examples a step over all ranks; the last batch of an epoch may be smaller.
+        batch_size: Examples a step over all ranks, at most.
         seed: Changes the order.
     """
 
@@ -33,5 +35,5 @@ class DataOrder:
             generator = np.random.default_rng([self._seed, epoch])
             self._permutation = generator.permutation(self._num_examples)
             self._epoch = epoch
-        start = index * self._batch_size
-        return self._permutation[start : start + self._batch_size]
+        start, end = (i * self._num_examples // self.steps_per_epoch for i in (index, index + 1))
+        return self._permutation[start:end]

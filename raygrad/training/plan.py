@@ -69,10 +69,11 @@ def trial_time(
     r"""Predicts a trial.
 
     With :math:`n` examples kept, batch size :math:`B` and :math:`k` updates an epoch
-    (:math:`\lceil n / B \rceil` under equal_epochs, :math:`\lceil N / B \rceil` under equal_steps),
+    (:math:`\lceil n / B \rceil` under equal_epochs, :math:`\lceil N / B \rceil` under equal_steps)
+    and a validation every :math:`v` epochs,
 
     .. math:: t = t_{trial} + E \left(k\, t_{step} + k \frac{n}{\lceil n / B \rceil} t_{example}
-        + N_{val}\, t_{eval}\right) + N_{test}\, t_{eval}
+        + N_{val}\, t_{eval} / v\right) + N_{test}\, t_{eval}
 
     Args:
         trial: Its budget and protocol.
@@ -86,7 +87,8 @@ def trial_time(
     if trial.protocol == "equal_epochs":
         steps = own_steps
     examples = steps * trial.budget / own_steps
-    epoch_s = steps * rates.step_s + examples * rates.example_s + sizes.val * rates.eval_example_s
+    validated = sizes.val / math.ceil(recipe.validation_steps / steps)
+    epoch_s = steps * rates.step_s + examples * rates.example_s + validated * rates.eval_example_s
     time_s = rates.trial_s + epochs * epoch_s + sizes.test * rates.eval_example_s
     return TrialTime(trial, epochs, round(epochs * steps), time_s)
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 from torch.nn.parallel import DistributedDataParallel
@@ -119,6 +120,8 @@ def retrain(
     start_s = time.perf_counter()
     init_seed, order_seed = trial.derived_seed("init"), trial.derived_seed("order")
     network = build_network(trial.network, data.spec, init_seed).to(device)
+    if recipe.channels_last:
+        network.to(memory_format=torch.channels_last)
     full_steps = DataOrder(len(data.train.labels), recipe.batch_size, 0).steps_per_epoch
     # A subset is copied out of the shared images; the whole split is used where it is.
     subset = None if len(kept) == len(data.train.labels) else np.sort(kept)

@@ -41,23 +41,7 @@ def weights(loop: TrainingLoop) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in loop._network.parameters()])
 
 
-def test_an_epoch_takes_every_example_once_whatever_the_batch_size():
-    order = DataOrder(10, 4, seed=3)
-    assert order.steps_per_epoch == 3
-    for epoch in range(3):
-        taken = [p for step in range(3) for p in order.batch(epoch * 3 + step).tolist()]
-        assert sorted(taken) == list(range(10))
-
-
-def test_the_order_is_a_function_of_seed_and_step_alone():
-    ahead, jumped = DataOrder(10, 4, seed=3), DataOrder(10, 4, seed=3)
-    for step in range(7):
-        ahead.batch(step)
-    assert ahead.batch(7).tolist() == jumped.batch(7).tolist()
-    assert DataOrder(10, 4, seed=4).batch(7).tolist() != jumped.batch(7).tolist()
-
-
-def test_a_step_is_the_mean_gradient_over_the_batch_also_the_short_last_one():
+def test_a_step_is_the_mean_gradient_over_the_batch():
     """Plain SGD over one epoch equals a hand-written loop, to the last bit."""
     loop = make_loop("mlp", n=20, momentum=0.0, weight_decay=0.0, epochs=1, lr_decay_epochs=())
     network = copy.deepcopy(loop._network)
@@ -126,6 +110,24 @@ def test_channels_last_changes_rounding_only():
         for layout in (False, True)
     ]
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+def test_validations_lie_at_least_so_many_steps_apart_and_the_last_epoch_has_one():
+    """50 examples by 16 are 4 steps an epoch: 9 steps are passed every third epoch."""
+    out = make_loop(epochs=7, validation_steps=9).run()
+    validated = [row["epoch"] for row in out.history if "val_accuracy" in row]
+    assert validated == [3, 6, 7]
+    assert out.best_epoch in validated
+    every = make_loop(epochs=7).run()
+    assert [row["train_loss"] for row in out.history] == [
+        row["train_loss"] for row in every.history
+    ]
+
+
+def test_patience_ends_training_only_after_a_validation():
+    """With a rate near 0 nothing gets better than the first validation, at epoch 3."""
+    out = make_loop(epochs=40, patience=4, validation_steps=9, learning_rate=1e-12).run()
+    assert (out.best_epoch, out.epoch) == (3, 9)
 
 
 def test_the_best_epoch_is_chosen_on_validation_and_its_weights_are_restored():

@@ -1,5 +1,6 @@
 """What a sweep will take, against sums by hand."""
 
+import dataclasses
 import itertools
 
 import pytest
@@ -40,6 +41,14 @@ def test_equal_steps_gives_a_subset_the_full_runs_updates():
     assert found.steps == 5 * 16  # 1000 examples are 16 batches of 64
     # Each pass over the subset has 2 updates and 100 examples: 16 updates see 800.
     by_hand = 0.2 + 5 * (16 * 0.01 + 800 * 0.001 + 100 * 0.0005) + 200 * 0.0005
+    assert found.time_s == pytest.approx(by_hand)
+
+
+def test_a_small_subset_is_validated_every_few_epochs():
+    seldom = dataclasses.replace(RECIPE, validation_steps=5)
+    found = trial_time(trial(100), RATES, seldom, SIZES, 6)
+    # 2 updates an epoch: a validation every 3 epochs, 2 in 6.
+    by_hand = 0.2 + 6 * (2 * 0.01 + 100 * 0.001) + 2 * 100 * 0.0005 + 200 * 0.0005
     assert found.time_s == pytest.approx(by_hand)
 
 
