@@ -1,4 +1,4 @@
-"""Compares the fast path with the float64 single-example loop."""
+"""Compares the fast path with the float64 single-example loop, on networks that tests share."""
 
 import copy
 
@@ -55,3 +55,29 @@ def assert_exact(
     if fallback is not None:
         assert ("fallback" in scorer.explain(images)) == fallback
     return scorer
+
+
+def small_cnn() -> nn.Module:
+    """Two convolutions and two linear layers, for images `[3, 8, 8]` of 4 classes."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(inplace=True), nn.MaxPool2d(2),
+        nn.Conv2d(6, 8, 3), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(8 * 4, 16), nn.ReLU(),
+        nn.Dropout(0.5), nn.Linear(16, 4),
+    ).eval()  # fmt: skip
+
+
+def batch(n: int, *shape: int) -> tuple[Tensor, Tensor]:
+    """Images `[n, 3, 8, 8]`, or of another shape, and labels of 4 classes."""
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(n, *(shape or (3, 8, 8)), generator=generator), torch.arange(n) % 4
+
+
+class Plain(nn.Module):
+    """A convolution, whatever, and a classifier of 8 inputs."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first = nn.Linear(8, 8)
+        self.head = nn.Linear(8, 4)
