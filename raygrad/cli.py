@@ -4,6 +4,7 @@ Exit status: 0 complete, 1 error, 2 wrong usage, 3 incomplete (run again to go o
 """
 
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
@@ -55,12 +56,16 @@ def guarded(work: Callable[[], None]) -> int:
     try:
         with session():
             work()
+        sys.stdout.flush()
     except ConfigError as error:
         return _fail(error, EXIT_USAGE)
     except IncompleteError as error:
         return _fail(error, EXIT_INCOMPLETE)
     except RaygradError as error:
         return _fail(error, EXIT_ERROR)
+    except BrokenPipeError:
+        # Who reads, such as `head`, has what it wanted; what is left must not be flushed at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         return _fail("stopped; the same command goes on from here", EXIT_INTERRUPTED)
     return 0

@@ -66,6 +66,11 @@ class DataConfig:
     """Where the shards are written; by default `<run>/data/shards`."""
     shard_bytes: int = 256 * 2**20
     """About how large a shard becomes, in bytes."""
+    memory_bytes: int = field(default=4 * 2**30, metadata=EXECUTION)
+    """Data sets that take up to this many bytes once they are decoded are held in memory, once a
+    node; larger ones are decoded once a node into files in `cache_dir`, which processes map."""
+    cache_dir: str | None = field(default=None, metadata=EXECUTION)
+    """A folder on each node's own disk; by default `raygrad-images` in its temporary folder."""
     val_fraction: float = 0.1
     """The share of the training examples held out for validation, chosen by a hash of the key."""
     split_seed: int = 0
@@ -73,6 +78,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         _positive("shard_bytes", self.shard_bytes)
+        _require(self.memory_bytes >= 0, "memory_bytes must be at least 0", self.memory_bytes)
         for name in ("image_size", "max_examples"):
             if getattr(self, name) is not None:
                 _positive(name, getattr(self, name))

@@ -2,6 +2,8 @@
 
 import dataclasses
 import re
+import subprocess
+import sys
 import tarfile
 
 import pyarrow.parquet as pq
@@ -116,3 +118,16 @@ def test_a_practitioners_tars_are_indexed_scored_and_exported(tmp_path, ray_sess
     with tarfile.open(tmp_path / "kept" / "subset-000000.tar") as tar:
         kept = {name.partition(".")[0] for name in tar.getnames()}
     assert kept == set(pq.read_table(subset)["key"].to_pylist())
+
+
+def test_a_reader_that_has_had_enough_ends_the_command_quietly():
+    """As in `raygrad select --list | head -1`; the pipe is closed before anything is written."""
+    code = "import sys, raygrad.cli as cli; sys.exit(cli.main(['select', '--list']))"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    process.stdout.close()
+    errors = process.stderr.read()
+    assert process.wait(timeout=60) == 0
+    assert "Traceback" not in errors
+    assert "BrokenPipe" not in errors

@@ -60,7 +60,7 @@ def test_each_scored_example_has_one_row_and_its_own_gradient_norm(study):
     table = score_table.read_score_table(layout.scores("linear")).to_pandas()
     train_keys = index[index.split == "train"].key
     assert sorted(table.key) == sorted(train_keys)
-    data = stages.study_data(layout)
+    data = stages.study_data(layout, config.data)
     checkpoint = load_checkpoint(layout.checkpoint("linear"))
     network = checkpoint.build()
     position = {key: at for at, key in enumerate(data.train.keys)}
@@ -74,6 +74,26 @@ def test_each_scored_example_has_one_row_and_its_own_gradient_norm(study):
         assert row.loss == pytest.approx(loss.item(), rel=1e-4, abs=1e-6)
         assert row.grad_l2_weights == pytest.approx(gradient.norm().item(), rel=1e-4, abs=1e-6)
         assert row.grad_l2_last_layer_weights == pytest.approx(row.grad_l2_weights, rel=1e-4)
+
+
+def test_a_data_set_kept_on_the_nodes_disk_gives_the_same_bits(study, tmp_path):
+    """Training, dynamics and retraining from mapped files equal those from memory."""
+    config, results = study
+    cache = tmp_path / "cache"
+    mapped = changed(config, "data", memory_bytes=0, cache_dir=str(cache))
+    mapped = dataclasses.replace(mapped, run=str(tmp_path / "run"))
+    found = pipeline.run(mapped)
+    assert len(list(cache.glob("*.npy"))) == 3
+    weights, expected = (
+        torch.load(RunLayout(c.run).checkpoint("linear"), weights_only=True)["weights"]
+        for c in (mapped, config)
+    )
+    for name, values in expected.items():
+        assert torch.equal(weights[name], values)
+    assert found.num_rows == results.num_rows
+    order = [("trial", "ascending")]
+    for column in ("trial", "test_accuracy", "test_loss", "best_epoch", "examples_seen"):
+        assert found.sort_by(order)[column].equals(results.sort_by(order)[column])
 
 
 def test_max_gradient_keeps_the_hardest(study):
@@ -124,7 +144,7 @@ def test_the_reported_test_accuracy_is_the_early_stopped_epochs(study):
     by_validation = [(row["val_accuracy"], -row["val_loss"]) for row in metrics["history"]]
     assert metrics["best_epoch"] == by_validation.index(max(by_validation)) + 1
     assert all("test" not in name for row in metrics["history"] for name in row)
-    data = stages.study_data(layout)
+    data = stages.study_data(layout, config.data)
     network = load_checkpoint(layout.checkpoint("linear")).build()
     images = data.normalize(torch.from_numpy(data.test.images))
     correct = network(images).argmax(1).numpy() == data.test.labels

@@ -12,7 +12,7 @@ from raygrad.engine.packing import TrialNeeds
 from raygrad.engine.trial_process import SharedData
 from raygrad.training.calibration import mean_rates, measure_rates
 from raygrad.training.plan import Rates
-from raygrad.training.study_data import StudyData
+from raygrad.training.study_data import StudyData, StudySource
 
 # Enough to load a machine as a sweep does; a large cluster need not be filled to know its rate.
 MOST_AT_A_TIME = 16
@@ -21,7 +21,7 @@ MOST_AT_A_TIME = 16
 def calibrate(
     networks: tuple[str, ...],
     recipe: TrainConfig,
-    data: StudyData,
+    data: StudyData | StudySource,
     needs: TrialNeeds,
     at_a_time: int,
     seconds: float,
@@ -95,6 +95,7 @@ def _measure_rank(
     shared: list["ray.ObjectRef"],
     seconds: float,
 ) -> Rates:
-    data: SharedData = ray.get(shared[0])
+    held: SharedData = ray.get(shared[0])
+    data, _ = held.open()
     device = "cuda" if needs.gpus_each else "cpu"
-    return measure_rates(network, recipe, data.data, device, seconds)
+    return measure_rates(network, recipe, data, device, seconds)

@@ -23,7 +23,7 @@ from raygrad.engine.session import ensure_ray
 from raygrad.engine.trial_process import SharedData, TrialWork, run_trial
 from raygrad.errors import IncompleteError
 from raygrad.progress import Progress
-from raygrad.training.study_data import StudyData
+from raygrad.training.study_data import StudyData, StudySource
 from raygrad.training.trials import Trial
 
 log = logging.getLogger("raygrad")
@@ -67,7 +67,7 @@ def sweep(
     recipe: TrainConfig,
     trials: Sequence[PlannedTrial],
     layout: RunLayout,
-    load_data: Callable[[], StudyData],
+    load_data: Callable[[], StudyData | StudySource],
 ) -> pa.Table:
     """Retrains a network on every subset and returns the table of results.
 
@@ -79,7 +79,7 @@ def sweep(
         recipe: How each is trained.
         trials: Each trial with the file of its subset.
         layout: The run folder.
-        load_data: Returns the data set in memory; every trial of a node shares one copy.
+        load_data: Returns the data set; every trial of a node shares one copy.
 
     Returns:
         One row for every finished trial of the run folder.
@@ -180,7 +180,7 @@ def _reason(trial: Any) -> str:
 def _run_trials(
     config: SweepConfig,
     recipe: TrainConfig,
-    data: StudyData,
+    data: StudyData | StudySource,
     todo: Sequence[PlannedTrial],
     layout: RunLayout,
     at_a_time: int,

@@ -24,7 +24,7 @@ from raygrad.training.checkpoints import Checkpoint, save_checkpoint
 from raygrad.training.loop import TrainingLoop, evaluate
 from raygrad.training.measurements import Measurements
 from raygrad.training.models import build_network, num_parameters
-from raygrad.training.study_data import StudyData
+from raygrad.training.study_data import StudyData, StudySource
 
 log = logging.getLogger("raygrad")
 
@@ -55,7 +55,7 @@ class TrainTask:
         return storage.join(self.folder, f"{self.inputs_digest[:16]}.state")
 
 
-def train(task: TrainTask, data: StudyData) -> dict[str, Any]:
+def train(task: TrainTask, data: StudyData | StudySource) -> dict[str, Any]:
     """Trains a network with DDP and writes its best epoch's checkpoint, metrics and measurements.
 
     Goes on from its last saved state when a worker, a node or the driver died before, also with
@@ -63,7 +63,7 @@ def train(task: TrainTask, data: StudyData) -> dict[str, Any]:
 
     Args:
         task: What to train.
-        data: The data set in memory; it is put into Ray's object store once.
+        data: The data set; in memory, it is put into Ray's object store once.
 
     Returns:
         The metrics: history by epoch, best epoch, its validation and test accuracy, times.
@@ -137,11 +137,13 @@ def _first_cause(error: BaseException) -> str:
 def _train_worker(arguments: dict[str, Any]) -> dict[str, Any]:
     """Runs in each worker: builds, goes on from what is saved, trains, tests once."""
     task: TrainTask = arguments["task"]
-    config, data, board = task.config, ray.get(arguments["data"]), arguments["board"]
+    config, board = task.config, arguments["board"]
+    data: StudyData | StudySource = ray.get(arguments["data"])
+    data = data if isinstance(data, StudyData) else data.open()
     torch.set_num_threads(config.cpus_per_worker)
     device = ray.train.torch.get_device() if arguments["use_gpu"] else torch.device("cpu")
     network = build_network(config.network, data.spec, config.seed).to(device)
-    train = data.examples("train").to(device)
+    train = data.examples("train").near(device)
     measurements = Measurements(config, network, train, data.normalize)
     loop = TrainingLoop(
         network,

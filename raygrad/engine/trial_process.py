@@ -16,7 +16,7 @@ from raygrad.engine.group import run_in_group
 from raygrad.engine.packing import TrialNeeds
 from raygrad.errors import DataError
 from raygrad.training.loop import TrainingLoop
-from raygrad.training.study_data import StudyData
+from raygrad.training.study_data import StudyData, StudySource
 from raygrad.training.trials import Trial, positions_of, retrain
 
 
@@ -27,20 +27,29 @@ class SharedData:
     Keys are an Arrow array instead of Python strings, which each process would have to build.
     """
 
-    data: StudyData
-    """Images and labels, without keys."""
-    keys: pa.Array
-    """The keys of the training split, in the order of its images."""
+    data: StudyData | StudySource
+    """Images and labels, without keys; or where they come from, if they do not fit in memory."""
+    keys: pa.Array | None
+    """The keys of the training split, in the order of its images; those of mapped images are with
+    them."""
 
     @staticmethod
-    def put(data: StudyData) -> "ray.ObjectRef":
+    def put(data: StudyData | StudySource) -> "ray.ObjectRef":
         """Puts a data set into the object store, once for all trials."""
+        if isinstance(data, StudySource):
+            return ray.put(SharedData(data, None))
         splits = {
             name: dataclasses.replace(getattr(data, name), keys=())
             for name in ("train", "val", "test")
         }
         shared = dataclasses.replace(data, **splits)
         return ray.put(SharedData(shared, pa.array(data.train.keys, pa.large_string())))
+
+    def open(self) -> tuple[StudyData, pa.Array]:
+        """Returns the data set and the keys of its training split."""
+        data = self.data if isinstance(self.data, StudyData) else self.data.open()
+        keys = self.keys
+        return data, pa.array(data.train.keys, pa.large_string()) if keys is None else keys
 
 
 @dataclass(frozen=True)
@@ -76,20 +85,21 @@ def run_trial(choice: dict[str, int], work: TrialWork) -> None:
 
 def _train_rank(trial: Trial, subset_url: str, work: TrialWork) -> dict[str, Any]:
     shared: SharedData = ray.get(work.shared)
+    data, keys = shared.open()
     subset, _ = read_subset(subset_url)
     if subset.num_rows != trial.budget:
         raise DataError(
             f"a subset must not change while a sweep runs, got {subset.num_rows} examples instead "
             f"of {trial.budget} in {subset_url}. Run again."
         )
-    kept = positions_of(subset["key"].combine_chunks(), shared.keys)
+    kept = positions_of(subset["key"].combine_chunks(), keys)
     device = "cuda" if work.needs.gpus_each else "cpu"
     reports = work.reports_epochs and tune.get_context().get_trial_id() is not None
     return retrain(
         trial,
         kept,
         work.recipe,
-        shared.data,
+        data,
         device=device,
         after_epoch=_report_epoch if reports else None,
     )

@@ -86,10 +86,10 @@ def plan(config: StudyConfig, seconds: float) -> Plan:
     ensure_ray()
     needs = sweep_engine.needs_of(config.sweep)
     at_a_time = trials_at_a_time(needs, cluster_nodes(), config.sweep.max_concurrent)
-    data = study_data(layout)
+    data = study_data(layout, config.data)
     networks = config.sweep.networks or (config.train.network,)
     rates = calibrate(networks, config.train, data, needs, at_a_time, seconds)
-    sizes = Sizes(*(len(getattr(data, split).labels) for split in ("train", "val", "test")))
+    sizes = Sizes(**data.num_examples)
     stored = {
         "key": _rates_key(config),
         "at_a_time": at_a_time,

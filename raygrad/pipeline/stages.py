@@ -2,10 +2,13 @@
 
 import functools
 import logging
+import os
+import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
 
+from raygrad.config import DataConfig
 from raygrad.data import storage
 from raygrad.data.index import read_index
 from raygrad.data.layout import RunLayout
@@ -13,7 +16,7 @@ from raygrad.data.manifest import read_json, read_marker, write_marker
 from raygrad.data.shards import DATASET_FILE
 from raygrad.data.transforms import CropTransform
 from raygrad.errors import ConfigError
-from raygrad.training.study_data import StudyData, load_study_data
+from raygrad.training.study_data import StudyData, StudySource, decoded_bytes, load_study_data
 
 log = logging.getLogger("raygrad")
 
@@ -53,11 +56,19 @@ def facts_of(layout: RunLayout, stage: str) -> dict[str, Any]:
 
 
 @functools.lru_cache(maxsize=1)
-def study_data(layout: RunLayout) -> StudyData:
-    """Returns the data set of a run in memory, loaded once a process."""
+def study_data(layout: RunLayout, config: DataConfig) -> StudyData | StudySource:
+    """Returns the data set of a run, in memory where it fits; loaded once a process."""
     facts = read_json(storage.join(layout.data, DATASET_FILE))
-    index = read_index(layout.data)
-    return load_study_data(index, facts["num_classes"], facts["channels"], transform_of(facts))
+    index, transform = read_index(layout.data), transform_of(facts)
+    shape = facts["num_classes"], facts["channels"], transform
+    needed = decoded_bytes(index, facts["channels"], transform)
+    if needed <= config.memory_bytes:
+        return load_study_data(index, *shape)
+    folder = config.cache_dir or os.path.join(tempfile.gettempdir(), "raygrad-images")
+    log.info(
+        "data: %.1f GB decoded, kept in %s of each node and not in memory", needed / 1e9, folder
+    )
+    return StudySource(layout.data, *shape, folder)
 
 
 def transform_of(facts: dict[str, Any]) -> CropTransform | None:

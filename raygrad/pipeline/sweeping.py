@@ -30,9 +30,8 @@ def sweep(config: StudyConfig) -> pa.Table:
         config.sweep, trials, ResultRows(layout.sweep, layout.results)
     )
     start_s = time.monotonic()
-    results = sweep_engine.sweep(
-        config.sweep, config.train, trials, layout, functools.partial(study_data, layout)
-    )
+    load_data = functools.partial(study_data, layout, config.data)
+    results = sweep_engine.sweep(config.sweep, config.train, trials, layout, load_data)
     if todo:
         _compare(config, [trial for trial, _ in todo], time.monotonic() - start_s)
     return results

@@ -35,7 +35,7 @@ def train(config: StudyConfig) -> dict[str, Any]:
             metrics_url=layout.metrics(network),
             measured_url=layout.train(network),
         )
-        metrics = train_engine.train(task, study_data(layout))
+        metrics = train_engine.train(task, study_data(layout, config.data))
         checkpoint_digest = load_checkpoint(layout.checkpoint(network)).digest()
         if config.train.dynamics:
             provenance = {

@@ -8,7 +8,8 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from raygrad.config import TrainConfig
-from raygrad.training.loop import EVAL_BATCH_SIZE, Examples, TrainingLoop, evaluate
+from raygrad.training.examples import Examples
+from raygrad.training.loop import EVAL_BATCH_SIZE, TrainingLoop, evaluate
 from raygrad.training.models import build_network
 from raygrad.training.plan import Rates
 from raygrad.training.study_data import StudyData
@@ -89,7 +90,7 @@ def mean_rates(measured: list[Rates]) -> Rates:
 
 def _first(data: StudyData, split: str, size: int, device: str) -> Examples:
     examples = data.examples(split)
-    return Examples(examples.images[:size].to(device), examples.labels[:size].to(device))
+    return Examples(examples.between(0, size).to(device), examples.labels[:size].to(device))
 
 
 def _agreed(value: int) -> int:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,30 +15,15 @@ from raygrad.config import TrainConfig
 from raygrad.errors import ConfigError, DataError, RaygradError
 from raygrad.training import ranks
 from raygrad.training.augment import augment
+from raygrad.training.batches import Batches
 from raygrad.training.data_order import DataOrder
+from raygrad.training.examples import Examples
 from raygrad.training.observers import Observer
 from raygrad.training.optimizers import learning_rate_at, make_optimizer
 from raygrad.training.preprocess import Normalize
 
 # On CPUs activations of more examples leave the caches: 1,024 took 2.4 times as long an image.
 EVAL_BATCH_SIZE = 256
-
-
-@dataclass(frozen=True)
-class Examples:
-    """Images and labels of one split, in memory."""
-
-    images: Tensor
-    """Pixels, uint8 `[N, C, H, W]`."""
-    labels: Tensor
-    """Classes, int64 `[N]`."""
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def to(self, device: torch.device) -> "Examples":
-        """Returns the split on a device; the same tensors where they are there already."""
-        return Examples(self.images.to(device), self.labels.to(device))
 
 
 @dataclass(frozen=True)
@@ -105,10 +89,11 @@ class TrainingLoop:
         self._network, self._ddp = network, ddp or network
         self._config, self._normalize = config, normalize
         self._device = device_of(network)
-        self._train, self._val = train.to(self._device), val.to(self._device)
+        self._train, self._val = train.near(self._device), val.near(self._device)
         self._order_seed = order_seed
-        self._order = DataOrder(len(train), config.batch_size, order_seed)
-        self._steps_per_epoch = steps_per_epoch or self._order.steps_per_epoch
+        order = DataOrder(len(train), config.batch_size, order_seed)
+        self._batches = Batches(self._train, order, self._device)
+        self._steps_per_epoch = steps_per_epoch or order.steps_per_epoch
         self._optimizer = make_optimizer(network, config)
         self._observers = tuple(observers)
         # Of the epoch under way: this rank's summed loss, its examples, and seconds spent before.
@@ -272,21 +257,16 @@ class TrainingLoop:
 
     def _step(self, step: int) -> Tensor:
         """Does one update; returns this rank's summed loss and number of examples, `[2]`."""
-        positions = self._order.batch(step)
-        rows = np.arange(len(positions))[ranks.rank() :: ranks.world_size()]
-        # A rank without an example in a small batch still has to join the others' all-reduce.
-        num_mine = len(rows)
-        rows = rows if num_mine else np.zeros(1, np.int64)
-        mine = torch.from_numpy(positions[rows]).to(self._device)
+        batch = self._batches.take(step)
         images = augment(
-            self._train.images[mine],
+            batch.images,
             self._config,
             seed=self._order_seed,
             step=step,
-            rows=rows,
-            of=len(positions),
+            rows=batch.rows,
+            of=batch.num_global,
         )
-        labels = self._train.labels[mine]
+        labels, num_mine = batch.labels, batch.num_mine
         logits = self._forward(images)
         loss = F.cross_entropy(logits, labels, reduction="sum") * (1.0 if num_mine else 0.0)
         rate = learning_rate_at(self._config, step, self._steps_per_epoch)
@@ -294,10 +274,12 @@ class TrainingLoop:
             group["lr"] = rate
         self._optimizer.zero_grad(set_to_none=True)
         # DDP averages over ranks; the gradient wanted is the mean over the global batch.
-        (loss * (ranks.world_size() / len(positions))).backward()
+        (loss * (ranks.world_size() / batch.num_global)).backward()
         self._optimizer.step()
         for observer in self._observers:
-            observer.on_batch(mine[:num_mine], logits.detach()[:num_mine], labels[:num_mine])
+            observer.on_batch(
+                batch.positions[:num_mine], logits.detach()[:num_mine], labels[:num_mine]
+            )
         counted = torch.full((), num_mine, dtype=torch.float64, device=self._device)
         return torch.stack([loss.detach().double(), counted])
 
@@ -330,7 +312,7 @@ def evaluate(network: nn.Module, normalize: Normalize, examples: Examples) -> Ev
     starts = range(0, len(examples), EVAL_BATCH_SIZE)
     for start in list(starts)[ranks.rank() :: ranks.world_size()]:
         labels = examples.labels[start : start + EVAL_BATCH_SIZE].to(device)
-        images = examples.images[start : start + EVAL_BATCH_SIZE].to(device)
+        images = examples.between(start, start + EVAL_BATCH_SIZE).to(device)
         logits = network(normalize(images))
         losses = F.cross_entropy(logits, labels, reduction="none").double()
         totals += torch.stack([(logits.argmax(1) == labels).double().sum(), losses.sum()])

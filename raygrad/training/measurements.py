@@ -9,7 +9,8 @@ from raygrad.config import TrainConfig
 from raygrad.data import score_table, storage
 from raygrad.data.index import Index, write_table
 from raygrad.training.dynamics import Dynamics
-from raygrad.training.loop import Examples, device_of
+from raygrad.training.examples import Examples
+from raygrad.training.loop import device_of
 from raygrad.training.observers import Observer
 from raygrad.training.preprocess import Normalize
 from raygrad.training.probe import Bound, Probe, check_gradients

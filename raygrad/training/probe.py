@@ -12,7 +12,7 @@ from raygrad.config import TrainConfig
 from raygrad.errors import ConfigError
 from raygrad.scoring import GradNormScorer, batch_bound, example_scores
 from raygrad.training import ranks
-from raygrad.training.loop import Examples
+from raygrad.training.examples import Examples
 from raygrad.training.preprocess import Normalize
 
 PROBE_COLUMNS = ("grad_l2_last_layer_weights", "grad_l2_weights")
@@ -178,5 +178,5 @@ def _at(
     train: Examples, positions: torch.Tensor, network: nn.Module
 ) -> tuple[torch.Tensor, torch.Tensor]:
     device = next(network.parameters()).device
-    at = positions.to(train.labels.device)
-    return train.images[at].to(device), train.labels[at].to(device)
+    labels = train.labels[positions.to(train.labels.device)]
+    return train.take(positions).to(device), labels.to(device)

@@ -1,19 +1,30 @@
-"""The three splits of a data set in memory, as training wants them."""
+"""The three splits of a data set, as training wants them: in memory, or mapped from a disk."""
 
+import fcntl
+import functools
+import json
+import os
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from raygrad.data.arrays import ImageArrays, load_arrays
-from raygrad.data.index import Index
+from raygrad.data.arrays import ImageArrays, load_arrays, shared_arrays
+from raygrad.data.decode import decode_image
+from raygrad.data.index import Index, read_index
+from raygrad.data.manifest import digest
+from raygrad.data.reading import read_rows
 from raygrad.data.transforms import CropTransform
 from raygrad.errors import DataError
-from raygrad.training.loop import Examples
+from raygrad.training.examples import Examples
 from raygrad.training.models import ImageSpec
 from raygrad.training.preprocess import Normalize, channel_statistics
+
+SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -37,13 +48,67 @@ class StudyData:
         _, channels, height, width = self.train.images.shape
         return ImageSpec(channels, height, width, self.num_classes)
 
+    @property
+    def num_examples(self) -> dict[str, int]:
+        """Usable examples of each split."""
+        return {split: len(getattr(self, split).labels) for split in SPLITS}
+
     def examples(self, split: str, positions: NDArray[np.int64] | None = None) -> Examples:
-        """Returns a split as tensors, or the examples at `positions` of it."""
+        """Returns a split as tensors, or the examples at `positions` of it.
+
+        Those are copied out of images in memory; of mapped ones they are read as they are needed.
+        """
         arrays: ImageArrays = getattr(self, split)
         images, labels = arrays.images, arrays.labels
-        if positions is not None:
-            images, labels = images[positions], labels[positions]
-        return Examples(_tensor(images), _tensor(labels))
+        is_mapped = isinstance(images, np.memmap)
+        if positions is None:
+            return Examples(_tensor(images), _tensor(labels), is_mapped)
+        if is_mapped:
+            at = torch.from_numpy(positions)
+            return Examples(_tensor(images), _tensor(labels[positions]), True, at)
+        return Examples(_tensor(images[positions]), _tensor(labels[positions]))
+
+
+@dataclass(frozen=True)
+class StudySource:
+    """Where a data set comes from that is too large for memory: what is sent between processes.
+
+    Each node decodes it once, into files that its processes map.
+    """
+
+    index_url: str
+    """The folder of the index."""
+    num_classes: int
+    """Classes that the labels count."""
+    channels: int
+    """1 or 3."""
+    transform: CropTransform | None
+    """What makes images one size."""
+    cache_dir: str
+    """A folder on each node's own disk."""
+
+    @property
+    def num_examples(self) -> dict[str, int]:
+        """Examples of each split, those that cannot be decoded included."""
+        index = read_index(self.index_url)
+        return {split: index.rows(split).num_rows for split in SPLITS}
+
+    def open(self) -> StudyData:
+        """Returns the data set, mapped; the first process of a node decodes, the others wait."""
+        return _opened(self)
+
+
+def decoded_bytes(index: Index, channels: int, transform: CropTransform | None) -> int:
+    """Returns what the images of a data set take once they are decoded."""
+    if index.examples.num_rows == 0:
+        return 0
+    if transform is not None:
+        return index.examples.num_rows * channels * transform.crop**2
+    first = next(iter(read_rows(index, index.examples.slice(0, 1))))
+    try:
+        return index.examples.num_rows * decode_image(first.image, channels=channels).nbytes
+    except DataError:
+        return 0  # what cannot be decoded takes nothing; the load names it
 
 
 def load_study_data(
@@ -56,10 +121,52 @@ def load_study_data(
     Raises:
         DataError: A split is empty, or a class has no training example.
     """
-    splits = {
-        split: load_arrays(index, split, channels=channels, transform=transform)
-        for split in ("train", "val", "test")
-    }
+
+    def load(split: str) -> ImageArrays:
+        return load_arrays(index, split, channels=channels, transform=transform)
+
+    return _checked(load, num_classes, lambda train: channel_statistics(_tensor(train.images)))
+
+
+@functools.lru_cache(maxsize=1)
+def _opened(source: StudySource) -> StudyData:
+    index = read_index(source.index_url)
+
+    def load(split: str) -> ImageArrays:
+        return shared_arrays(
+            index,
+            split,
+            channels=source.channels,
+            transform=source.transform,
+            folder=source.cache_dir,
+        )
+
+    def statistics(train: ImageArrays) -> Normalize:
+        name = digest([index.digest, "statistics", source.channels, source.transform])
+        return _once(Path(source.cache_dir, f"{name}.json"), train)
+
+    return _checked(load, source.num_classes, statistics)
+
+
+def _once(path: Path, train: ImageArrays) -> Normalize:
+    """Returns the statistics of the training split, which one process of a node computes."""
+    with open(path.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            found = channel_statistics(_tensor(train.images))
+            temporary = path.with_suffix(".tmp")
+            temporary.write_text(json.dumps([found.mean, found.std]))
+            os.replace(temporary, path)
+    mean, std = json.loads(path.read_text())
+    return Normalize(tuple(mean), tuple(std))
+
+
+def _checked(
+    load: Callable[[str], ImageArrays],
+    num_classes: int,
+    statistics: Callable[[ImageArrays], Normalize],
+) -> StudyData:
+    splits = {split: load(split) for split in SPLITS}
     for split, arrays in splits.items():
         if len(arrays.labels) == 0:
             raise DataError(f"the {split} split must hold an example, got none. Check the index.")
@@ -70,8 +177,7 @@ def load_study_data(
             f"every class must have a training example, got none of classes {missing}. "
             "Check the labels, or lower val_fraction."
         )
-    normalize = channel_statistics(_tensor(splits["train"].images))
-    return StudyData(**splits, num_classes=num_classes, normalize=normalize)
+    return StudyData(**splits, num_classes=num_classes, normalize=statistics(splits["train"]))
 
 
 def _tensor(array: NDArray[np.generic]) -> torch.Tensor:

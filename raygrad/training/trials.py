@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from raygrad.config import TrainConfig
 from raygrad.errors import DataError
 from raygrad.training.data_order import DataOrder
-from raygrad.training.loop import Examples, TrainingLoop, evaluate
+from raygrad.training.loop import TrainingLoop, evaluate
 from raygrad.training.models import build_network
 from raygrad.training.study_data import StudyData
 
@@ -123,20 +123,19 @@ def retrain(
     if recipe.channels_last:
         network.to(memory_format=torch.channels_last)
     full_steps = DataOrder(len(data.train.labels), recipe.batch_size, 0).steps_per_epoch
-    # A subset is copied out of the shared images; the whole split is used where it is.
     subset = None if len(kept) == len(data.train.labels) else np.sort(kept)
     loop = TrainingLoop(
         network,
         recipe,
         data.normalize,
-        _on(device, data.examples("train", subset)),
-        _on(device, data.examples("val")),
+        data.examples("train", subset),
+        data.examples("val"),
         order_seed=order_seed,
         steps_per_epoch=full_steps if trial.protocol == "equal_steps" else None,
         ddp=DistributedDataParallel(network) if dist.is_initialized() else None,
     )
     out = loop.run(after_epoch)
-    tested = evaluate(network, data.normalize, _on(device, data.examples("test")))
+    tested = evaluate(network, data.normalize, data.examples("test"))
     return {
         "trial": trial.id,
         **asdict(trial),
@@ -157,7 +156,3 @@ def retrain(
         "device": device,
         "ended_early": False,
     }
-
-
-def _on(device: str, examples: Examples) -> Examples:
-    return Examples(examples.images.to(device), examples.labels.to(device))

@@ -1,6 +1,9 @@
 """A split in memory: every row of the index is used or rejected, decoded once for a node."""
 
 import multiprocessing
+import os
+import shutil
+import signal
 
 import numpy as np
 import pytest
@@ -9,7 +12,7 @@ from raygrad.data import arrays as arrays_module
 from raygrad.data.arrays import load_arrays, shared_arrays
 from raygrad.data.index import build_index
 from raygrad.data.transforms import CropTransform
-from raygrad.errors import DataError
+from raygrad.errors import DataError, ResourceError
 from tests.data.making import example, jpeg, png, put
 
 
@@ -33,6 +36,7 @@ def test_pixels_labels_and_keys_belong_together(index):
         numbers = [int(key[1:]) for key in loaded.keys]
         assert loaded.images.shape == (len(numbers), 3, 4, 4)
         assert (loaded.images == np.array(numbers)[:, None, None, None]).all()
+        assert loaded.images.dtype == np.uint8
         assert loaded.labels.tolist() == [n % 4 for n in numbers]
         assert loaded.keys == index.rows(split)["key"].to_pylist()
 
@@ -72,7 +76,7 @@ def test_used_and_rejected_are_the_index_where_images_are_broken(tmp_path):
 def test_a_shared_split_is_the_same_and_is_decoded_once(index, tmp_path, monkeypatch):
     folder = str(tmp_path / "cache")
     first = shared_arrays(index, "train", channels=3, folder=folder)
-    monkeypatch.setattr(arrays_module, "load_arrays", None)
+    monkeypatch.setattr(arrays_module, "decode_image", None)
     again = shared_arrays(index, "train", channels=3, folder=folder)
     monkeypatch.undo()
     direct = load_arrays(index, "train", channels=3)
@@ -96,10 +100,10 @@ def test_another_transform_or_split_is_another_file(index, tmp_path):
 
 def _load(index, folder, results):
     calls = []
-    load = arrays_module.load_arrays
-    arrays_module.load_arrays = lambda *a, **k: calls.append(1) or load(*a, **k)
+    decode = arrays_module.decode_image
+    arrays_module.decode_image = lambda *a, **k: calls.append(1) or decode(*a, **k)
     arrays = shared_arrays(index, "train", channels=3, folder=folder)
-    results.put((len(calls), int(arrays.images.sum())))
+    results.put((len(calls) == len(arrays.keys), len(calls), int(arrays.images.sum())))
 
 
 def test_of_processes_that_start_together_one_decodes(index, tmp_path):
@@ -112,5 +116,47 @@ def test_of_processes_that_start_together_one_decodes(index, tmp_path):
     found = [results.get(timeout=60) for _ in processes]
     for process in processes:
         process.join()
-    assert sorted(calls for calls, _ in found) == [0, 0, 1]
-    assert len({total for _, total in found}) == 1
+    assert sorted(calls > 0 for _, calls, _ in found) == [False, False, True]
+    assert [all_of_them for all_of_them, calls, _ in found if calls] == [True]
+    assert len({total for _, _, total in found}) == 1
+
+
+def test_rejects_leave_no_gap_in_memory_nor_in_the_file(tmp_path):
+    members = [
+        m for n in range(20) for m in example(f"k{n:02d}", 0, "png", png(n) if n % 5 else b"broken")
+    ]
+    index = build_index([put(tmp_path, "a.tar", members)], [], val_fraction=1e-9)
+    for arrays in (
+        load_arrays(index, "train", channels=3),
+        shared_arrays(index, "train", channels=3, folder=str(tmp_path / "cache")),
+    ):
+        numbers = [int(key[1:]) for key in arrays.keys]
+        assert numbers == [n for n in range(20) if n % 5]
+        assert (arrays.images == np.array(numbers)[:, None, None, None]).all()
+        assert arrays.rejects.num_rows == 4
+
+
+def test_a_process_killed_while_it_decodes_leaves_nothing_that_counts(index, tmp_path):
+    folder = tmp_path / "cache"
+
+    def die(*args, **kwargs):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def main():
+        arrays_module.decode_image = die
+        shared_arrays(index, "train", channels=3, folder=str(folder))
+
+    process = multiprocessing.get_context("fork").Process(target=main)
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert not list(folder.glob("*.arrow"))
+    arrays = shared_arrays(index, "train", channels=3, folder=str(folder))
+    np.testing.assert_array_equal(arrays.images, load_arrays(index, "train", channels=3).images)
+
+
+def test_a_disk_without_room_is_named_before_anything_is_decoded(index, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)._replace(free=100)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(ResourceError, match="must fit the node's disk"):
+        shared_arrays(index, "train", channels=3, folder=str(tmp_path / "cache"))

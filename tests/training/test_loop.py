@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from raygrad.config import TrainConfig
 from raygrad.errors import ConfigError, DataError, RaygradError
 from raygrad.training.data_order import DataOrder
-from raygrad.training.loop import Examples, TrainingLoop, evaluate
+from raygrad.training.examples import Examples
+from raygrad.training.loop import TrainingLoop, evaluate
 from raygrad.training.models import ImageSpec, build_network
 from raygrad.training.optimizers import learning_rate_at
 from raygrad.training.preprocess import Normalize, channel_statistics
