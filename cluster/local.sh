@@ -27,15 +27,17 @@ export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH="$folder/token" RAY_USAGE_STATS_E
 begin() { # NAME ARGUMENTS...: in a process group of its own, so that its id ends all of it
   local name=$1
   shift
-  setsid "$ray" start --block --node-ip-address=127.0.0.2 --log-style=record "$@" \
+  # A folder for each node, as on machines of their own: a node that unpacks a job's working
+  # directory removes what stands there, which in a shared folder would be the one the job runs in.
+  setsid "$ray" start --block --log-style=record --temp-dir="$temporary/$name" "$@" \
     >"$folder/$name.log" 2>&1 </dev/null &
   echo $! >>"$folder/pids"
 }
 
 answers() { (: >"/dev/tcp/$1/$2") 2>/dev/null; }
 
-begin head --head --port="$port" --ray-client-server-port=$((port + 1)) \
-  --num-cpus=0 --num-gpus=0 --temp-dir="$temporary" \
+begin head --head --node-ip-address=127.0.0.2 --port="$port" \
+  --ray-client-server-port=$((port + 1)) --num-cpus=0 --num-gpus=0 \
   --dashboard-host=127.0.0.1 --dashboard-port="$dashboard_port" --include-dashboard=true \
   --dashboard-agent-listen-port=$((dashboard_port + 1)) \
   --min-worker-port="$first_worker_port" --max-worker-port=$((first_worker_port + 199))
@@ -48,14 +50,14 @@ answers 127.0.0.1 "$dashboard_port" || { echo "no dashboard: see $folder/head.lo
 
 for ((i = 1; i <= workers; i++)); do
   first=$((first_worker_port + 200 * i))
-  begin "worker-$i" --address="127.0.0.2:$port" --num-cpus="$cpus" \
+  begin "worker-$i" --node-ip-address="127.0.0.$((i + 2))" --address="127.0.0.2:$port" --num-cpus="$cpus" \
     --dashboard-agent-listen-port=$((dashboard_port + 1 + i)) \
     --min-worker-port="$first" --max-worker-port=$((first + 199))
 done
 
 cat <<TEXT
 dashboard  http://127.0.0.1:$dashboard_port
-logs       $folder, $temporary/session_latest/logs
+logs       $folder, $temporary/*/session_latest/logs
 submit     export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$folder/token
            ray job submit --address=http://127.0.0.1:$dashboard_port --working-dir . -- python jobs/digits.py
 stop       kill $(tr '\n' ' ' <"$folder/pids")

@@ -3,7 +3,7 @@
     python jobs/cifar10.py --data.data-dir DIR [--data.download]
 
 Scores are l2 norms of the last layer's weight gradients (Figure 8a of arXiv 1811.12569). The
-data set as JPEG files in class folders: `--data.source image-folder --data.data-dir DIR`.
+data set as JPEG files in class folders: `python jobs/cifar10.py image-folder --data.data-dir DIR`.
 """
 
 import sys

@@ -29,6 +29,9 @@ from raygrad.training.models import (
 )
 from raygrad.training.networks import NETWORKS
 
+PLAN_SECONDS = 5.0
+"""How long `--plan` measures each network."""
+
 Run = Annotated[str, tyro.conf.arg(help="The run folder, on local disk or s3://.")]
 
 
@@ -306,14 +309,19 @@ class Job(StudyConfig):
     smoke: bool = False
     """Run the whole job on a few hundred examples, in minutes; other flags still hold."""
     plan: bool = False
-    """Print what would run, and run nothing."""
+    """Print what would run, with time, device-hours and cost (--score.price-per-hour) measured on
+    this cluster in seconds where the data are prepared, and run nothing."""
+    prepare: bool = False
+    """Do the stage prepare only, so that --plan knows the data."""
 
     def execute(self) -> None:
         """Runs the study, or says what it would be."""
         config = StudyConfig(**{f.name: getattr(self, f.name) for f in fields(StudyConfig)})
+        if self.prepare:
+            prepare_study(config)
         if self.plan:
             print_plan(config)
-        else:
+        elif not self.prepare:
             run_study(config)
 
 
@@ -355,6 +363,13 @@ def run_study(config: StudyConfig) -> None:
     print(f"report   {layout.report}/index.html")
 
 
+def prepare_study(config: StudyConfig) -> None:
+    """Does the first stage of a study."""
+    pipeline.check(config)
+    pipeline.bind(config)
+    pipeline.prepare(config)
+
+
 def print_results(results: pa.Table) -> None:
     """Prints test accuracy by method and keep_fraction: mean and standard deviation over seeds."""
     head = ("method", "protocol", "keep_fraction", "n", "test accuracy", "std")
@@ -377,8 +392,22 @@ def print_plan(config: StudyConfig) -> None:
     print(f"train    {recipe.network}, {batches}")
     print(f"score    {', '.join(config.score.columns)}")
     print(f"select   {len(cells)} subsets by {config.select.score_column}")
-    trials = len(cells) * len(config.sweep.protocols)
-    shares = sum(fraction for _, fraction, _ in cells) * len(config.sweep.protocols)
+    ways = len(config.sweep.protocols) * max(1, len(config.sweep.networks))
+    trials = len(cells) * ways
+    shares = sum(fraction for _, fraction, _ in cells) * ways
     print(f"sweep    {trials} retrainings, {shares:g} times the full training's examples at most")
     done = pipeline.complete_stages(config)
     print(f"complete {', '.join(done) or 'nothing yet'}")
+    forecasts = pipeline.forecast(config, PLAN_SECONDS)
+    if forecasts is None:
+        print("time     not known before the data are prepared: give --prepare as well")
+        return
+    price = config.score.price_per_hour
+    for stage in forecasts:
+        print(stage.line(price))
+    hours = " and ".join(
+        f"{sum(one.device_hours for one in forecasts if one.device == device):.3g} {device}-hours"
+        for device in sorted({one.device for one in forecasts})
+    )
+    cost = sum(one.device_hours for one in forecasts) * price
+    print(f"together {sum(one.wall_s for one in forecasts):,.0f} s, {hours}, cost {cost:.2f}")

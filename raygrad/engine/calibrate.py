@@ -3,19 +3,24 @@
 import time
 
 import ray
+import torch
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from raygrad.config import TrainConfig
+from raygrad.config import ScoreConfig, TrainConfig
 from raygrad.engine.group import run_in_group
 from raygrad.engine.packing import TrialNeeds
+from raygrad.engine.score_networks import NetworkScorer
 from raygrad.engine.trial_process import SharedData
 from raygrad.training.calibration import mean_rates, measure_rates
+from raygrad.training.models import build_network
 from raygrad.training.plan import Rates
 from raygrad.training.study_data import StudyData, StudySource
 
 # Enough to load a machine as a sweep does; a large cluster need not be filled to know its rate.
 MOST_AT_A_TIME = 16
+# Examples of the batch that scoring is measured on.
+SCORED = 64
 
 
 def calibrate(
@@ -70,6 +75,52 @@ def calibrate(
     finally:
         for group in groups:
             remove_placement_group(group)
+
+
+def scoring_rate(
+    config: ScoreConfig, network: str, device: str, data: StudyData, actors: int, seconds: float
+) -> float:
+    """Returns the examples that an actor scores in a second while as many score beside it.
+
+    Args:
+        config: The columns and the arithmetic.
+        network: What is scored with, here with fresh weights.
+        device: cpu or cuda.
+        data: Examples, decoded.
+        actors: How many score at a time.
+        seconds: How long, about.
+    """
+    each = {"num_gpus": 1 / config.actors_per_gpu} if device == "cuda" else {"num_cpus": 1}
+    shared = ray.put(data)
+    tasks = [
+        ray.remote(_score_for).options(**each).remote(config, network, device, shared, seconds)
+        for _ in range(min(actors, MOST_AT_A_TIME))
+    ]
+    measured = ray.get(tasks)
+    return float(sum(measured) / len(measured))
+
+
+def _score_for(
+    config: ScoreConfig, network: str, device: str, data: StudyData, seconds: float
+) -> float:
+    """Scores the same batch again and again; returns examples a second after the first time."""
+    torch.set_num_threads(1)
+    built = build_network(network, data.spec, 0).eval()
+    scorer = NetworkScorer(
+        [built],
+        data.normalize,
+        config.columns,
+        device=device,
+        dtype=config.dtype,
+        channels_last=config.channels_last,
+    )
+    images, labels = data.train.images[:SCORED], data.train.labels[:SCORED]
+    scorer.score(images, labels)
+    begun_s, times = time.perf_counter(), 0
+    while times == 0 or time.perf_counter() - begun_s < seconds:
+        scorer.score(images, labels)
+        times += 1
+    return times * len(labels) / (time.perf_counter() - begun_s)
 
 
 class _Calibrator:

@@ -13,6 +13,7 @@ import pyarrow as pa
 import ray
 from pyarrow import fs
 from ray import tune
+from ray.tune.execution import class_cache
 
 from raygrad.config import SweepConfig, TrainConfig
 from raygrad.data import storage
@@ -40,6 +41,15 @@ _TUNE_ENVIRONMENT = {
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
 }
+
+_CREDENTIALS = {
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SECURITY_TOKEN",
+    "AWS_SESSION_TOKEN",
+}
+"""Tune would send these of the driver's environment to its trials, in a runtime environment that
+Ray writes to its logs and shows in its dashboard. Nodes have credentials of their own."""
 
 
 def needs_of(config: SweepConfig) -> TrialNeeds:
@@ -187,6 +197,7 @@ def _run_trials(
     watch: _Watch,
 ) -> None:
     os.environ.update(_TUNE_ENVIRONMENT)
+    class_cache.ENV_VARS_TO_PROPAGATE.difference_update(_CREDENTIALS)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     needs = needs_of(config)
     reports_epochs = config.early_termination != "no" or config.tensorboard

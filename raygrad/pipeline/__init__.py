@@ -5,6 +5,7 @@ skipped; one that was complete for other inputs says so and stops, so that nothi
 """
 
 from raygrad.pipeline.binding import bind, check, complete_stages, stored_config
+from raygrad.pipeline.forecasting import Forecast, forecast
 from raygrad.pipeline.planning import Plan, check_price, plan
 from raygrad.pipeline.preparing import export, index_shards, prepare, write_source
 from raygrad.pipeline.scoring import score
@@ -14,12 +15,14 @@ from raygrad.pipeline.sweeping import sweep
 from raygrad.pipeline.training import train
 
 __all__ = [
+    "Forecast",
     "Plan",
     "bind",
     "check",
     "check_price",
     "complete_stages",
     "export",
+    "forecast",
     "grid",
     "index_shards",
     "plan",

@@ -66,7 +66,7 @@ def test_on_aws_the_head_does_no_work_and_everything_else_begins_at_none():
     assert sum(kind["max_workers"] for kind in types.values()) == config["max_workers"]
     for name, kind in types.items():
         market = kind["node_config"].get("InstanceMarketOptions", {}).get("MarketType")
-        assert (market == "spot") == (kind["labels"]["raygrad.io/work"] == "score"), name
+        assert (market == "spot") == name.startswith("score-spot"), name
 
 
 def test_on_aws_nothing_is_reachable_and_roles_stand_for_keys():
@@ -166,7 +166,6 @@ WORKERS = exactly(
     maxReplicas=COUNT,
     idleTimeoutSeconds=COUNT,
     rayStartParams=TEXTS,
-    labels=TEXTS,
     template=POD,
 )
 RULE = exactly(

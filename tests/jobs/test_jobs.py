@@ -3,6 +3,7 @@
 import ast
 import importlib.util
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -67,7 +68,7 @@ def run_job(name, args):
     from raygrad.cli import job
 
     module = load(name)
-    return job(module.CONFIG, module.SMOKE, args)
+    return job(module.CONFIG, getattr(module, "SMOKE", None), args)
 
 
 def test_a_plan_prints_what_would_run_and_runs_nothing(capsys, tmp_path):
@@ -91,3 +92,25 @@ def test_a_wrong_flag_is_wrong_usage():
         run_job("mnist", ["--data.shard-byte", "1"])
     assert error.value.code == 2
     assert run_job("mnist", ["--plan", "--train.network", "nobody"]) == 2
+
+
+def printed_commands():
+    """Yields every command line of a job that a reader could copy, as its arguments."""
+    texts = [(ROOT / "jobs" / f"{name}.py").read_text().split('"""')[1] for name in JOBS]
+    texts += [(ROOT / name).read_text() for name in ("README.md", "cluster/README.md")]
+    for text in texts:
+        whole = re.sub(r"\s*\\\n\s*", " ", text)
+        for line in re.findall(r"\bpython (jobs/\w+\.py[^`\n]*)", whole):
+            if "..." not in line:
+                yield shlex.split(re.sub(r"\[|\]", "", line))
+
+
+@pytest.mark.parametrize("arguments", list(printed_commands()), ids=" ".join)
+def test_a_printed_command_is_one_that_the_job_takes(arguments, tmp_path):
+    """As far as flags go: planned, over data that nobody has prepared."""
+    path, *flags = arguments
+    if "--storage" not in flags:
+        flags += ["--run", str(tmp_path)]
+    if "s3://" in " ".join(flags):
+        flags[flags.index("--storage") + 1] = str(tmp_path)
+    assert run_job(Path(path).stem, [*flags, "--plan"]) == 0

@@ -1,0 +1,167 @@
+"""What a whole study will take, before it is paid for, from rates measured on a few examples."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from raygrad.config import StudyConfig
+from raygrad.data import storage
+from raygrad.data.index import read_index
+from raygrad.data.layout import RunLayout
+from raygrad.data.limiting import limited_index
+from raygrad.data.manifest import read_json, read_marker
+from raygrad.data.shards import DATASET_FILE
+from raygrad.engine import sweep as sweep_engine
+from raygrad.engine.calibrate import calibrate, scoring_rate
+from raygrad.engine.packing import TrialNeeds, cluster_nodes, trials_at_a_time
+from raygrad.engine.score_pool import CPUS_PER_ACTOR, choose_device, pool_size
+from raygrad.engine.session import ensure_ray
+from raygrad.pipeline.binding import complete_stages
+from raygrad.pipeline.selecting import grid
+from raygrad.pipeline.stages import transform_of
+from raygrad.training.plan import Rates, Sizes, predict, trial_time
+from raygrad.training.study_data import StudyData, load_study_data
+from raygrad.training.trials import Trial
+
+Measure = Callable[[tuple[str, ...], TrialNeeds, int], dict[str, Rates]]
+"""Measures the rates of networks, for what one trial takes and how many run at a time."""
+
+SAMPLE = 512
+"""Training examples that rates are measured on, or two batches where that is more."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What one stage will take at most."""
+
+    stage: str
+    """train, score or sweep."""
+    wall_s: float
+    """Seconds from its start to its end."""
+    device_hours: float
+    """Hours of CPUs or GPUs that it holds."""
+    device: str
+    """What device-hours count: CPU or GPU."""
+    note: str
+    """On what the figures stand."""
+
+    def line(self, price_per_hour: float) -> str:
+        """Returns the forecast as a line of text, with its cost where there is a price."""
+        cost = f", cost {self.device_hours * price_per_hour:.2f}" if price_per_hour else ""
+        hours = f"{self.device_hours:.3g} {self.device}-hours{cost}"
+        return f"{self.stage:8} at most {self.wall_s:,.0f} s, {hours} ({self.note})"
+
+
+def forecast(config: StudyConfig, seconds: float) -> list[Forecast] | None:
+    """Predicts the stages that are not complete, from a short measurement on this cluster.
+
+    Nothing of the run folder is changed. Without early stopping; the start of Ray Train and the
+    decoding of images, which goes on beside the network's work, are not counted.
+
+    Args:
+        config: The study.
+        seconds: How long each network's rate is measured.
+
+    Returns:
+        The forecasts; None where the data are not prepared, so that their number is not known.
+
+    Raises:
+        ResourceError: The cluster cannot hold one trial, or has no GPU where one is asked for.
+    """
+    layout = RunLayout(config.run)
+    if read_marker(layout.marker("prepare")) is None:
+        return None
+    ensure_ray()
+    done, network = complete_stages(config), config.train.network
+    sizes, sample = _sample(config, layout)
+    # Often a worker of the training is what a trial of the sweep is: then one measurement serves.
+    measure = functools.cache(
+        lambda networks, needs, at_a_time: calibrate(
+            networks, config.train, sample, needs, at_a_time, seconds
+        )
+    )
+    found = []
+    if f"score-{network}" not in done:
+        found.append(_scoring(config, sizes, sample, seconds))
+    if f"train-{network}" not in done:
+        found.insert(0, _training(config, sizes, measure))
+    return [*found, _sweep(config, sizes, measure)]
+
+
+def _sample(config: StudyConfig, layout: RunLayout) -> tuple[Sizes, StudyData]:
+    """Returns how large the splits are, and a few examples of each with the data set's classes."""
+    facts = read_json(storage.join(layout.data, DATASET_FILE))
+    index = read_index(layout.data)
+    sizes = Sizes(*(sum(index.counts(split).values()) for split in ("train", "val", "test")))
+    few = limited_index(index, max(SAMPLE, 2 * config.train.batch_size))
+    data = load_study_data(few, len(few.classes), facts["channels"], transform_of(facts))
+    return sizes, dataclasses.replace(data, num_classes=facts["num_classes"])
+
+
+def _training(config: StudyConfig, sizes: Sizes, measure: Measure) -> Forecast:
+    recipe = config.train
+    gpus = choose_device(recipe.device) == "cuda"
+    needs = TrialNeeds(1, float(recipe.cpus_per_worker), float(gpus))
+    workers = trials_at_a_time(needs, cluster_nodes(), recipe.num_workers)
+    rates = measure((recipe.network,), needs, workers)[recipe.network]
+    share = dataclasses.replace(
+        rates,
+        example_s=rates.example_s / workers,
+        eval_example_s=rates.eval_example_s / workers,
+    )
+    time = trial_time(_full(recipe.network, sizes), share, recipe, sizes, recipe.epochs)
+    devices = workers * (1 if gpus else recipe.cpus_per_worker)
+    note = f"{recipe.epochs} epochs, {workers} workers, {_per_s(rates)} images/s each"
+    return _forecast("train", time.time_s, devices, gpus, note)
+
+
+def _scoring(config: StudyConfig, sizes: Sizes, sample: StudyData, seconds: float) -> Forecast:
+    device = choose_device(config.score.device)
+    gpus = device == "cuda"
+    # As many as begin; the data set has more shards than that.
+    *_, actors = pool_size(config.score, device, sizes.train)
+    each = 1.0 / config.score.actors_per_gpu if gpus else CPUS_PER_ACTOR
+    rate = scoring_rate(config.score, config.train.network, device, sample, actors, seconds)
+    note = f"{actors} actors, {rate:.3g} images/s each"
+    return _forecast("score", sizes.train / (rate * actors), actors * each, gpus, note)
+
+
+def _sweep(config: StudyConfig, sizes: Sizes, measure: Measure) -> Forecast:
+    needs = sweep_engine.needs_of(config.sweep)
+    at_a_time = trials_at_a_time(needs, cluster_nodes(), config.sweep.max_concurrent)
+    networks = config.sweep.networks or (config.train.network,)
+    rates = measure(networks, needs, at_a_time)
+    trials = [
+        dataclasses.replace(
+            _full(network, sizes), method=method, keep_fraction=fraction, seed=seed,
+            protocol=protocol, budget=max(1, math.floor(fraction * sizes.train)),
+        )
+        for network in networks
+        for method, fraction, seed in grid(config.select)
+        for protocol in config.sweep.protocols
+    ]  # fmt: skip
+    times = [
+        trial_time(t, rates[t.network], config.train, sizes, config.train.epochs) for t in trials
+    ]
+    start_s = max(rate.start_s for rate in rates.values())
+    devices = needs.num_workers * (needs.gpus_each or needs.cpus_each)
+    said = predict(times, at_a_time, start_s, devices)
+    unit = "GPU" if needs.gpus_each else "CPU"
+    note = f"{len(trials)} retrainings if none is finished, {at_a_time} at a time"
+    return Forecast("sweep", said.wall_s, said.device_hours, unit, note)
+
+
+def _full(network: str, sizes: Sizes) -> Trial:
+    """Returns a training on everything."""
+    return Trial(network, "", "", "random", 1.0, sizes.train, 0, "equal_epochs", "", "")
+
+
+def _per_s(rates: Rates) -> str:
+    return f"{1 / rates.example_s:.3g}" if rates.example_s else "unmeasurably many"
+
+
+def _forecast(stage: str, wall_s: float, devices: float, gpus: bool, note: str) -> Forecast:
+    unit = "GPU" if gpus else "CPU"
+    return Forecast(stage, wall_s, wall_s * devices / 3600, unit, note)
