@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from raygrad.report.intervals import CONFIDENCE, Interval, difference_interval
 from raygrad.report.results import BASELINE, FULL, Panel, Point
 from raygrad.report.wording import listed, percent
+from raygrad.selection.attributes import MAX_LOSS
 
-MARGIN = 0.005  # "close to full accuracy" means within half a point
+MARGIN = MAX_LOSS  # "close to full accuracy" is one thing in findings and in redundancy
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,15 @@ _T = (
 _T_975 = tuple(float(value) for value in _T.split())
 
 
+MAX_LOSS = 0.005
+"""The loss of accuracy that redundancy accepts: half a point of a hundred."""
+SIMPLICITY_FROM = 0.01
+"""The share of the data from which on simplicity looks at random's curve."""
+
+Curve = Mapping[float, float]
+"""Accuracies of one seed by share kept; 1.0, the full data, is among them."""
+
+
 @dataclass(frozen=True)
 class Estimate:
     """A mean over seeds with its 95% confidence interval (Student's t)."""
@@ -27,33 +36,39 @@ class Estimate:
     num_seeds: int
     """With one seed there is no interval: low and high are NaN."""
 
+    @property
+    def known(self) -> bool:
+        """Whether there is an interval at all."""
+        return self.num_seeds > 1
+
 
 @dataclass(frozen=True)
 class Attributes:
     """What a sweep says about its data set."""
 
     simplicity: Estimate
+    simplicity_from: float
+    """The smallest share kept that it covers."""
     redundancy: dict[str, Estimate]
-    """Of each method: the share that can be left out within the accuracy loss."""
+    """Of each method: the share that can be left out within the accuracy loss, in [0, 1)."""
     best_method: str
-    """The method of largest mean redundancy, of equal ones the first by name."""
+    """The method of largest mean redundancy; of equal ones random, then the first by name."""
     gain: Estimate
     """The best method's redundancy minus random's, seed by seed."""
 
 
 def attributes(
-    results: Mapping[str, Sequence[Any]], *, max_loss: float = 0.01
+    results: Mapping[str, Sequence[Any]], *, max_loss: float = MAX_LOSS
 ) -> dict[tuple[str, str], Attributes]:
     r"""Returns simplicity and redundancy for each network and protocol of a sweep.
 
     The paper names the two attributes and reads them off its figures; as numbers they are here:
 
-    - simplicity: the area under random's accuracy over :math:`\log_{10}` of the share kept,
-      relative to full accuracy and to the axis, so in [0, 1]: 1 if the fewest examples tried
-      reach full accuracy. It compares data sets only over the same keep_fractions.
+    - simplicity: the area under random's accuracy over the logarithm of the share kept, relative
+      to full accuracy and to the axis: 1 if any subset teaches as much as the whole. It begins
+      at 1% of the data, or where the measured curve does if that is later.
 
-      .. math:: \frac{1}{-\log_{10} f_0} \int_{\log_{10} f_0}^0 \frac{a(f)}{a(1)}
-                \, \mathrm{d} \log_{10} f
+      .. math:: \frac{1}{\ln(1/f_0)} \int_{f_0}^1 \frac{a(f)}{a(1)} \, \mathrm{d} \ln f
 
     - redundancy: the largest share :math:`1 - f` that a method may leave out with accuracy of at
       least :math:`a(1) - \text{max\_loss}`, at every fraction from there up; between two
@@ -65,7 +80,7 @@ def attributes(
 
     Args:
         results: Columns network, method, keep_fraction, seed, protocol, test_accuracy.
-        max_loss: The accepted loss of accuracy, as a share (0.01 is one point of a hundred).
+        max_loss: The accepted loss of accuracy, as a share (0.005 is half a point of a hundred).
 
     Raises:
         DataError: A column is missing, or a network has no result for random below
@@ -82,6 +97,11 @@ def attributes(
             continue  # A failed trial; the estimate's num_seeds tells.
         entry = (str(method), float(fraction), int(seed), float(accuracy))
         cells.setdefault((str(network), str(protocol)), []).append(entry)
+    for (network, _), entries in cells.items():
+        if not any(fraction == 1.0 for _, fraction, _, _ in entries):
+            # On the full data the protocols train alike: one of them stands for all.
+            others = [row for (name, _), rows in cells.items() if name == network for row in rows]
+            entries += [row for row in others if row[1] == 1.0]
     return {key: _of_network(key, entries, max_loss) for key, entries in cells.items()}
 
 
@@ -110,37 +130,62 @@ def _of_network(
             "simplicity needs random subsets and keep_fraction 1 of the same seed, got neither or "
             f"one for {' '.join(key)}. Sweep with both."
         )
-    simplicity = estimate([_simplicity(curve) for curve in curves["random"].values()])
+    return curve_attributes(curves, max_loss=max_loss)
+
+
+def curve_attributes(
+    curves: Mapping[str, Mapping[int, Curve]], *, max_loss: float = MAX_LOSS
+) -> Attributes:
+    """Returns what `attributes` says, from curves.
+
+    Args:
+        curves: By method, random among them, then by seed.
+        max_loss: The accepted loss of accuracy.
+
+    Raises:
+        DataError: The best method shares no seed with random.
+    """
+    start = max(SIMPLICITY_FROM, *(min(curve) for curve in curves["random"].values()))
+    simplicity = estimate([_simplicity(curve, start) for curve in curves["random"].values()])
     shares = {
         method: {seed: _redundancy(curve, max_loss) for seed, curve in by_seed.items()}
         for method, by_seed in curves.items()
     }
-    redundancy = {method: estimate(list(of.values())) for method, of in sorted(shares.items())}
-    best = max(redundancy, key=lambda method: redundancy[method].mean)
+    redundancy = {
+        method: _clipped(estimate(list(of.values()))) for method, of in sorted(shares.items())
+    }
+    best = max(redundancy, key=lambda method: (redundancy[method].mean, method == "random"))
     both = sorted(set(shares[best]) & set(shares["random"]))
     if not both:
-        raise DataError(f"{best} and random must share a seed, got none in {' '.join(key)}.")
+        raise DataError(f"{best} and random must share a seed, got none in {sorted(curves)}.")
     gain = estimate([shares[best][seed] - shares["random"][seed] for seed in both])
-    return Attributes(simplicity, redundancy, best, gain)
+    return Attributes(simplicity, start, redundancy, best, gain)
 
 
-def _points(curve: dict[float, float]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _clipped(share: Estimate) -> Estimate:
+    """Returns an interval within [0, 1], where a share is; NaN stays."""
+    low, high = (float(np.clip(end, 0, 1)) for end in (share.low, share.high))
+    return Estimate(share.mean, low, high, share.num_seeds)
+
+
+def _points(curve: Curve) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     fractions = sorted(curve)
-    return np.log10(fractions), np.array([curve[fraction] for fraction in fractions])
+    return np.log(fractions), np.array([curve[fraction] for fraction in fractions])
 
 
-def _simplicity(curve: dict[float, float]) -> float:
+def _simplicity(curve: Curve, start: float) -> float:
     at, accuracy = _points(curve)
-    relative = accuracy / accuracy[-1]
-    return float(np.trapezoid(relative, at) / -at[0])
+    grid = np.unique(np.r_[np.log(start), at[at > np.log(start)]])
+    relative = np.interp(grid, at, accuracy / accuracy[-1])
+    return float(np.trapezoid(relative, grid) / -grid[0])
 
 
-def _redundancy(curve: dict[float, float], max_loss: float) -> float:
+def _redundancy(curve: Curve, max_loss: float) -> float:
     at, accuracy = _points(curve)
     enough = accuracy[-1] - max_loss
     below = np.flatnonzero(accuracy < enough)
     if not below.size:
-        return float(1 - 10 ** at[0])
+        return float(1 - np.exp(at[0]))
     last = below[-1]
     rise = (enough - accuracy[last]) / (accuracy[last + 1] - accuracy[last])
-    return float(1 - 10 ** (at[last] + rise * (at[last + 1] - at[last])))
+    return float(1 - np.exp(at[last] + rise * (at[last + 1] - at[last])))

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from raygrad.errors import ConfigError, DataError
 from raygrad.selection.methods import SCORE, Plan, by_class, race, without_extremes
-from raygrad.selection.order import Ordering, cut, from_order_bits, group_counts, order_bits
+from raygrad.selection.order import Ordering, cut, from_order_bits, group_counts
 from raygrad.selection.quotas import Budget, even_quotas
 from raygrad.selection.rows import Rows, View
 
@@ -127,9 +127,7 @@ class Moderate:
     def plan(self, rows: Rows, budget: Budget, seed: int) -> Plan:
         """Returns what to draw."""
         (name,) = self.columns
-        ordering = Ordering(
-            by_class, len(rows.counts), seed, lambda view: order_bits(view.scores(name))
-        )
+        ordering = Ordering(by_class, len(rows.counts), seed, lambda view: view.stored(name))
         # The two middle ranks: the same one where the count is odd.
         ranks = ((rows.counts + 1) // 2, rows.counts // 2 + 1)
         ends = [
@@ -141,8 +139,8 @@ class Moderate:
         low, high = (np.where(np.isfinite(end), end, highest) for end in ends)
         median = (low + high) / 2
 
-        def from_median(view: View) -> NDArray[np.uint64]:
-            return order_bits(np.abs(view.scores(name) - median[view.classes()]))
+        def from_median(view: View) -> NDArray[np.float64]:
+            return np.abs(view.scores(name) - median[view.classes()])
 
         ordering = Ordering(by_class, len(rows.counts), seed, from_median)
         return Plan(ordering, rows.counts, budget.over(rows.counts))
@@ -191,7 +189,7 @@ def _ranges(
 def _mean_of_highest(rows: Rows, seed: int, number: int = 10) -> NDArray[np.float64]:
     """Returns the mean probability over the examples of highest DUAL score of each class."""
     num_classes = len(rows.counts)
-    ordering = Ordering(by_class, num_classes, seed, lambda view: order_bits(-view.scores("dual")))
+    ordering = Ordering(by_class, num_classes, seed, lambda view: -view.stored("dual"))
     highest = cut(rows, ordering, np.minimum(number, rows.counts), rows.counts)
     sums, numbers = np.zeros(num_classes), np.zeros(num_classes)
 

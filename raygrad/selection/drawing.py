@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -132,34 +132,50 @@ class Selection:
     def settled(self, plan: Plan) -> Positions:
         """Returns the places in draw order, with equal hashes of keys told apart by the keys."""
         keys = self.view.batch.keys
-        order = draw_order(self.first, self.ties, lambda at: keys(self.at[at]))
+        order = draw_order(self.first, lambda at: self.ties[at], lambda at: keys(self.at[at]))
         return self.at[order[within_quotas(self.groups[order], plan.quotas)]]
 
 
-def draw_order(first: NDArray[np.uint64], ties: NDArray[np.uint64], keys: Any) -> NDArray[np.int64]:
+def draw_order(
+    first: NDArray[np.uint64],
+    ties: Callable[[Positions], NDArray[np.uint64]],
+    keys: Callable[[Positions], Sequence[str]],
+) -> Positions:
     """Returns the order of rows by their composites; rows of equal composite by their keys.
 
     Two keys of one 64-bit hash are to be expected once in some billions of rows.
 
     Args:
         first: The first bits of each row.
-        ties: The last bits of each row.
+        ties: Gives the last bits at some places; asked for rows of equal first bits alone.
         keys: Gives the keys at some places.
 
     Raises:
         DataError: A key is there twice.
     """
-    order = np.lexsort((ties, first))
-    equal = (np.diff(first[order]) == 0) & (np.diff(ties[order]) == 0)
+    order = np.argsort(first)
+    at = np.flatnonzero(_beside_equal(first[order]))
+    rows = order[at]
+    last = ties(rows)
+    among = np.lexsort((last, first[rows]))
+    rows, last = rows[among], last[among]
+    equal = (np.diff(first[rows]) == 0) & (np.diff(last) == 0)
     edges = np.flatnonzero(np.diff(np.r_[False, equal, False]))
     for start, end in edges.reshape(-1, 2).tolist():
-        run = order[start : end + 1]
+        run = rows[start : end + 1]
         named = sorted(zip(keys(run), run.tolist(), strict=True))
         for (one, _), (other, _) in itertools.pairwise(named):
             if one == other:
                 raise DataError(f"keys must be unique, got {one!r} twice. Rename one of them.")
-        order[start : end + 1] = [at for _, at in named]
+        rows[start : end + 1] = [place for _, place in named]
+    order[at] = rows
     return order
+
+
+def _beside_equal(ordered: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Returns which rows have a neighbour of the same bits."""
+    same = np.diff(ordered) == 0
+    return np.r_[False, same] | np.r_[same, False] if ordered.size else np.empty(0, bool)
 
 
 def within_quotas(groups: NDArray[np.int64], quotas: NDArray[np.int64]) -> NDArray[np.bool_]:

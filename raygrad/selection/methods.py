@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from raygrad.errors import ConfigError, DataError
 from raygrad.selection.keyed_random import random_uniform
-from raygrad.selection.order import Cut, Ordering, cut, group_counts, order_bits
+from raygrad.selection.order import Cut, Ordering, cut, group_counts
 from raygrad.selection.quotas import Budget
 from raygrad.selection.rows import Rows, View
 
@@ -65,12 +65,12 @@ class Random:
         )
 
 
-def _hardest_first(view: View) -> NDArray[np.uint64]:
-    return order_bits(-view.scores(SCORE))
+def _hardest_first(view: View) -> NDArray[np.floating]:
+    return -view.stored(SCORE)
 
 
-def _easiest_first(view: View) -> NDArray[np.uint64]:
-    return order_bits(view.scores(SCORE))
+def _easiest_first(view: View) -> NDArray[np.floating]:
+    return view.stored(SCORE)
 
 
 @dataclass(frozen=True)
@@ -195,18 +195,18 @@ def gradient_share(view: View) -> NDArray[np.float64]:
 
 def race(
     seed: int, log_rates: Callable[[View], NDArray[np.float64]]
-) -> Callable[[View], NDArray[np.uint64]]:
+) -> Callable[[View], NDArray[np.float64]]:
     """Returns the order of an exponential race: the log of each row's time of arrival.
 
     The log keeps rates apart that differ by hundreds of orders of magnitude; a rate of 0 arrives
     at infinity.
     """
 
-    def bits(view: View) -> NDArray[np.uint64]:
+    def times(view: View) -> NDArray[np.float64]:
         uniform = random_uniform(seed, view.hashes(np.arange(len(view))))
-        return order_bits(np.log(-np.log(uniform)) - log_rates(view))
+        return np.log(-np.log(uniform)) - log_rates(view)
 
-    return bits
+    return times
 
 
 def class_sums(rows: Rows, column: str) -> NDArray[np.float64]:

@@ -6,12 +6,14 @@ of the key, so that ties are broken the same way whatever the order of the rows.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from raygrad.selection.bracket import bracketed
 from raygrad.selection.keyed_random import random_bits
-from raygrad.selection.rows import Rows, View
+from raygrad.selection.rows import Places, Rows, View, one_group
 
 Bits = NDArray[np.uint64]
 Groups = NDArray[np.int64]
@@ -20,6 +22,8 @@ MAX_CANDIDATES = 2**21
 """Rows that are sorted at once; above it, histograms narrow the search down first."""
 _MAX_CELLS = 2**21
 """Cells of a histogram over all groups: 16 MiB."""
+LAST = np.uint64(2**64 - 1)
+"""The last of all bits: as a cut of ties it lets all through, and no hash needs to be read."""
 _SIGN = np.uint64(2**63)
 
 
@@ -54,14 +58,23 @@ class Ordering:
     """The group of each row, int64 `[n]`, or -1 for rows that take no part."""
     num_groups: int
     seed: int
-    bits: Callable[[View], Bits] | None = None
-    """The first 64 bits of each row; None orders by the seeded bits of the key alone."""
+    values: Callable[[View], NDArray[np.floating]] | None = None
+    """What comes first, ascending; None orders by the seeded bits of the key alone."""
 
-    def first_bits(self, view: View) -> Bits:
-        """Returns the first 64 bits of each row of the view."""
-        return np.zeros(len(view), np.uint64) if self.bits is None else self.bits(view)
+    def numbers(self, view: View) -> NDArray[np.floating]:
+        """Returns what orders each row of the view, made once a view; `values` must be there."""
+        assert self.values is not None, "this order has no numbers"
+        values = self.values
+        return view.once(("order", id(self)), lambda: values(view))
 
-    def tie_bits(self, view: View, at: NDArray[np.int64]) -> Bits:
+    def first_bits(self, view: View, at: Places | None = None) -> Bits:
+        """Returns the first 64 bits of the rows of the view, or of those at these places."""
+        if self.values is None:
+            return np.zeros(len(view) if at is None else len(at), np.uint64)
+        numbers = self.numbers(view)
+        return order_bits(numbers if at is None else numbers[at])
+
+    def tie_bits(self, view: View, at: Places) -> Bits:
         """Returns the last 64 bits of the rows at these places of the view."""
         return random_bits(self.seed, view.hashes(at))
 
@@ -76,23 +89,45 @@ class Cut:
     any: NDArray[np.bool_]
     """Whether the group lets any row through."""
 
-    def admitted(self, view: View) -> NDArray[np.int64]:
+    def admitted(self, view: View) -> Places:
         """Returns the places of the rows let through, ascending."""
-        return self._split(view)[0]
+        return np.flatnonzero(self._inside(view))
 
-    def beyond(self, view: View) -> NDArray[np.int64]:
+    def beyond(self, view: View) -> Places:
         """Returns the places of the rows of any group that are not let through, ascending."""
-        return self._split(view)[1]
+        return np.flatnonzero((self.ordering.groups(view) >= 0) & ~self._inside(view))
 
-    def _split(self, view: View) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        groups, first = self.ordering.groups(view), self.ordering.first_bits(view)
-        part = groups >= 0
-        at_cut = self.first[groups]
-        inside = part & (first < at_cut)
-        level = np.flatnonzero(part & (first == at_cut))
+    @cached_property
+    def _limits(self) -> NDArray[np.float64]:
+        """The number of each group's cut; NaN, which nothing is below, lets nothing through."""
+        return np.where(self.any, from_order_bits(self.first), np.nan)
+
+    def _inside(self, view: View) -> NDArray[np.bool_]:
+        groups = self.ordering.groups(view)
+        if self.ordering.values is None:
+            inside = np.zeros(len(view), bool)
+            level = np.flatnonzero((groups >= 0) & self.any[groups])
+        else:
+            numbers = self.ordering.numbers(view)
+            limits = as_wide_as(self._limits, numbers)
+            bound = limits[0] if one_group(groups) else limits[groups]
+            inside, equal = numbers < bound, numbers == bound
+            if not one_group(groups):
+                inside &= groups >= 0
+                equal &= groups >= 0
+            level = np.flatnonzero(equal)
+        # Hashes are read for the rows that they decide upon, and for no others.
+        all_level = self.ties[groups[level]] == LAST
+        inside[level[all_level]] = True
+        level = level[~all_level]
         inside[level] = self.ordering.tie_bits(view, level) <= self.ties[groups[level]]
-        inside &= self.any[groups]
-        return np.flatnonzero(inside), np.flatnonzero(part & ~inside)
+        return inside
+
+
+def as_wide_as(limits: NDArray[np.float64], numbers: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Returns limits in the dtype of the numbers where that changes none of them."""
+    narrow = limits.astype(numbers.dtype)
+    return narrow if np.array_equal(narrow, limits, equal_nan=True) else limits
 
 
 def group_counts(rows: Rows, ordering: Ordering) -> NDArray[np.int64]:
@@ -130,6 +165,8 @@ def cut(
         max_candidates: Rows sorted at once.
     """
     search = _Search(ordering, ranks, counts)
+    if ordering.values is not None and search.num_open > max_candidates:
+        search.bracket(rows, max_candidates)
     while search.num_open > max_candidates and search.depth < 128:
         search.narrow(rows)
     return search.finish(rows)
@@ -147,8 +184,9 @@ class _Search:
         self.any = ranks > 0
         # A group that gives all or nothing needs no search: its cut is the end of the order.
         self.open = self.any & (ranks < counts)
+        self.settled = np.zeros(len(ranks), bool)
         self.counts = np.where(self.open, counts, 0)
-        self.depth = 64 if ordering.bits is None else 0
+        self.depth = 64 if ordering.values is None else 0
         self.first = np.zeros(len(ranks), np.uint64)
         self.ties = np.zeros(len(ranks), np.uint64)
         self.digit_bits = max(1, min(16, (_MAX_CELLS // max(1, len(ranks))).bit_length() - 1))
@@ -179,6 +217,22 @@ class _Search:
         known |= digit.astype(np.uint64) << shift
         self.depth += width
 
+    def bracket(self, rows: Rows, max_candidates: int) -> None:
+        """Finds the first 64 bits of every answer by a sample, if the sample brackets them all."""
+        found = bracketed(
+            rows, self.ordering.groups, self.ordering.numbers, self.open, self.ranks, self.counts,
+            max_candidates,
+        )  # fmt: skip
+        if found is None:
+            return
+        values, before, level = found
+        self.first, self.depth = order_bits(values), 64
+        self.ranks -= np.where(self.open, before, 0)
+        # Where all rows of the answer's number are in, their hashes have nothing to decide.
+        self.settled = self.open & (self.ranks == level)
+        self.open &= ~self.settled
+        self.counts = np.where(self.open, level, 0)
+
     def _cells(self, view: View, width: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         at, groups, first = self._matching(view)
         values = first if self.depth < 64 else self.ordering.tie_bits(view, at)
@@ -191,17 +245,20 @@ class _Search:
         cells = (groups << width) + digits.astype(np.int64)
         return _count(cells, len(self.ranks) << width)
 
-    def _matching(self, view: View) -> tuple[NDArray[np.int64], Groups, Bits]:
+    def _matching(self, view: View) -> tuple[Places, Groups, Bits]:
         """Returns places, groups and first bits of rows whose first bits agree so far."""
-        groups, first = self.ordering.groups(view), self.ordering.first_bits(view)
+        groups = self.ordering.groups(view)
         agree = (groups >= 0) & self.open[groups]
-        if 0 < self.depth < 64:
+        if self.ordering.values is not None and self.depth >= 64:
+            numbers = self.ordering.numbers(view)
+            answers = as_wide_as(from_order_bits(self.first), numbers)
+            agree &= numbers == answers[groups]
+        elif self.depth > 0 and self.ordering.values is not None:
             shift = np.uint64(64 - self.depth)
-            agree &= (first >> shift) == (self.first[groups] >> shift)
-        elif self.depth >= 64 and self.ordering.bits is not None:
-            agree &= first == self.first[groups]
+            bits = self.ordering.first_bits(view)
+            agree &= (bits >> shift) == (self.first[groups] >> shift)
         at = np.flatnonzero(agree)
-        return at, groups[at], first[at]
+        return at, groups[at], self.ordering.first_bits(view, at)
 
     def _candidates(self, view: View) -> tuple[Groups, Bits, Bits]:
         at, groups, first = self._matching(view)
@@ -215,8 +272,8 @@ class _Search:
 
     def finish(self, rows: Rows) -> Cut:
         """Sorts what is left and reads each group's answer off it."""
-        end = np.uint64(2**64 - 1)
-        first, ties = np.full(len(self.ranks), end), np.full(len(self.ranks), end)
+        first = np.where(self.settled, self.first, order_bits(np.array([np.inf])))
+        ties = np.full(len(self.ranks), LAST)
         if self.open.any():
             found = list(rows.map(self._candidates))
             groups, bits, tie_bits = (np.concatenate(column) for column in zip(*found, strict=True))

@@ -1,7 +1,8 @@
 """Drawing a subset from Parquet parts of any size, in memory that does not grow with them."""
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from raygrad.errors import ConfigError
 from raygrad.selection.drawing import check_method, draw_order, within_quotas
-from raygrad.selection.keyed_random import key_hashes
+from raygrad.selection.keyed_random import key_hashes, random_bits
 from raygrad.selection.methods import SCORE, Plan
 from raygrad.selection.order import Bits, Cut, cut
 from raygrad.selection.quotas import Budget, ClassBalanced
@@ -27,6 +28,8 @@ SCHEMA = pa.schema(
 """The columns of a subset, one row a drawn example, in draw order."""
 SORTED_ROWS = 2**20
 """About how many drawn rows are put in order at once."""
+_EVERY = 64
+"""One row in so many says where ranges of drawn rows end."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,10 @@ class RowGroup:
     group: int
     names: dict[str, str]
     """The column in the file of each column the method reads."""
+    number: int
+    """Of the part, among all."""
+    spool: str
+    """A local folder for what is computed once."""
 
     def __len__(self) -> int:
         return self.metadata.row_group(self.group).num_rows
@@ -64,8 +71,23 @@ class RowGroup:
             return np.empty(0, np.uint64)
         if "key_hash" in self.metadata.schema.names:
             found = self.read("key_hash").to_numpy()
-            return found if len(at) == len(found) else found[at]
-        return key_hashes(self.keys(at))
+        elif 4 * len(at) < len(self):
+            return key_hashes(self.keys(at))
+        else:
+            found = self._spooled()
+        return found if len(at) == len(found) else found[at]
+
+    def _spooled(self) -> NDArray[np.uint64]:
+        """Returns the hashes of all keys, computed once and kept in a file of 8 bytes a row."""
+        path = Path(self.spool) / f"{self.number}-{self.group}.npy"
+        if not path.exists():
+            hashes = key_hashes(self.read("key").to_pylist())
+            whole = path.with_suffix(".part")
+            with whole.open("wb") as stream:
+                np.save(stream, hashes)
+            whole.rename(path)
+            return hashes
+        return np.load(path)
 
 
 @dataclass(frozen=True)
@@ -128,33 +150,39 @@ def draw_parts(
     filesystem = filesystem or pafs.LocalFileSystem()
     names = {name: score_column if name == SCORE else name for name in chosen.columns}
     needed = ["key", "shard", *names.values(), *(["label"] if class_balanced else [])]
-    batches = [group for part in parts for group in _row_groups(part, filesystem, names, needed)]
-    rows = Rows(
-        batches,
-        chosen.columns,
-        missing=missing,
-        by_class="label" if class_balanced else None,
-        num_threads=num_threads,
-    )
-    total = budget(rows.total) if callable(budget) else budget
-    plan = chosen.plan(rows, Budget(total, class_balanced), seed)
-    last = cut(rows, plan.ordering, plan.quotas, plan.counts)
-    with (
-        tempfile.TemporaryDirectory(prefix="raygrad-select-", dir=scratch) as folder,
-        _Ranges(folder, _splitters(rows, last, total)) as ranges,
-    ):
-        for pieces in rows.map(lambda view: _drawn_rows(view, last, plan, ranges.splitters)):
-            for piece, table in pieces:
-                ranges.add(piece, table)
-        written = _write(
-            ranges, plan, (sink_filesystem or filesystem), sink, SCHEMA.with_metadata(metadata)
+    with tempfile.TemporaryDirectory(prefix="raygrad-select-", dir=scratch) as folder:
+        rows = Rows(
+            [
+                group
+                for number, part in enumerate(parts)
+                for group in _row_groups(part, number, filesystem, names, needed, folder)
+            ],
+            chosen.columns,
+            missing=missing,
+            by_class="label" if class_balanced else None,
+            num_threads=num_threads,
         )
+        total = budget(rows.total) if callable(budget) else budget
+        plan = chosen.plan(rows, Budget(total, class_balanced), seed)
+        last = cut(rows, plan.ordering, plan.quotas, plan.counts)
+        with _Ranges(folder, _splitters(rows, last, total)) as ranges:
+            for pieces in rows.map(lambda view: _drawn_rows(view, last, plan, ranges.splitters)):
+                for piece, table in pieces:
+                    ranges.add(piece, table)
+            written = _write(
+                ranges, plan, (sink_filesystem or filesystem), sink, SCHEMA.with_metadata(metadata)
+            )
     assert written == total, f"{written} rows were drawn, not {total}"
     return Drawn(written, rows.total, rows.num_missing)
 
 
 def _row_groups(
-    part: str, filesystem: pafs.FileSystem, names: dict[str, str], needed: Sequence[str]
+    part: str,
+    number: int,
+    filesystem: pafs.FileSystem,
+    names: dict[str, str],
+    needed: Sequence[str],
+    spool: str,
 ) -> list[Batch]:
     with filesystem.open_input_file(part) as stream:
         metadata = pq.ParquetFile(stream).metadata
@@ -165,7 +193,13 @@ def _row_groups(
             f"in {part}. Score with --columns."
         )
     groups = range(metadata.num_row_groups)
-    return [RowGroup(part, filesystem, metadata, group, names) for group in groups]
+    return [RowGroup(part, filesystem, metadata, group, names, number, spool) for group in groups]
+
+
+def _bits(last: Cut, view: View, at: Places) -> Bits:
+    """Returns what orders rows first: bits of their number, or of their key where there is none."""
+    ordering = last.ordering
+    return ordering.tie_bits(view, at) if ordering.values is None else ordering.first_bits(view, at)
 
 
 def _splitters(rows: Rows, last: Cut, total: int) -> tuple[Bits, Bits]:
@@ -173,13 +207,24 @@ def _splitters(rows: Rows, last: Cut, total: int) -> tuple[Bits, Bits]:
     if total <= SORTED_ROWS:
         return np.empty(0, np.uint64), np.empty(0, np.uint64)
 
-    def sample(view: View) -> tuple[Bits, Bits]:
-        at = last.admitted(view)[::64]
-        return last.ordering.first_bits(view)[at], last.ordering.tie_bits(view, at)
+    def sample(view: View) -> Bits:
+        return _bits(last, view, last.admitted(view))
 
-    first, ties = (np.concatenate(bits) for bits in zip(*rows.map(sample), strict=True))
-    order = np.lexsort((ties, first))
+    def whole_sample(view: View) -> tuple[Bits, Bits]:
+        at = last.admitted(view)
+        return _bits(last, view, at), last.ordering.tie_bits(view, at)
+
     number = -(-total // SORTED_ROWS)
+    first = np.sort(np.concatenate(list(rows.map(sample, _EVERY))))
+    at = (np.arange(1, number) * len(first)) // number
+    found = first[at]
+    if len(np.unique(found)) == len(found):
+        return found, np.zeros(len(found), np.uint64)
+    # One number fills whole ranges: hashes tell its rows apart.
+    first, ties = (
+        np.concatenate(bits) for bits in zip(*rows.map(whole_sample, _EVERY), strict=True)
+    )
+    order = np.lexsort((ties, first))
     at = order[(np.arange(1, number) * len(order)) // number]
     return first[at], ties[at]
 
@@ -193,24 +238,21 @@ def _drawn_rows(
         return []
     batch = view.batch
     assert isinstance(batch, RowGroup)
-    first = last.ordering.first_bits(view)[at]
-    ties = last.ordering.tie_bits(view, at)
-    weights = np.ones(len(at)) if plan.weights is None else plan.weights(view, at)
+    first = _bits(last, view, at)
+    piece = _range_of(first, lambda of: last.ordering.tie_bits(view, at[of]), splitters)
+    order = np.argsort(piece.astype(np.uint16), kind="stable") if len(splitters[0]) else slice(None)
+    at, first, piece = at[order], first[order], piece[order]
     shard = batch.read("shard").take(pa.array(at))
-    shard = shard.dictionary_decode() if pa.types.is_dictionary(shard.type) else shard
-    found = pa.record_batch(
-        {
-            "first": first,
-            "ties": ties,
-            "group": last.ordering.groups(view)[at],
-            "key": batch.read("key").take(pa.array(at)).cast(pa.string()),
-            "shard": shard.cast(pa.string()).dictionary_encode(),
-            "weight": weights,
-        }
-    )
-    piece = _range_of(first, ties, splitters)
-    order = np.argsort(piece, kind="stable")
-    found, piece = found.take(pa.array(order)), piece[order]
+    shard = shard if pa.types.is_dictionary(shard.type) else shard.dictionary_encode()
+    columns = {
+        "first": pa.array(first),
+        "group": pa.array(last.ordering.groups(view)[at].astype(np.int32)),
+        "key": batch.read("key").take(pa.array(at)).cast(pa.string()),
+        "shard": shard.cast(pa.dictionary(pa.int32(), pa.string())),
+    }
+    if plan.weights is not None:
+        columns["weight"] = pa.array(plan.weights(view, at))
+    found = pa.record_batch(columns)
     starts = np.flatnonzero(np.r_[True, piece[1:] != piece[:-1]])
     ends = np.r_[starts[1:], len(piece)]
     return [
@@ -219,13 +261,19 @@ def _drawn_rows(
     ]
 
 
-def _range_of(first: Bits, ties: Bits, splitters: tuple[Bits, Bits]) -> NDArray[np.int64]:
+def _range_of(
+    first: Bits, ties: Callable[[Places], Bits], splitters: tuple[Bits, Bits]
+) -> NDArray[np.int64]:
     """Returns how many splitters are at most each row's composite."""
-    found = np.searchsorted(splitters[0], first, side="left")
-    upto = np.searchsorted(splitters[0], first, side="right")
-    for at in np.flatnonzero(found != upto).tolist():  # Rows that share a splitter's first bits.
-        found[at] += np.searchsorted(splitters[1][found[at] : upto[at]], ties[at], side="right")
-    return found.astype(np.int64)
+    found = np.searchsorted(splitters[0], first, side="right").astype(np.int64)
+    if not splitters[1].any():
+        return found
+    lowest = np.searchsorted(splitters[0], first, side="left")
+    level = np.flatnonzero(found != lowest)  # Rows that share a splitter's first bits.
+    for row, tie in zip(level.tolist(), ties(level), strict=True):
+        among = splitters[1][lowest[row] : found[row]]
+        found[row] = lowest[row] + np.searchsorted(among, tie, side="right")
+    return found
 
 
 class _Ranges:
@@ -252,7 +300,7 @@ class _Ranges:
         while self._writers:
             self._writers.popitem()[1].close()
 
-    def tables(self) -> "Any":
+    def tables(self) -> Iterator[pa.Table]:
         """Yields the rows of each range, in order of the ranges."""
         self.close()
         for path in self.paths:
@@ -264,18 +312,53 @@ class _Ranges:
 def _write(
     ranges: _Ranges, plan: Plan, filesystem: pafs.FileSystem, sink: str, schema: pa.Schema
 ) -> int:
-    """Writes the ranges in draw order; returns how many rows."""
+    """Writes the ranges in draw order, the next being put in order; returns how many rows."""
+    seed, by_key = plan.ordering.seed, plan.ordering.values is None
     written, left = 0, plan.quotas.copy()
-    with filesystem.open_output_stream(sink) as stream, pq.ParquetWriter(stream, schema) as writer:
-        for table in ranges.tables():
-            first, ties, groups = (table[name].to_numpy() for name in ("first", "ties", "group"))
-            keys = table["key"]
-            order = draw_order(first, ties, lambda at, keys=keys: keys.take(at).to_pylist())
-            order = order[within_quotas(groups[order], left)]
-            left -= np.bincount(groups[order], minlength=len(left))
-            rows = table.select(["key", "shard", "weight"]).take(pa.array(order))
-            rows = rows.set_column(1, "shard", pc.cast(rows["shard"], pa.string()))
-            rank = pa.array(np.arange(written, written + len(order)))
-            writer.write_table(rows.append_column("rank", rank).cast(schema))
-            written += len(order)
+
+    def ordered(table: pa.Table) -> pa.Table:
+        first, keys = table["first"].to_numpy(), table["key"]
+
+        def keys_at(at: Places) -> Sequence[str]:
+            return keys.take(pa.array(at)).to_pylist()
+
+        def ties_at(at: Places) -> Bits:
+            return first[at] if by_key else random_bits(seed, key_hashes(keys_at(at)))
+
+        return table.drop(["first"]).take(pa.array(draw_order(first, ties_at, keys_at)))
+
+    with (
+        filesystem.open_output_stream(sink) as stream,
+        pq.ParquetWriter(
+            stream, schema, use_dictionary=["shard", "weight"], compression="snappy",
+            column_encoding={"rank": "DELTA_BINARY_PACKED"},
+        ) as writer,
+    ):  # fmt: skip
+        for rows in _one_ahead(ordered, ranges.tables()):
+            groups = rows["group"].to_numpy()
+            within = within_quotas(groups, left)
+            if not within.all():
+                rows, groups = rows.filter(pa.array(within)), groups[within]
+            left -= np.bincount(groups, minlength=len(left))
+            columns = {
+                "key": rows["key"],
+                "shard": pc.cast(rows["shard"], pa.string()),
+                "weight": rows["weight"] if plan.weights else np.ones(len(groups)),
+                "rank": np.arange(written, written + len(groups)),
+            }
+            writer.write_table(pa.table(columns, schema=schema))
+            written += len(groups)
     return written
+
+
+def _one_ahead(step: Callable[[pa.Table], pa.Table], tables: Iterator[pa.Table]) -> Any:
+    """Yields the step's results, the next already under way in another thread."""
+    with ThreadPoolExecutor(1) as pool:
+        before = None
+        for table in tables:
+            following = pool.submit(step, table)
+            if before is not None:
+                yield before.result()
+            before = following
+        if before is not None:
+            yield before.result()

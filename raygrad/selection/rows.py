@@ -1,6 +1,6 @@
 """Rows to select from: in memory or in Parquet parts, seen in batches that read what is asked."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -58,35 +58,77 @@ class ArrayBatch:
         return self._hashes[at]
 
 
+class Thinned:
+    """Every so-manyth row of a batch, from its first."""
+
+    def __init__(self, batch: Batch, every: int) -> None:
+        self._batch, self._every = batch, every
+
+    def __len__(self) -> int:
+        return -(-len(self._batch) // self._every)
+
+    def column(self, name: str) -> NDArray[Any]:
+        """Returns a column of the rows that are left."""
+        return self._batch.column(name)[:: self._every]
+
+    def keys(self, at: Places) -> Sequence[str]:
+        """Returns the keys at these places of the rows that are left."""
+        return self._batch.keys(at * self._every)
+
+    def hashes(self, at: Places) -> NDArray[np.uint64]:
+        """Returns the hashes of the keys at these places of the rows that are left."""
+        return self._batch.hashes(at * self._every)
+
+
 class View:
     """A batch as the methods see it: every score a number, every row in a class or out."""
 
     def __init__(self, batch: Batch, rows: "Rows") -> None:
         self.batch, self._rows = batch, rows
-        self._cache: dict[str, NDArray[Any]] = {}
+        self._cache: dict[Hashable, NDArray[Any]] = {}
 
     def __len__(self) -> int:
         return len(self.batch)
 
+    def once(self, name: Hashable, make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+        """Returns what `make` gave when it was first asked for under this name."""
+        if name not in self._cache:
+            self._cache[name] = make()
+        return self._cache[name]
+
+    def stored(self, name: str) -> NDArray[np.floating]:
+        """Returns a column of scores as wide as it is stored, with what is missing filled in.
+
+        A float32 column needs half the memory traffic of `scores`, and orders the same.
+        """
+        return self.once(("stored", name), lambda: self._filled(name))
+
     def scores(self, name: str) -> NDArray[np.float64]:
         """Returns a column of scores, float64 `[n]`, with what is missing filled in."""
-        if name not in self._cache:
-            values = np.asarray(self.batch.column(name)).astype(np.float64)
-            finite = np.isfinite(values)
-            if not finite.all():
-                values[~finite] = self._rows.fill[name]
-            self._cache[name] = values
-        return self._cache[name]
+        return self.once(name, lambda: self.stored(name).astype(np.float64))
 
     def classes(self) -> Places:
         """Returns the class of each row, int64 `[n]`, -1 for rows left out; 0 without classes."""
-        if "" not in self._cache:
-            self._cache[""] = self._rows.classes_of(self.batch)
-        return self._cache[""]
+        return self.once("", lambda: self._rows.classes_of(self.batch))
+
+    def _filled(self, name: str) -> NDArray[np.floating]:
+        values = np.asarray(self.batch.column(name))
+        if values.dtype.kind != "f":
+            values = values.astype(np.float64)
+        if self._rows.num_missing:
+            finite = np.isfinite(values)
+            if not finite.all():
+                values = np.where(finite, values, values.dtype.type(self._rows.fill[name]))
+        return values
 
     def hashes(self, at: Places) -> NDArray[np.uint64]:
         """Returns the hashes of the keys at these places."""
         return self.batch.hashes(at)
+
+
+def one_group(groups: Places) -> bool:
+    """Returns whether the groups are one number broadcast, so that nothing need be looked up."""
+    return bool(groups.size) and groups.strides == (0,) and groups[0] >= 0
 
 
 class Rows:
@@ -116,20 +158,31 @@ class Rows:
         self._by_class, self._num_threads = by_class, num_threads
         self._scan()
 
-    def map(self, step: Callable[[View], T]) -> Iterator[T]:
-        """Yields the step's result for each batch, in their order; threads work ahead a little."""
-        return self._each(lambda batch: step(View(batch, self)))
+    def map(self, step: Callable[[View], T], every: int = 1) -> Iterator[T]:
+        """Yields the step's result for each batch, in their order; threads work ahead a little.
+
+        Args:
+            step: What is done with a batch; it may run in another thread.
+            every: A step sees one row in so many of each batch, from its first.
+        """
+        if every == 1:
+            return self._each(lambda batch: step(View(batch, self)))
+        return self._each(lambda batch: step(View(Thinned(batch, every), self)))
 
     def classes_of(self, batch: Batch) -> Places:
-        """Returns the class of each row of a batch, -1 for rows left out."""
-        classes = np.zeros(len(batch), np.int64)
+        """Returns the class of each row of a batch, -1 for rows left out.
+
+        Where all rows are of one class, a single number broadcast: see `one_group`.
+        """
+        classes = np.broadcast_to(np.int64(0), len(batch))
         if self._by_class is not None:
             labels = batch.column(self._by_class)
             if self._is_dense:
-                classes = labels.astype(np.int64)
+                classes = labels.astype(np.int64, copy=False)
             else:
                 classes = np.searchsorted(self._labels, labels).astype(np.int64)
         if self._missing == "drop" and self.num_missing:
+            classes = classes.copy()
             for name in self.columns:
                 classes[~np.isfinite(batch.column(name))] = -1
         return classes
@@ -185,25 +238,22 @@ class Rows:
         good = np.ones(len(batch), bool)
         for name in self.columns:
             values = np.asarray(batch.column(name))
-            finite = np.isfinite(values)
-            good &= finite
-            values = values if finite.all() else values[finite]
-            lows.append(float(values.min(initial=np.inf)))
-            highs.append(float(values.max(initial=-np.inf)))
+            ends = [values.min(initial=np.inf), values.max(initial=-np.inf)]
+            # The ends say it for all: a NaN becomes both of them, and an infinity one.
+            if values.size and not np.isfinite(ends).all():
+                finite = np.isfinite(values)
+                good &= finite
+                values = values[finite]
+                ends = [values.min(initial=np.inf), values.max(initial=-np.inf)]
+            lows.append(float(ends[0]))
+            highs.append(float(ends[1]))
         bad = np.flatnonzero(~good)
         named = list(batch.keys(bad[:5])) if bad.size else []
         part = good if self._missing == "drop" else np.ones(len(batch), bool)
         if self._by_class is None:
             return lows, highs, bad.size, named, [(0, int(part.sum()))]
-        labels, inverse = np.unique(batch.column(self._by_class), return_inverse=True)
-        numbers = np.bincount(inverse[part], minlength=len(labels))
-        return (
-            lows,
-            highs,
-            bad.size,
-            named,
-            list(zip(labels.tolist(), numbers.tolist(), strict=True)),
-        )
+        labels = _count_labels(batch.column(self._by_class), part)
+        return lows, highs, bad.size, named, labels
 
 
 def _count_labels(labels: NDArray[Any], part: NDArray[np.bool_]) -> list[tuple[Any, int]]:

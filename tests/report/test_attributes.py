@@ -1,10 +1,12 @@
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from scipy import integrate, stats
 
-from raygrad.report.attributes import attributes, simplicity
+from raygrad.report.attributes import attributes
 from raygrad.report.intervals import mean_interval
-from raygrad.report.results import Panel, Point
+from raygrad.report.results import Panel, Point, panels_of, trials_of
+from raygrad.selection.attributes import attributes as selection_attributes
 
 NOISE = np.array([-0.0004, 0.0, 0.0004])
 
@@ -28,8 +30,8 @@ def test_simplicity_is_the_area_under_the_relative_curve_over_the_log_fraction()
     fractions = np.array([0.004, 0.02, 0.1, 0.5])
     rows = {f: 0.5 + 0.4 * f**0.3 + rng.normal(0, 0.01, 3) for f in fractions}
     full = 0.9 + rng.normal(0, 0.01, 3)
-    got, start = simplicity(points(rows), panel({}, full).full)
-    assert start == 0.01
+    found = attributes(panel({"random": rows}, full))
+    assert found.simplicity_from == 0.01
     areas = []
     for s in range(3):
         y = np.array([rows[f][s] for f in fractions] + [full[s]]) / full[s]
@@ -39,7 +41,8 @@ def test_simplicity_is_the_area_under_the_relative_curve_over_the_log_fraction()
         )
         areas.append(area[0] / np.log(100))
     low, high = stats.t.interval(0.95, 2, np.mean(areas), stats.sem(areas))
-    assert (got.mean, got.low, got.high) == pytest.approx((np.mean(areas), low, high), rel=1e-6)
+    got = found.simplicity
+    assert (got.mean, got.low, got.high) == pytest.approx((np.mean(areas), low, high), abs=1e-5)
 
 
 def test_a_data_set_of_which_any_subset_teaches_all_has_simplicity_one():
@@ -47,25 +50,42 @@ def test_a_data_set_of_which_any_subset_teaches_all_has_simplicity_one():
     assert attributes(flat).simplicity.mean == pytest.approx(1.0)
 
 
-def test_redundancy_is_what_the_best_method_leaves_out_with_the_findings_bounds():
-    p = panel(
-        {
-            "random": {0.05: 0.90 + NOISE, 0.12: 0.92 + NOISE, 0.3: 0.98 + NOISE},
-            "max_gradient": {0.05: 0.90 + NOISE, 0.12: 0.98 + NOISE, 0.3: 0.98 + NOISE},
-        },
-        0.98 + NOISE,
-    )
-    a = attributes(p)
-    assert a.best == "max_gradient"
-    assert (a.redundancy.estimate, a.redundancy.low, a.redundancy.high) == (0.88, 0.88, 0.95)
-    assert a.random_redundancy.estimate == 0.7
+def test_redundancy_is_what_the_best_method_leaves_out_seed_by_seed():
+    """By hand: where the line in the log of the fraction crosses full accuracy less the margin."""
+    rises = {
+        "random": {0.1: [0.9, 0.92, 0.91], 0.5: [0.97, 0.98, 0.975]},
+        "max_gradient": {0.1: [0.97, 0.975, 0.97], 0.5: [0.98, 0.98, 0.98]},
+    }
+    full = [0.98, 0.985, 0.98]
+    found = attributes(panel(rises, full))
+
+    def left_out(method, seed):
+        x = np.log([0.1, 0.5, 1.0])
+        y = [rises[method][0.1][seed], rises[method][0.5][seed], full[seed]]
+        fine = np.linspace(x[0], 0, 2_000_001)
+        below = fine[np.interp(fine, x, y) < full[seed] - 0.005]
+        return 1 - np.exp(below.max())
+
+    by_hand = {m: [left_out(m, seed) for seed in range(3)] for m in rises}
+    assert found.best_method == "max_gradient"
+    for method, shares in by_hand.items():
+        low, high = stats.t.interval(0.95, 2, np.mean(shares), stats.sem(shares))
+        got = found.redundancy[method]
+        assert got.mean == pytest.approx(np.mean(shares), abs=1e-5)
+        assert got.low == pytest.approx(max(0, low), abs=1e-4)
+        assert got.high == pytest.approx(min(1, high), abs=1e-4)
+    gains = np.subtract(by_hand["max_gradient"], by_hand["random"])
+    assert found.gain.mean == pytest.approx(gains.mean(), abs=1e-5)
 
 
-def test_noise_widens_the_bounds_and_no_enough_leaves_nothing_for_sure():
-    wide = np.array([-0.02, 0.0, 0.02])
-    a = attributes(panel({"random": {0.1: 0.97 + wide, 0.5: 0.98 + wide}}, 0.98 + wide))
-    assert a.redundancy.estimate == 0.5
-    assert (a.redundancy.low, a.redundancy.high) == (0.0, 1.0)
+def test_the_report_and_the_analysis_say_the_same_of_a_sweep(run_folder):
+    """One definition: a panel of results gives what the selection floor makes of the rows."""
+    results = pq.read_table(run_folder / "sweep" / "results.parquet")
+    of_rows = selection_attributes(results.to_pydict())
+    panels = panels_of(trials_of(results))
+    assert {p.protocol for p in panels} == {"equal_epochs", "equal_steps"}
+    for p in panels:
+        assert attributes(p) == of_rows[p.network, p.protocol]
 
 
 def test_without_the_full_data_there_are_no_attributes():

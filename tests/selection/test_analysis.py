@@ -103,6 +103,19 @@ def test_a_data_set_that_any_subset_learns_is_simple_and_redundant():
     assert found.gain.mean == 0.0
 
 
+def test_simplicity_begins_at_one_percent_by_the_line_between_the_fractions():
+    sweep = results({("random", 1.0): [0.8], ("random", 0.1): [0.8], ("random", 0.001): [0.0]})
+    found = attributes(sweep)[("net", "equal_epochs")]
+    assert found.simplicity_from == 0.01
+    assert found.simplicity.mean == pytest.approx((1 + 0.75) / 2)
+
+
+def test_of_methods_that_leave_out_alike_random_is_the_best():
+    same = [0.9, 0.9]
+    sweep = results({("random", 1.0): same, ("random", 0.1): same, ("max_gradient", 0.1): same})
+    assert attributes(sweep)[("net", "equal_epochs")].best_method == "random"
+
+
 def test_a_dip_above_a_good_fraction_is_not_redundancy():
     """Accuracy must hold at every fraction from the one claimed up."""
     sweep = results({("random", 1.0): [0.9], ("random", 0.5): [0.5], ("random", 0.1): [0.9]})

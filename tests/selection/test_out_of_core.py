@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from raygrad.errors import ConfigError, DataError
-from raygrad.selection import METHODS, draw, inclusion_weights, out_of_core
+from raygrad.selection import METHODS, bracket, draw, inclusion_weights, out_of_core
 from raygrad.selection import order as order_module
 from raygrad.selection.keyed_random import key_hashes
 from raygrad.selection.out_of_core import draw_parts
@@ -96,6 +96,34 @@ def test_neither_parts_nor_threads_nor_a_stored_hash_change_a_draw(tmp_path, sma
         draw_parts(method, parts, sink, 500, score_column="norm", num_threads=threads)
         found.append(pq.read_table(sink).select(["key", "shard", "rank"]))
     assert found[0].equals(found[1])
+
+
+@pytest.mark.parametrize("kind", ["plain", "tied"])
+@pytest.mark.parametrize("method", ["max_gradient", "gradient_cdf", "ccs", "moderate"])
+def test_a_cut_by_a_sample_draws_what_memory_draws(tmp_path, monkeypatch, method, kind):
+    """As at millions of rows: a sample brackets the cut, and no histogram is made."""
+    table = columns(kind)
+    scores = {name: table["norm" if name == "score" else name] for name in METHODS[method].columns}
+    expected = draw(method, scores, table["key"], 400, seed=2)
+    monkeypatch.setattr(order_module.cut, "__kwdefaults__", {"max_candidates": 2000})
+    monkeypatch.setattr(bracket, "SAMPLED", 1000)
+    parts, sink = write_parts(tmp_path, table), str(tmp_path / "subset.parquet")
+    draw_parts(method, parts, sink, 400, score_column="norm", seed=2)
+    assert pq.read_table(sink)["key"].to_pylist() == [table["key"][at] for at in expected]
+
+
+def test_keys_without_a_stored_hash_are_hashed_once(tmp_path, small_bounds, monkeypatch):
+    """However many passes a method makes, beside the few that settle ties."""
+    hashed = []
+
+    def counting(keys):
+        hashed.append(len(keys))
+        return key_hashes(keys)
+
+    monkeypatch.setattr(out_of_core, "key_hashes", counting)
+    parts, sink = write_parts(tmp_path, columns(), with_hash=False), str(tmp_path / "s.parquet")
+    draw_parts("ccs", parts, sink, 500, score_column="norm", class_balanced=True)
+    assert NUMBER <= sum(hashed) <= 1.5 * NUMBER
 
 
 @pytest.mark.parametrize("missing", ["drop", "hardest", "easiest"])

@@ -6,13 +6,14 @@ import matplotlib.figure
 import numpy as np
 import pyarrow as pa
 
-from raygrad.report.attributes import Attributes, attributes
+from raygrad.report.attributes import attributes
 from raygrad.report.figures.accuracy import method_legend
 from raygrad.report.figures.base import Drawn, Figure, Missing
 from raygrad.report.findings import MARGIN
 from raygrad.report.results import BASELINE, Panel
 from raygrad.report.style import Layout, new_figure, series_styles
 from raygrad.report.wording import percent
+from raygrad.selection.attributes import Attributes, Estimate
 
 
 def attributes_table(found: Mapping[str, Attributes]) -> pa.Table:
@@ -25,13 +26,17 @@ def attributes_table(found: Mapping[str, Attributes]) -> pa.Table:
                 "simplicity_low": a.simplicity.low,
                 "simplicity_high": a.simplicity.high,
                 "simplicity_from": a.simplicity_from,
-                "redundancy": a.redundancy.estimate,
-                "redundancy_low": a.redundancy.low,
-                "redundancy_high": a.redundancy.high,
-                "best_method": a.best,
-                "random_redundancy": a.random_redundancy.estimate,
-                "random_redundancy_low": a.random_redundancy.low,
-                "random_redundancy_high": a.random_redundancy.high,
+                "redundancy": a.redundancy[a.best_method].mean,
+                "redundancy_low": a.redundancy[a.best_method].low,
+                "redundancy_high": a.redundancy[a.best_method].high,
+                "best_method": a.best_method,
+                "random_redundancy": a.redundancy[BASELINE].mean,
+                "random_redundancy_low": a.redundancy[BASELINE].low,
+                "random_redundancy_high": a.redundancy[BASELINE].high,
+                "gain": a.gain.mean,
+                "gain_low": a.gain.low,
+                "gain_high": a.gain.high,
+                "num_seeds": a.simplicity.num_seeds,
             }
             for name, a in found.items()
         ]
@@ -43,13 +48,12 @@ def _draw(found: Mapping[str, Attributes], layout: Layout) -> matplotlib.figure.
     figure = new_figure(layout, 3.4)
     ax = figure.add_subplot()
     for name, a in found.items():
-        x, y = a.simplicity, a.redundancy
-        spread = 0.0 if not x.known else 100 * x.half_width
+        x, y = a.simplicity, a.redundancy[a.best_method]
         ax.errorbar(
             100 * x.mean,
-            100 * y.estimate,
-            xerr=spread,
-            yerr=np.array([[100 * (y.estimate - y.low)], [100 * (y.high - y.estimate)]]),
+            100 * y.mean,
+            xerr=_bars(x),
+            yerr=_bars(y),
             color=styles[name].color,
             marker=styles[name].marker,
             markersize=6,
@@ -67,16 +71,33 @@ def _draw(found: Mapping[str, Attributes], layout: Layout) -> matplotlib.figure.
     return figure
 
 
+def _bars(estimate: Estimate) -> np.ndarray | None:
+    """Lengths of the error bars down and up, in percent; none with one seed."""
+    if not estimate.known:
+        return None
+    ends = (estimate.mean - estimate.low, estimate.high - estimate.mean)
+    return 100 * np.maximum(0.0, ends).reshape(2, 1)
+
+
+def _with_interval(estimate: Estimate) -> str:
+    if not estimate.known:
+        return percent(estimate.mean)
+    return f"{percent(estimate.mean)} ({percent(estimate.low)} to {percent(estimate.high)})"
+
+
 def _sentence(name: str, a: Attributes) -> str:
-    x, y, r = a.simplicity, a.redundancy, a.random_redundancy
+    x = a.simplicity
     band = f" ({100 * x.low:.1f} to {100 * x.high:.1f})" if x.known else ""
     text = (
-        f"{name}: simplicity {100 * x.mean:.1f}%{band}; redundancy by {a.best} "
-        f"{percent(y.estimate)} ({percent(y.low)} to {percent(y.high)})"
+        f"{name}: simplicity {100 * x.mean:.1f}%{band}; redundancy by {a.best_method} "
+        f"{_with_interval(a.redundancy[a.best_method])}"
     )
-    if a.best == BASELINE:
-        return f"{text}; no other method's estimate is larger."
-    return f"{text}, by {BASELINE} {percent(r.estimate)} ({percent(r.low)} to {percent(r.high)})."
+    if a.best_method == BASELINE:
+        return f"{text}; no other method's mean is larger."
+    text = f"{text}, by {BASELINE} {_with_interval(a.redundancy[BASELINE])}"
+    if a.gain.known and a.gain.low > 0:
+        return f"{text}."
+    return f"{text}, a gain that the seeds do not carry."
 
 
 def attributes_figure(panels: Mapping[str, Panel], name: str) -> Drawn:
@@ -100,7 +121,8 @@ def attributes_figure(panels: Mapping[str, Panel], name: str) -> Drawn:
             "Simplicity is the mean accuracy of random subsets relative to all the data, over the "
             f"logarithm of the share kept from {' or '.join(percent(s) for s in starts)} on. "
             f"Redundancy is the share that the best method leaves out within {100 * MARGIN:g} "
-            f"points of full accuracy. Bars: 95%. {said}"
+            f"points of full accuracy, by the line between fractions, seed by seed. "
+            f"Bars: 95%. {said}"
         ),
         alt=f"Plane of simplicity and redundancy. {said}",
         table=attributes_table(found),
