@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from raygrad import pipeline
+from raygrad.cli import EXIT_INTERRUPTED
 from tests.cases import make_tiny_config
 
 ROOT = Path(__file__).parent.parent
@@ -22,8 +23,8 @@ TIMEOUT_S = 240
 COMPARED = ["trial", "test_accuracy", "test_loss", "val_loss", "best_epoch", "steps"]
 
 
-def run_until(run: str, pattern: str | None) -> str:
-    """Runs the study; SIGKILLs its driver at the first line of log that matches `pattern`."""
+def run_until(run: str, pattern: str | None, how: int = signal.SIGKILL) -> str:
+    """Runs the study; ends its driver by a signal at the first line that matches `pattern`."""
     process = subprocess.Popen(
         [*COMMAND, run], stderr=subprocess.PIPE, text=True, cwd=run, env=ENVIRONMENT
     )
@@ -31,11 +32,13 @@ def run_until(run: str, pattern: str | None) -> str:
     for text in process.stderr:
         said.append(text)
         if pattern is not None and re.search(pattern, text):
-            process.send_signal(signal.SIGKILL)
+            process.send_signal(how)
             break
         assert time.monotonic() < deadline_s, "".join(said)
+    said += process.stderr.readlines()
     status = process.wait(TIMEOUT_S)
-    assert status == (0 if pattern is None else -signal.SIGKILL), "".join(said)
+    ended = EXIT_INTERRUPTED if how == signal.SIGINT else -how
+    assert status == (0 if pattern is None else ended), "".join(said)
     return "".join(said)
 
 
@@ -49,7 +52,7 @@ def config(tmp_path):
 
 
 def test_a_study_killed_in_every_stage_ends_as_an_undisturbed_one(config, tmp_path):
-    """Same scores, same subsets, same trials, to the last bit, after three kills of the driver."""
+    """Same scores, same subsets, same trials, to the last bit, after four ends of the driver."""
     undisturbed = dataclasses.replace(config, run=str(tmp_path / "undisturbed"))
     pipeline.bind(undisturbed)
     run_until(undisturbed.run, None)
@@ -59,6 +62,9 @@ def test_a_study_killed_in_every_stage_ends_as_an_undisturbed_one(config, tmp_pa
     assert "prepare: complete, skipped" in said
     assert "train: 1 of 100" not in said, "training went on from its last saved epoch"
     run_until(config.run, r"sweep: \d of 12")
+    said = run_until(config.run, r"sweep: \d of \d", signal.SIGINT)
+    assert said.splitlines()[-1] == "raygrad: stopped; the same command goes on from here"
+    assert not Path(config.run, "sweep/failed.parquet").exists()
     said = run_until(config.run, None)
     assert "train-linear: complete, skipped" in said
     assert "score-linear: complete, skipped" in said
