@@ -19,7 +19,7 @@ from raygrad.config import (
 from raygrad.data.layout import RunLayout
 from raygrad.errors import ConfigError
 from raygrad.report import summary_rows, write_report
-from raygrad.selection import METHODS
+from raygrad.selection import IN_MEMORY, METHODS
 from raygrad.training.models import (
     ImageSpec,
     library_networks,
@@ -201,7 +201,7 @@ class Select:
     def execute(self) -> None:
         """Runs the stage."""
         if self.list:
-            for name, method in METHODS.items():
+            for name, method in (METHODS | IN_MEMORY).items():
                 print(f"{name:26} {method.summary} ({method.paper})")
             return
         config = replace(_existing(self.run), select=self.select)

@@ -1,7 +1,7 @@
 """The tables of one run, read as far as they are there: a report leaves out what is missing."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -21,6 +21,7 @@ from raygrad.errors import ConfigError, DataError
 NOT_SCORES = frozenset(
     {"key", "key_hash", "shard", "label", "prediction", "correct", "epoch", "split", "index"}
 )
+_DYNAMICS = "-dynamics"  # what training watched of a network is a score table beside its own
 DEFAULT_SCORE = "grad_l2_last_layer_weights"
 
 
@@ -255,6 +256,11 @@ def _scores(url: str, network: str, notes: list[str]) -> Scores | None:
     return Scores(network, table) if table.num_rows else None
 
 
+def _is_dynamics(folder: str, others: Collection[str]) -> bool:
+    """Whether a folder of scores holds a network's training dynamics, and is no network itself."""
+    return folder.endswith(_DYNAMICS) and folder.removesuffix(_DYNAMICS) in others
+
+
 def read_run(url: str) -> Run:
     """Reads the tables of a run folder.
 
@@ -267,7 +273,8 @@ def read_run(url: str) -> Run:
     notes: list[str] = []
     train, scored = join(url, "train"), join(url, "scores")
     networks = _folders(train, "metrics.json")
-    score_networks = _folders(scored, "part-")
+    folders = _folders(scored, "part-")
+    score_networks = [n for n in folders if not _is_dynamics(n, {*folders, *networks})]
     results = _parquet(join(url, "sweep", "results.parquet"), notes)
     config = _json(join(url, "config.json"), notes)
     if not (config or networks or score_networks or results is not None):
@@ -283,6 +290,10 @@ def read_run(url: str) -> Run:
         }
         for kind in ("probe", "bound", "dynamics")
     }
+    for name in set(folders) - set(score_networks):
+        of = name.removesuffix(_DYNAMICS)
+        if of not in tables["dynamics"] and (found := _scores(url, name, notes)) is not None:
+            tables["dynamics"][of] = found.table
     dataset = _dataset(url, config, notes)
     scores = {n: s for n in score_networks if (s := _scores(url, n, notes)) is not None}
     return Run(

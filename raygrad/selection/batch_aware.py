@@ -1,7 +1,8 @@
 """Batch-aware selection: large gradients that point different ways, from even classes."""
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +10,22 @@ from numpy.typing import NDArray
 from raygrad.errors import ConfigError, DataError
 from raygrad.selection.keyed_random import key_hashes, random_bits
 from raygrad.selection.quotas import proportional_quotas
+
+
+@dataclass(frozen=True)
+class BatchAware:
+    """Large gradients that point different ways, from even classes; see `draw_batch_aware`.
+
+    It compares examples with one another, so it needs the errors and features of all of them in
+    memory: `draw` takes it, a score table out of core does not hold what it reads.
+    """
+
+    num_candidates: int = 512
+    balance: float = 1.0
+    block_size: int = 100_000
+    summary: ClassVar[str] = "large gradients that point different ways, from even classes"
+    paper: ClassVar[str] = "Vodrahalli et al. 2018, section 5; in memory, by raygrad.selection.draw"
+    columns: ClassVar[tuple[str, ...]] = ("errors", "features")
 
 
 def draw_batch_aware(

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raygrad.errors import ConfigError, DataError, unknown_name
+from raygrad.selection.batch_aware import BatchAware, draw_batch_aware
 from raygrad.selection.coverage import Ccs, DualBeta, Moderate
 from raygrad.selection.methods import (
     SCORE,
@@ -39,7 +40,9 @@ METHODS: dict[str, type[Method]] = {
     "dual_beta": DualBeta,
     "moderate": Moderate,
 }
-"""Methods of selection by name; each has a `summary`, a `paper`, and its options as fields."""
+"""Methods that draw from rows, by name: each a `summary`, a `paper`, and its options as fields."""
+IN_MEMORY: dict[str, type[BatchAware]] = {"batch_aware": BatchAware}
+"""Methods that compare examples with one another: for `draw` alone."""
 
 
 def check_method(method: str, **options: float) -> Method:
@@ -48,9 +51,17 @@ def check_method(method: str, **options: float) -> Method:
     Raises:
         ConfigError: The name is not of a known method, or an option not one of its own.
     """
+    if method in IN_MEMORY:
+        raise ConfigError(
+            f"a method that draws from a score table must be one of {', '.join(METHODS)}, got "
+            f"{method}, which reads errors and features. Call raygrad.selection.draw with them."
+        )
     if method not in METHODS:
         raise ConfigError(unknown_name("method", method, METHODS))
-    kind: Any = METHODS[method]
+    return _with_options(method, METHODS[method], options)
+
+
+def _with_options(method: str, kind: Any, options: Mapping[str, Any]) -> Any:
     known = [field.name for field in dataclasses.fields(kind)]
     for name in options:
         if name not in known:
@@ -81,9 +92,9 @@ def draw(
     one a class). Ties are broken by a seeded hash of the key.
 
     Args:
-        method: A key of `METHODS`.
+        method: A key of `METHODS` or `IN_MEMORY`.
         scores: One score an example, `[N]`, higher = harder; or a column of each name that the
-            method's `columns` lists.
+            method's `columns` lists; for batch_aware `errors` `[N, C]` and `features` `[N, D]`.
         keys: The examples' keys, N of them, unique.
         budget: How many to draw, in [1, N].
         seed: Changes random draws and how ties are broken.
@@ -102,6 +113,8 @@ def draw(
         ConfigError: The method, an option or the budget is impossible, or labels are missing.
         DataError: A score is missing, or negative where it must not be; a key is there twice.
     """
+    if method in IN_MEMORY:
+        return _draw_in_memory(method, scores, keys, budget, seed, labels, class_balanced, options)
     chosen = check_method(method, **options)
     columns = _columns(method, chosen, scores, len(keys))
     if class_balanced:
@@ -116,6 +129,36 @@ def draw(
     chosen_rows = cut(rows, plan.ordering, plan.quotas, plan.counts)
     (selection,) = rows.map(lambda view: Selection(chosen_rows, view))
     return selection.settled(plan)
+
+
+def _draw_in_memory(
+    method: str,
+    scores: Any,
+    keys: Sequence[str],
+    budget: int,
+    seed: int,
+    labels: NDArray[Any] | None,
+    class_balanced: ClassBalanced,
+    options: Mapping[str, Any],
+) -> Positions:
+    chosen = _with_options(method, IN_MEMORY[method], options)
+    if class_balanced:
+        raise ConfigError(
+            f"{method} evens classes by itself, got class_balanced={class_balanced!r}. "
+            "Leave it out, or raise balance."
+        )
+    found = [name for name in chosen.columns if isinstance(scores, Mapping) and name in scores]
+    if len(found) < len(chosen.columns):
+        raise ConfigError(
+            f"{method} needs the arrays {', '.join(chosen.columns)}, got "
+            f"{', '.join(found) or 'neither'}. Give a dict of both."
+        )
+    if labels is None:
+        raise ConfigError(f"{method} needs a label for each key, got none.")
+    return draw_batch_aware(
+        scores["errors"], scores["features"], np.asarray(labels), keys, budget, seed=seed,
+        **dataclasses.asdict(chosen),
+    )  # fmt: skip
 
 
 class Selection:

@@ -14,6 +14,7 @@ import pytest
 
 from raygrad.errors import ConfigError
 from raygrad.report import write_report
+from raygrad.report.tables import read_run
 from tests.report import study
 
 EVERY_FIGURE = (
@@ -249,6 +250,22 @@ def test_what_is_missing_leaves_its_figure_out_and_says_why(copied):
         assert f'id="figure-{figure}"' not in page
         assert not (Path(url).parent / "figures" / f"{figure}.png").exists()
     assert 'id="figure-classes"' in page
+
+
+def test_the_scores_of_a_networks_dynamics_are_no_second_network(copied):
+    """Training writes scores/<network>-dynamics beside the network's own scores."""
+    (network,) = read_run(str(copied)).scores
+    beside = copied / "scores" / f"{network}-dynamics"
+    shutil.copytree(copied / "scores" / network, beside)
+    run = read_run(str(copied))
+    assert list(run.scores) == [network]
+    assert run.dynamics[network]["key"].equals(run.scores[network].table["key"])
+    kept = pa.table({"key": ["a"], "aum": [0.5]})
+    pq.write_table(kept, copied / "train" / network / "dynamics.parquet")
+    assert read_run(str(copied)).dynamics[network].equals(kept)
+    shutil.rmtree(copied / "scores" / network)
+    shutil.rmtree(copied / "train")
+    assert list(read_run(str(copied)).scores) == [beside.name]
 
 
 def test_broken_files_are_named_and_the_rest_is_reported(copied):
