@@ -200,6 +200,25 @@ def test_a_subset_of_other_scores_is_refused(study):
         pipeline.select(other)
 
 
+def test_subsets_by_another_runs_scores_retrain_the_runs_own_network(study, tmp_path):
+    """`--score-run` and `--network` are independent, and both stand in every row."""
+    scored, results = study
+    config = changed(make_tiny_config(tmp_path), "train", network="mlp", epochs=2)
+    config = changed(config, "select", score_run=scored.run, seeds=(0,))
+    config = changed(config, "sweep", protocols=("equal_epochs",))
+    pipeline.bind(config)
+    pipeline.prepare(config)
+    rows = pipeline.sweep(config).to_pandas()
+    assert set(rows.network) == {"mlp"}
+    assert set(rows.score_network) == {"linear"}
+    assert not Path(config.run, "scores").exists(), "nothing was scored in this run"
+    subsets = [
+        set(zip(table.method, table.keep_fraction, table.subset_digest, strict=True))
+        for table in (rows, results.to_pandas().query("seed == 0"))
+    ]
+    assert subsets[0] == subsets[1], "drawn by the other run's scores"
+
+
 def test_a_stage_without_the_one_before_says_which(tiny_config):
     with pytest.raises(ConfigError, match=r"stage prepare must be complete.*raygrad prepare"):
         pipeline.train(tiny_config)

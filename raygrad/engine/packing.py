@@ -1,5 +1,6 @@
 """How many trials the nodes of a cluster can hold at a time, worker by worker."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -26,7 +27,21 @@ class TrialNeeds:
         return {name: amount for name, amount in needs.items() if amount > 0}
 
 
-def trials_at_a_time(needs: TrialNeeds, nodes: Sequence[Mapping[str, float]], asked: int) -> int:
+MOST_PROMISED = 1000
+"""Nodes that a group without a bound is taken to grow to."""
+
+
+def room_for_trials(needs: TrialNeeds, asked: int) -> int:
+    """Returns how many trials the cluster holds at a time, now or grown; see `trials_at_a_time`."""
+    return trials_at_a_time(needs, living_nodes(), asked, promised_nodes())
+
+
+def trials_at_a_time(
+    needs: TrialNeeds,
+    nodes: Sequence[Mapping[str, float]],
+    asked: int,
+    promised: Sequence[Mapping[str, float]] = (),
+) -> int:
     """Returns how many trials run at a time, at most `asked` (0: as many as fit).
 
     A worker stands on one node; a trial's workers may stand on several. Trials are placed whole or
@@ -36,24 +51,49 @@ def trials_at_a_time(needs: TrialNeeds, nodes: Sequence[Mapping[str, float]], as
         needs: What one trial takes.
         nodes: The resources of each node.
         asked: The user's limit.
+        promised: The resources of each node that the cluster's autoscaler may add.
 
     Raises:
         ResourceError: Not even one trial fits; the text spells the sum out.
     """
-    workers = [_workers_on(node, needs) for node in nodes]
-    fitting = sum(workers) // needs.num_workers
+    fitting = sum(_workers_on(node, needs) for node in (*nodes, *promised)) // needs.num_workers
     if fitting < 1:
+        more = f", and {_offer(promised, needs)} that the autoscaler may add" if promised else ""
         raise ResourceError(
             f"a trial must fit the cluster, got trials of {_sum(needs)} and "
-            f"{_offer(nodes, workers)}. Lower --workers-per-trial, --cpus-per-worker or "
+            f"{_offer(nodes, needs)}{more}. Lower --workers-per-trial, --cpus-per-worker or "
             "--gpus-per-worker, or join a larger cluster."
         )
     return min(fitting, asked) if asked else fitting
 
 
-def cluster_nodes() -> list[dict[str, float]]:
+def living_nodes() -> list[dict[str, float]]:
     """Returns the resources of every living node of the cluster."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def promised_nodes() -> list[dict[str, float]]:
+    """Returns the resources of every node that the cluster's autoscaler may add to it.
+
+    A living node is taken to be of the first group that has its CPUs and GPUs.
+    """
+    # Ray tells the groups of its autoscaler to its own libraries only; None where there is none.
+    config = ray._private.state.state.get_cluster_config()
+    if config is None:
+        return []
+    living = Counter(_kind(node) for node in living_nodes())
+    promised = []
+    for group in config.node_group_configs:
+        resources = {name: float(amount) for name, amount in group.resources.items()}
+        most = group.max_count if group.max_count >= 0 else MOST_PROMISED
+        there = min(living[_kind(resources)], most)
+        living[_kind(resources)] -= there
+        promised += [resources] * (most - there)
+    return promised
+
+
+def _kind(node: Mapping[str, float]) -> tuple[float, float]:
+    return node.get("CPU", 0.0), node.get("GPU", 0.0)
 
 
 def _workers_on(node: Mapping[str, float], needs: TrialNeeds) -> int:
@@ -74,11 +114,14 @@ def _sum(needs: TrialNeeds) -> str:
     return f"{needs.num_workers} worker{'s' * (needs.num_workers > 1)}: " + " and ".join(parts)
 
 
-def _offer(nodes: Sequence[Mapping[str, float]], workers: Sequence[int]) -> str:
+def _offer(nodes: Sequence[Mapping[str, float]], needs: TrialNeeds) -> str:
+    kinds = Counter(_kind(node) for node in nodes)
     offers = [
-        f"{node.get('CPU', 0.0):g} CPU and {node.get('GPU', 0.0):g} GPU (holds {fit})"
-        for node, fit in zip(nodes, workers, strict=True)
+        f"{f'{count} x ' if count > 1 else ''}{cpus:g} CPU and {gpus:g} GPU "
+        f"(holds {_workers_on({'CPU': cpus, 'GPU': gpus}, needs)})"
+        for (cpus, gpus), count in kinds.items()
     ]
-    return f"room for {sum(workers)} on {len(offers)} node{'s' * (len(offers) != 1)}: " + ", ".join(
+    room = sum(_workers_on(node, needs) for node in nodes)
+    return f"room for {room} on {len(nodes)} node{'s' * (len(nodes) != 1)}: " + ", ".join(
         offers[:5] + ["..."] * (len(offers) > 5)
     )

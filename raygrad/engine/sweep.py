@@ -19,7 +19,7 @@ from raygrad.config import SweepConfig, TrainConfig
 from raygrad.data import storage
 from raygrad.data.layout import RunLayout
 from raygrad.data.result_rows import ResultRows, write_failed, write_row
-from raygrad.engine.packing import TrialNeeds, cluster_nodes, trials_at_a_time
+from raygrad.engine.packing import TrialNeeds, room_for_trials
 from raygrad.engine.session import ensure_ray
 from raygrad.engine.trial_process import SharedData, TrialWork, run_trial
 from raygrad.errors import IncompleteError
@@ -104,7 +104,7 @@ def sweep(
         log.info("sweep: %d of %d trials are finished", len(trials) - len(todo), len(trials))
     if todo:
         ensure_ray()
-        at_a_time = trials_at_a_time(needs_of(config), cluster_nodes(), config.max_concurrent)
+        at_a_time = room_for_trials(needs_of(config), config.max_concurrent)
         watch = _Watch(rows, layout.sweep, {t.id: t for t, _ in todo})
         _run_trials(config, recipe, load_data(), todo, layout, at_a_time, watch)
         _raise_for_failed(layout, todo, trials, rows, watch.failures)
@@ -119,6 +119,7 @@ class _Watch(tune.Callback):
         self._ids = list(trials)
         self._progress = Progress("sweep", len(trials), "trials")
         self._accuracies: dict[str, float] = defaultdict(float)
+        self._num_ended = 0
         self.failures: dict[str, tuple[int, str]] = {}
         """Attempts and reason of each trial that was given up."""
 
@@ -137,6 +138,7 @@ class _Watch(tune.Callback):
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Called by Tune in the driver, when a trial is not tried again."""
         ran = self._trials[self._ids[trial.config["position"]]]
+        self._num_ended += 1
         self.failures[ran.id] = (trial.num_failures, _reason(trial))
         log.warning("sweep: %s failed: %s", name_of(ran), self.failures[ran.id][1])
 
@@ -148,9 +150,15 @@ class _Watch(tune.Callback):
     def _note(self, ran: Trial, accuracy: float | None, trials: list[Any]) -> None:
         if accuracy is not None:
             self._accuracies[ran.method] = max(self._accuracies[ran.method], accuracy)
-        running = sum(t.status == "RUNNING" for t in trials) - 1
         best = ", ".join(f"{name} {best:.4f}" for name, best in self._accuracies.items())
-        self._progress.add(1, f"{max(running, 0)} running; best {best or 'unknown'}")
+        self._progress.add(1, f"{self._running(trials)} running; best {best or 'unknown'}")
+
+    def _running(self, trials: list[Any]) -> int:
+        """Returns how many trials run once the next one has the process of the one that ended."""
+        self._num_ended += 1
+        # The one that ended counts as running still: it stands for the one that takes its place.
+        running = sum(trial.status == "RUNNING" for trial in trials)
+        return min(running, len(self._trials) - self._num_ended)
 
 
 def name_of(trial: Trial) -> str:
@@ -245,6 +253,7 @@ def _scheduler(config: SweepConfig, recipe: TrainConfig) -> Any:
         mode="max",
         max_t=recipe.epochs + 1,  # the last report is the row, after the last epoch
         grace_period=max(1, recipe.epochs // 10),
+        reduction_factor=2,  # of the trials that reach a rung the better half goes on
     )
 
 

@@ -16,7 +16,7 @@ from raygrad.data.result_rows import ResultRows
 from raygrad.data.score_table import MANIFEST
 from raygrad.engine import sweep as sweep_engine
 from raygrad.engine.calibrate import calibrate
-from raygrad.engine.packing import cluster_nodes, trials_at_a_time
+from raygrad.engine.packing import room_for_trials
 from raygrad.engine.session import ensure_ray
 from raygrad.errors import ConfigError
 from raygrad.pipeline.selecting import score_source
@@ -85,7 +85,7 @@ def plan(config: StudyConfig, seconds: float) -> Plan:
     rows = ResultRows(layout.sweep, layout.results)
     ensure_ray()
     needs = sweep_engine.needs_of(config.sweep)
-    at_a_time = trials_at_a_time(needs, cluster_nodes(), config.sweep.max_concurrent)
+    at_a_time = room_for_trials(needs, config.sweep.max_concurrent)
     data = study_data(layout, config.data)
     networks = config.sweep.networks or (config.train.network,)
     rates = calibrate(networks, config.train, data, needs, at_a_time, seconds)

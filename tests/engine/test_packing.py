@@ -1,8 +1,17 @@
 """How many trials fit: the arithmetic, and the sentence where none does."""
 
-import pytest
+import types
 
-from raygrad.engine.packing import TrialNeeds, trials_at_a_time
+import pytest
+import ray
+
+from raygrad.engine.packing import (
+    MOST_PROMISED,
+    TrialNeeds,
+    promised_nodes,
+    room_for_trials,
+    trials_at_a_time,
+)
 from raygrad.errors import ResourceError
 
 
@@ -35,4 +44,37 @@ def test_the_sum_is_spelled_out_where_none_fits():
         "4 x 1 GPU = 4 GPU and room for 1 on 2 nodes: 7 CPU and 1 GPU (holds 1), "
         "2 CPU and 0 GPU (holds 0). Lower --workers-per-trial, --cpus-per-worker or "
         "--gpus-per-worker, or join a larger cluster."
+    )
+
+
+def grow(monkeypatch, living, groups):
+    nodes = [{"Alive": True, "Resources": resources} for resources in living]
+    configs = [types.SimpleNamespace(resources=r, max_count=most) for r, most in groups]
+    found = types.SimpleNamespace(node_group_configs=configs) if groups else None
+    monkeypatch.setattr(ray, "nodes", lambda: nodes)
+    monkeypatch.setattr(ray._private.state.state, "get_cluster_config", lambda: found)
+
+
+def test_a_cluster_that_may_grow_holds_the_trials_of_its_nodes_to_come(monkeypatch):
+    """One of three nodes of 8 CPUs is there; the head is of no group that grows."""
+    grow(monkeypatch, [{"CPU": 2}, {"CPU": 8}], [({"CPU": 8}, 3)])
+    assert promised_nodes() == [{"CPU": 8.0}] * 2
+    assert room_for_trials(TrialNeeds(1, 4, 0), 0) == 6
+    assert room_for_trials(TrialNeeds(1, 4, 0), 5) == 5
+    grow(monkeypatch, [{"CPU": 2}], [({"CPU": 8}, -1)])
+    assert len(promised_nodes()) == MOST_PROMISED
+    grow(monkeypatch, [{"CPU": 2}], [])
+    assert promised_nodes() == []
+
+
+def test_a_trial_too_large_for_all_that_may_come_is_said_at_once(monkeypatch):
+    grow(monkeypatch, [{"CPU": 2}], [({"CPU": 8}, 10), ({"CPU": 4, "GPU": 1}, 2)])
+    with pytest.raises(ResourceError) as error:
+        room_for_trials(TrialNeeds(1, 1, 2), 0)
+    assert str(error.value) == (
+        "a trial must fit the cluster, got trials of 1 worker: 1 x 1 CPU = 1 CPU and "
+        "1 x 2 GPU = 2 GPU and room for 0 on 1 node: 2 CPU and 0 GPU (holds 0), and room for 0 on "
+        "12 nodes: 10 x 8 CPU and 0 GPU (holds 0), 2 x 4 CPU and 1 GPU (holds 0) that the "
+        "autoscaler may add. Lower --workers-per-trial, --cpus-per-worker or --gpus-per-worker, "
+        "or join a larger cluster."
     )

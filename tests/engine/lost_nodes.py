@@ -1,0 +1,68 @@
+"""A cluster of two nodes of one CPU each, one of which is lost in the middle of some work."""
+
+import multiprocessing
+import os
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+TIMEOUT_S = 400  # on a machine that others use as well; alone it takes a tenth
+
+
+def losing_a_node(work: Callable[..., Any], is_time: Callable[[], bool], *arguments: Any) -> None:
+    """Does some work in a process and on a cluster of its own, which loses a node meanwhile.
+
+    Args:
+        work: What is done; it leaves what is to be looked at in files.
+        is_time: Asked again and again; the node is killed as soon as it says so.
+        *arguments: What `work` is given.
+    """
+    process = multiprocessing.get_context("spawn").Process(
+        target=_main, args=(work, is_time, arguments)
+    )
+    process.start()
+    process.join(TIMEOUT_S)
+    if process.is_alive():
+        process.kill()
+        raise AssertionError(f"the work did not end in {TIMEOUT_S} s")
+    assert process.exitcode == 0, "see the output above"
+
+
+def _main(work: Callable[..., Any], is_time: Callable[[], bool], arguments: Any) -> None:
+    import ray
+    from ray.cluster_utils import Cluster
+
+    os.environ["RAY_BACKEND_LOG_LEVEL"] = "fatal"
+    cluster = Cluster(
+        initialize_head=True,
+        head_node_args={"num_cpus": 1, "include_dashboard": False},
+    )
+    try:
+        lost = cluster.add_node(num_cpus=1)
+        ray.init(address=cluster.address, logging_level=40, log_to_driver=False)
+        cluster.wait_for_nodes()
+        was_lost = threading.Event()
+
+        def lose() -> None:
+            while not is_time():
+                time.sleep(0.05)
+            cluster.remove_node(lost, allow_graceful=False)
+            was_lost.set()
+
+        threading.Thread(target=lose, daemon=True).start()
+        work(*arguments)
+        assert was_lost.is_set(), "the work ended before the node was lost"
+    except BaseException:
+        traceback.print_exc()
+        raise
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
+def has_files(folder: Path, pattern: str, count: int) -> bool:
+    """Returns whether a folder holds so many files."""
+    return len(list(folder.rglob(pattern))) >= count
