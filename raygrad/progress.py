@@ -26,9 +26,14 @@ class Progress:
         self._start_s = self._last_s = time.monotonic()
 
     def add(self, count: int, note: str = "") -> None:
-        """Adds `count` units that are done; logs a line if it is time for one."""
+        """Adds `count` units that are done; logs a line if it is time for one.
+
+        A count of 0, or less where what was done is lost, tells the note alone.
+        """
         self._done += count
         if count <= 0 < self._total:
+            if note:
+                log.info("%s: %s", self._stage, note)
             return
         now_s = time.monotonic()
         if self._done < self._total and now_s - self._last_s < self._interval_s:

@@ -56,6 +56,12 @@ def cluster_capacity() -> dict[str, float]:
     return {name: max(now.get(name, 0.0), float(bounds.get(name, 0))) for name in {*now, *bounds}}
 
 
+def cluster_grows() -> bool:
+    """Returns whether an autoscaler may add CPUs or GPUs to those that the cluster has now."""
+    now, most = ray.cluster_resources(), cluster_capacity()
+    return any(most.get(name, 0.0) > now.get(name, 0.0) for name in ("CPU", "GPU"))
+
+
 def fitting_workers(asked: int, what: str, cpus_each: float = 1.0) -> int:
     """Returns how many of the workers that were asked for the cluster's CPUs can hold.
 

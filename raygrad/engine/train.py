@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,7 @@ from torch import nn
 from raygrad.config import TrainConfig
 from raygrad.data import storage
 from raygrad.engine.relay import relayed
-from raygrad.engine.session import cluster_capacity, fitting_workers
+from raygrad.engine.session import cluster_capacity, cluster_grows, fitting_workers
 from raygrad.engine.train_state import StateFile
 from raygrad.errors import RaygradError, ResourceError
 from raygrad.progress import Progress
@@ -29,6 +30,11 @@ from raygrad.training.study_data import StudyData, StudySource
 log = logging.getLogger("raygrad")
 
 MAX_WORKER_FAILURES = 3
+# A node that is lost still counts as there for some seconds: an elastic group that is placed on it
+# shall not wait the minute that Ray Train gives it by default, but be tried again.
+_ELASTIC_START_TIMEOUT_S = 15
+_PLACEMENT_S = 240
+"""How long workers may wait for CPUs that the cluster has, and others use."""
 
 
 @dataclass(frozen=True)
@@ -85,9 +91,7 @@ def train(task: TrainTask, data: StudyData | StudySource) -> dict[str, Any]:
             name=f"{task.inputs_digest[:16]}-{time.time_ns()}",
             storage_path=path,
             storage_filesystem=filesystem,
-            failure_config=ray.train.FailureConfig(
-                max_failures=MAX_WORKER_FAILURES, controller_failure_limit=3
-            ),
+            failure_config=_failures(config),
             logging_config=ray.train.LoggingConfig(log_level="WARNING"),
         ),
     )
@@ -102,6 +106,19 @@ def train(task: TrainTask, data: StudyData | StudySource) -> dict[str, Any]:
     storage.write_bytes(task.metrics_url, json.dumps(metrics, indent=1).encode())
     StateFile(task.state_url).remove()
     return metrics
+
+
+def _failures(config: TrainConfig) -> ray.train.FailureConfig:
+    """Returns how often workers are started again, and how long nodes for them are waited for."""
+    timeout_s = 60
+    if config.min_workers:
+        timeout_s = _ELASTIC_START_TIMEOUT_S
+        os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(timeout_s))
+    return ray.train.FailureConfig(
+        max_failures=MAX_WORKER_FAILURES,
+        # What an autoscaler has promised may take it many minutes to bring.
+        controller_failure_limit=-1 if cluster_grows() else _PLACEMENT_S // timeout_s,
+    )
 
 
 def _scaling(config: TrainConfig) -> ray.train.ScalingConfig:
@@ -162,6 +179,8 @@ def _train_worker(arguments: dict[str, Any]) -> dict[str, Any]:
     is_first = ranks.rank() == 0
     if is_first:
         board.reach.remote(loop.outcome.epoch, "")
+        begins = f"{ranks.world_size()} workers begin after epoch {loop.outcome.epoch}"
+        board.reach.remote(loop.outcome.epoch, begins)  # a note alone, which is told at once
 
     def after_epoch(loop: TrainingLoop) -> None:
         if is_first:
