@@ -32,7 +32,7 @@ import ray
 import torch
 from bare_loop import BareLoop
 
-from raygrad.config import SweepConfig, TrainConfig
+from raygrad.config import DataConfig, SweepConfig, TrainConfig
 from raygrad.data.layout import RunLayout
 from raygrad.engine import sweep as sweep_engine
 from raygrad.engine.calibrate import calibrate
@@ -240,7 +240,9 @@ def prepared(
     run: str, out: str, val: int, test: int, budgets: list[int], seeds: int, epochs: int = 2
 ) -> tuple[StudyData, Planned, TrainConfig]:
     """Returns the data set, the trials and how each is trained."""
-    data = cut(study_data(RunLayout(run)), val, test)
+    whole = study_data(RunLayout(run), DataConfig())
+    assert isinstance(whole, StudyData)
+    data = cut(whole, val, test)
     config = dataclasses.replace(
         recipe("mnist", "cnn"), epochs=epochs, augment="none", lr_decay_epochs=(), dynamics=False
     )

@@ -1,4 +1,4 @@
-"""A split decoded once into one array that the processes of a node share, in memory or in a file."""
+"""A split decoded once into one array that a node's processes share, in memory or in a file."""
 
 import fcntl
 import functools

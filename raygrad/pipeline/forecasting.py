@@ -15,7 +15,7 @@ from raygrad.data.manifest import read_json, read_marker
 from raygrad.data.shards import DATASET_FILE
 from raygrad.engine import sweep as sweep_engine
 from raygrad.engine.calibrate import calibrate, scoring_rate
-from raygrad.engine.packing import TrialNeeds, cluster_nodes, trials_at_a_time
+from raygrad.engine.packing import TrialNeeds, room_for_trials
 from raygrad.engine.score_pool import CPUS_PER_ACTOR, choose_device, pool_size
 from raygrad.engine.session import ensure_ray
 from raygrad.pipeline.binding import complete_stages
@@ -104,7 +104,7 @@ def _training(config: StudyConfig, sizes: Sizes, measure: Measure) -> Forecast:
     recipe = config.train
     gpus = choose_device(recipe.device) == "cuda"
     needs = TrialNeeds(1, float(recipe.cpus_per_worker), float(gpus))
-    workers = trials_at_a_time(needs, cluster_nodes(), recipe.num_workers)
+    workers = room_for_trials(needs, recipe.num_workers)
     rates = measure((recipe.network,), needs, workers)[recipe.network]
     share = dataclasses.replace(
         rates,
@@ -130,7 +130,7 @@ def _scoring(config: StudyConfig, sizes: Sizes, sample: StudyData, seconds: floa
 
 def _sweep(config: StudyConfig, sizes: Sizes, measure: Measure) -> Forecast:
     needs = sweep_engine.needs_of(config.sweep)
-    at_a_time = trials_at_a_time(needs, cluster_nodes(), config.sweep.max_concurrent)
+    at_a_time = room_for_trials(needs, config.sweep.max_concurrent)
     networks = config.sweep.networks or (config.train.network,)
     rates = measure(networks, needs, at_a_time)
     trials = [
