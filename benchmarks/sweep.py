@@ -240,7 +240,9 @@ def prepared(
     run: str, out: str, val: int, test: int, budgets: list[int], seeds: int, epochs: int = 2
 ) -> tuple[StudyData, Planned, TrainConfig]:
     """Returns the data set, the trials and how each is trained."""
-    data = cut(study_data(RunLayout(run), DataConfig()), val, test)
+    whole = study_data(RunLayout(run), DataConfig())
+    assert isinstance(whole, StudyData)
+    data = cut(whole, val, test)
     config = dataclasses.replace(
         recipe("mnist", "cnn"), epochs=epochs, augment="none", lr_decay_epochs=(), dynamics=False
     )

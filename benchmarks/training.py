@@ -25,7 +25,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from raygrad.config import TrainConfig
 from raygrad.training.dynamics import Dynamics
-from raygrad.training.loop import Examples, TrainingLoop
+from raygrad.training.examples import Examples
+from raygrad.training.loop import TrainingLoop
 from raygrad.training.models import ImageSpec, build_network
 from raygrad.training.observers import Observer
 from raygrad.training.preprocess import Normalize
@@ -163,7 +164,11 @@ def measure_loops(name: str, num_images: int, rounds: int, threads: int, clock: 
     train = random_examples(spec, num_images)
     normalize = Normalize((0.5,) * spec.channels, (0.25,) * spec.channels)
     bare = BareLoop(
-        build_network(name, spec, 0), prepared(config, rounds), normalize, *vars(train).values()
+        build_network(name, spec, 0),
+        prepared(config, rounds),
+        normalize,
+        train.images,
+        train.labels,
     )
     options = (name, num_images, rounds)
     two = None if clock == "cpu" else TwoRanks(max(1, threads // 2), *options)
