@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from raygrad import commands
+from raygrad import whole_study
 from raygrad.cli import job
 from raygrad.config import ScoreConfig, StudyConfig, SweepConfig
 from raygrad.pipeline import forecasting
@@ -14,7 +14,7 @@ from tests.cases import make_tiny_config
 
 @pytest.fixture
 def config(tmp_path, monkeypatch):
-    monkeypatch.setattr(commands, "PLAN_SECONDS", 0.5)
+    monkeypatch.setattr(whole_study, "PLAN_SECONDS", 0.5)
     return make_tiny_config(tmp_path)
 
 
