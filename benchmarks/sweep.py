@@ -94,9 +94,10 @@ def write_subset(url: str, keys: list[str], budget: int, seed: int) -> None:
 
 
 class Memory:
-    """Follows the resident memory of this process and of the trials' processes.
+    """Follows the memory of this process and of the largest of the trials' processes.
 
-    What trials share is counted in each of them.
+    A process's own memory stands apart from what it maps: code, and the images that all share,
+    which are counted page by page as they are touched.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -116,16 +117,17 @@ class Memory:
         most = max(done for done, _, _ in self.rows)
         for share in (0.1, 0.25, 0.5, 0.75, 1.0):
             row = next((r for r in self.rows if r[0] >= share * most), self.rows[-1])
-            done, driver, process = row
-            said.append(f"{done:4d} trials: driver {driver:.0f} MB, trial process {process:.0f} MB")
+            done, driver, (own, mapped) = row
+            trial = f"trial process {own:.0f} MB of its own and {mapped:.0f} MB mapped"
+            said.append(f"{done:4d} trials: driver {driver[0]:.0f} MB of its own, {trial}")
         return said
 
     def _follow(self) -> None:
         while not self._ended.wait(0.5):
             done = len(list(self._trials.glob("*.json")))
-            workers = [rss_mb(pid) for pid in trial_processes(os.getpid())]
+            workers = [memory_mb(pid) for pid in trial_processes(os.getpid())]
             if workers:
-                self.rows.append((done, rss_mb(os.getpid()), max(workers)))
+                self.rows.append((done, memory_mb(os.getpid()), max(workers)))
 
 
 def trial_processes(driver: int) -> list[int]:
@@ -148,13 +150,19 @@ def trial_processes(driver: int) -> list[int]:
     return found
 
 
-def rss_mb(pid: int) -> float:
-    """Returns a process's resident memory."""
+def memory_mb(pid: int) -> tuple[float, float]:
+    """Returns a process's own resident memory, and what it maps of files and shared memory."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except OSError:
-        return 0.0
-    return int(status.split("VmRSS:")[1].split()[0]) / 1024 if "VmRSS:" in status else 0.0
+        return 0.0, 0.0
+    if "VmRSS:" not in status:
+        return 0.0, 0.0
+    own, *mapped = (
+        int(status.split(name)[1].split()[0]) / 1024
+        for name in ("RssAnon:", "RssFile:", "RssShmem:")
+    )
+    return own, sum(mapped)
 
 
 def run_sweep(

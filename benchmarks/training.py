@@ -72,8 +72,9 @@ class Rounds:
         if config.channels_last:
             network.to(memory_format=torch.channels_last)
         observers: list[Observer] = []
+        self.dynamics_s = 0.0
         if with_dynamics:
-            observers.append(Dynamics(len(train), torch.device("cpu")))
+            observers.append(self._timed(Dynamics(len(train), torch.device("cpu"))))
         self._loop = TrainingLoop(
             network,
             config,
@@ -88,6 +89,21 @@ class Rounds:
     def __call__(self) -> None:
         """Trains for one epoch."""
         self._loop._run_epoch(None)
+
+    def _timed(self, dynamics: Dynamics) -> Dynamics:
+        """Adds what the dynamics take to `dynamics_s`."""
+
+        def timed(method: Callable[..., None]) -> Callable[..., None]:
+            def call(*args: object) -> None:
+                begun_s = time.perf_counter()
+                method(*args)
+                self.dynamics_s += time.perf_counter() - begun_s
+
+            return call
+
+        dynamics.on_batch = timed(dynamics.on_batch)  # type: ignore[method-assign]
+        dynamics.after_epoch = timed(dynamics.after_epoch)  # type: ignore[method-assign]
+        return dynamics
 
 
 def prepared(config: TrainConfig, rounds: int) -> TrainConfig:
@@ -172,10 +188,11 @@ def measure_loops(name: str, num_images: int, rounds: int, threads: int, clock: 
     )
     options = (name, num_images, rounds)
     two = None if clock == "cpu" else TwoRanks(max(1, threads // 2), *options)
+    followed = Rounds(*options, augmented=False, with_dynamics=True)
     ways: dict[str, Callable[[], object]] = {
         "bare loop": bare.epoch,
         "raygrad": Rounds(*options, augmented=False, with_dynamics=False),
-        "raygrad with dynamics": Rounds(*options, augmented=False, with_dynamics=True),
+        "raygrad with dynamics": followed,
         "raygrad with augmentation": Rounds(*options, augmented=True, with_dynamics=False),
     }
     if two is not None:
@@ -189,6 +206,10 @@ def measure_loops(name: str, num_images: int, rounds: int, threads: int, clock: 
     print(f"\n{name}, batch {config.batch_size}, {layout}, {config.precision}")
     for against in ("bare loop", "raygrad"):
         print_rates(seconds, num_images, "images", against)
+    if clock == "wall":
+        # Of the timed rounds and the one before them; far below the noise of whole rounds.
+        share = followed.dynamics_s / sum(seconds["raygrad with dynamics"]) * rounds / (rounds + 1)
+        print(f"dynamics: {share:.2%} of the time of the epochs that they follow")
 
 
 def measure_probe(name: str, rounds: int, clock: str) -> None:

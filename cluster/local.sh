@@ -21,7 +21,7 @@ temporary=$(mktemp -d /tmp/raygrad-XXXXXX)
 
 # The dashboard and the job server listen on loopback only; Ray's other ports cannot be told to, so
 # whoever connects must have this cluster's token.
-export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH="$folder/token" RAY_USAGE_STATS_ENABLED=0
+export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH="$folder/token" RAY_USAGE_STATS_ENABLED=0 MALLOC_ARENA_MAX=1
 (umask 077 && od -An -N32 -tx1 /dev/urandom | tr -d ' \n' >"$folder/token")
 
 begin() { # NAME ARGUMENTS...: in a process group of its own, so that its id ends all of it

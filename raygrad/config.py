@@ -153,6 +153,11 @@ class TrainConfig:
     """Keep images and convolutions in the layout NHWC, which can be faster; rounding differs."""
     compile: bool = field(default=False, metadata=EXECUTION)
     """Compile the network with torch.compile, which needs a C++ compiler; rounding differs."""
+    track: tuple[Literal["tensorboard", "mlflow", "wandb"], ...] = field(
+        default=(), metadata=EXECUTION
+    )
+    """Who is told of training's epochs: tensorboard (under `<run>/train/tensorboard`), mlflow,
+    wandb (Weights & Biases)."""
     save_interval_s: float = field(default=10.0, metadata=EXECUTION)
     """A killed training loses at most about this many seconds; 0 saves after every epoch."""
 

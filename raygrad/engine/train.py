@@ -17,6 +17,7 @@ from raygrad.config import TrainConfig
 from raygrad.data import storage
 from raygrad.engine.relay import relayed
 from raygrad.engine.session import cluster_capacity, cluster_grows, fitting_workers
+from raygrad.engine.telling import Telling
 from raygrad.engine.train_state import StateFile
 from raygrad.errors import RaygradError, ResourceError
 from raygrad.progress import Progress
@@ -26,6 +27,7 @@ from raygrad.training.loop import TrainingLoop, evaluate
 from raygrad.training.measurements import Measurements
 from raygrad.training.models import build_network, num_parameters
 from raygrad.training.study_data import StudyData, StudySource
+from raygrad.training.trackers import check_installed
 
 log = logging.getLogger("raygrad")
 
@@ -75,10 +77,12 @@ def train(task: TrainTask, data: StudyData | StudySource) -> dict[str, Any]:
         The metrics: history by epoch, best epoch, its validation and test accuracy, times.
 
     Raises:
+        ConfigError: A tracker is not installed.
         ResourceError: There is no CPU for a worker, or no GPU where one is asked for.
         RaygradError: Training failed more often than it is retried.
     """
     config = task.config
+    check_installed(config.track)
     scaling = _scaling(config)
     filesystem, path = storage.filesystem(task.folder)
     arguments = {"task": task, "data": ray.put(data), "use_gpu": scaling.use_gpu}
@@ -154,7 +158,7 @@ def _first_cause(error: BaseException) -> str:
 def _train_worker(arguments: dict[str, Any]) -> dict[str, Any]:
     """Runs in each worker: builds, goes on from what is saved, trains, tests once."""
     task: TrainTask = arguments["task"]
-    config, board = task.config, arguments["board"]
+    config = task.config
     data: StudyData | StudySource = ray.get(arguments["data"])
     data = data if isinstance(data, StudyData) else data.open()
     torch.set_num_threads(config.cpus_per_worker)
@@ -176,19 +180,11 @@ def _train_worker(arguments: dict[str, Any]) -> dict[str, Any]:
     saved = state.read()
     if saved is not None:
         loop.load_state_dict(saved)
-    is_first = ranks.rank() == 0
-    if is_first:
-        board.reach.remote(loop.outcome.epoch, "")
-        begins = f"{ranks.world_size()} workers begin after epoch {loop.outcome.epoch}"
-        board.reach.remote(loop.outcome.epoch, begins)  # a note alone, which is told at once
+    folder = storage.join(task.measured_url, "tensorboard")
+    telling = Telling(loop, arguments["board"], config, task.inputs_digest, folder)
 
     def after_epoch(loop: TrainingLoop) -> None:
-        if is_first:
-            last = loop.outcome.history[-1]
-            rate = len(train) / last["epoch_time_s"]
-            accuracy = last.get("val_accuracy", loop.outcome.best_val_accuracy)
-            note = f"{rate:.4g} images/s, validation accuracy {accuracy:.4f}"
-            board.reach.remote(loop.outcome.epoch, note)
+        telling.after_epoch(loop, len(train))
         state.save_if_due(loop)
 
     try:
@@ -196,6 +192,9 @@ def _train_worker(arguments: dict[str, Any]) -> dict[str, Any]:
     except RaygradError as error:
         # What comes of the recipe comes again: no worker is restarted for it.
         return {"failed": str(error)}
+    finally:
+        telling.close()
+    is_first = ranks.rank() == 0
     if is_first:
         measurements.write(task.measured_url, data.train.keys)
     return _finish(task, data, network, loop, is_first)

@@ -1,8 +1,10 @@
 """What the cluster has to offer, also where it has yet to grow."""
 
+import os
+
 import ray
 
-from raygrad.engine.session import cluster_capacity, cluster_grows, fitting_workers
+from raygrad.engine.session import cluster_capacity, cluster_grows, ensure_ray, fitting_workers
 
 
 def offer(monkeypatch, now, bounds):
@@ -23,3 +25,14 @@ def test_without_an_autoscaler_it_holds_what_it_has(monkeypatch):
     assert cluster_capacity() == {"CPU": 2.0}
     assert not cluster_grows()
     assert fitting_workers(8, "workers") == 2
+
+
+def test_an_own_ray_is_started_with_one_heap_a_process(monkeypatch):
+    """Trials run in a thread each, and each thread's own heap would keep what its trial freed."""
+    monkeypatch.delenv("MALLOC_ARENA_MAX", raising=False)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    seen = []
+    monkeypatch.setattr(ray, "init", lambda **_: seen.append(os.environ["MALLOC_ARENA_MAX"]))
+    ensure_ray()
+    assert seen == ["1"]

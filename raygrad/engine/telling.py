@@ -1,0 +1,49 @@
+"""Who is told how a training goes: its driver's progress line and its trackers."""
+
+from typing import Any
+
+from raygrad.config import TrainConfig
+from raygrad.training import ranks
+from raygrad.training.loop import TrainingLoop
+from raygrad.training.trackers import Trackers
+
+
+class Telling:
+    """Tells of a training's epochs; on ranks other than the first it does nothing.
+
+    Args:
+        loop: The training, at the epoch from which it goes on.
+        board: The handle of the driver's `Board`.
+        config: `track` names the trackers.
+        digest: Names the training to its trackers.
+        folder: Where TensorBoard's files go.
+    """
+
+    def __init__(
+        self, loop: TrainingLoop, board: Any, config: TrainConfig, digest: str, folder: str
+    ) -> None:
+        self._is_first = ranks.rank() == 0
+        if not self._is_first:
+            return
+        self._board = board
+        self._trackers = Trackers(config, digest, folder, loop.outcome.epoch)
+        epoch = loop.outcome.epoch
+        board.reach.remote(epoch, "")
+        begins = f"{ranks.world_size()} workers begin after epoch {epoch}"
+        board.reach.remote(epoch, begins)  # a note alone, which is told at once
+
+    def after_epoch(self, loop: TrainingLoop, num_examples: int) -> None:
+        """Tells of the epoch that ended, in which so many examples were seen."""
+        if not self._is_first:
+            return
+        last = loop.outcome.history[-1]
+        rate = num_examples / last["epoch_time_s"]
+        accuracy = last.get("val_accuracy", loop.outcome.best_val_accuracy)
+        note = f"{rate:.4g} images/s, validation accuracy {accuracy:.4f}"
+        self._board.reach.remote(loop.outcome.epoch, note)
+        self._trackers.log(last)
+
+    def close(self) -> None:
+        """Ends the telling."""
+        if self._is_first:
+            self._trackers.close()
