@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Annotated, Union
 
 import tyro
@@ -17,6 +17,7 @@ from raygrad.commands import COMMANDS, Command, Job, RunStudy
 from raygrad.config import StudyConfig
 from raygrad.engine.session import session
 from raygrad.errors import ConfigError, IncompleteError, RaygradError
+from raygrad.training.recipes import named_recipe
 
 EXIT_ERROR, EXIT_USAGE, EXIT_INCOMPLETE, EXIT_INTERRUPTED = 1, 2, 3, 130
 
@@ -25,7 +26,7 @@ def main(args: Sequence[str] | None = None) -> int:
     """Runs the command `raygrad`; returns the exit status.
 
     A run folder that is named among the arguments gives the defaults of the flags, so that a
-    stage on its own works as it was configured for the whole study.
+    stage on its own works as it was configured for the whole study; a recipe gives training's.
     """
     given = list(sys.argv[1:] if args is None else args)
     return guarded(lambda: _parse(given).execute())
@@ -93,14 +94,23 @@ def _default(kind: type[Command], stored: StudyConfig | None) -> object:
 
 
 def _stored_defaults(args: list[str]) -> StudyConfig | None:
-    """Returns the configuration of the run folder that the arguments name, if it has one."""
+    """Returns the configuration that the arguments name: the run folder's, with their recipe."""
+    run, name = _value(args, "--run"), _value(args, "--recipe")
+    if run is None and len(args) > 1 and args[0] == "select" and not args[1].startswith("-"):
+        run = args[1]
+    stored = None if run is None else pipeline.stored_config(run)
+    if name is None or run is None:
+        return stored
+    return replace(stored or StudyConfig(run), train=named_recipe(name))
+
+
+def _value(args: list[str], flag: str) -> str | None:
+    """Returns what stands behind a flag, or None where it is not given."""
     for at, arg in enumerate(args):
-        if arg == "--run" and at + 1 < len(args):
-            return pipeline.stored_config(args[at + 1])
-        if arg.startswith("--run="):
-            return pipeline.stored_config(arg.removeprefix("--run="))
-    if len(args) > 1 and args[0] == "select" and not args[1].startswith("-"):
-        return pipeline.stored_config(args[1])
+        if arg == flag and at + 1 < len(args):
+            return args[at + 1]
+        if arg.startswith(f"{flag}="):
+            return arg.removeprefix(f"{flag}=")
     return None
 
 

@@ -115,6 +115,9 @@ class Train:
     """Train a network on the whole training split, with early stopping on validation."""
 
     run: Run
+    recipe: str | None = None
+    """A data set and network of the paper, such as mnist/cnn or cifar10/vgg16_32: how it is
+    trained, which other flags change."""
     train: OmitArgPrefixes[TrainConfig] = field(default_factory=TrainConfig)
 
     def execute(self) -> None:
@@ -294,9 +297,12 @@ class Models:
 class RunStudy(StudyConfig):
     """Run the whole study: prepare, train, score, select, sweep, report."""
 
+    recipe: str | None = None
+    """A data set and network of the paper, such as mnist/cnn: its training, which flags change."""
+
     def execute(self) -> None:
         """Runs the study."""
-        run_study(StudyConfig(**vars(self)))
+        run_study(StudyConfig(**{f.name: getattr(self, f.name) for f in fields(StudyConfig)}))
 
 
 @dataclass(frozen=True)

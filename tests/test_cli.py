@@ -11,6 +11,7 @@ import pytest
 
 from raygrad import cli, pipeline
 from raygrad.errors import IncompleteError, RaygradError
+from raygrad.training.recipes import recipe
 from tests.cases import make_tiny_config
 
 STAGES = ["prepare", "index", "train", "score", "select", "sweep", "report", "export", "run"]
@@ -46,6 +47,7 @@ def test_the_command_lists_its_stages(capsys):
         (["sweep", "--run", "RUN"], "run folder must exist"),
         (["report", "RUN"], "run folder must exist"),
         (["train", "--run", "RUN"], "stage prepare must be complete"),
+        (["train", "--run", "RUN", "--recipe", "mnist/cn"], "mean 'mnist/cnn'"),
     ],
 )
 def test_wrong_input_gets_one_clear_line_and_status_2(args, text, tmp_path, capsys):
@@ -80,6 +82,19 @@ def test_a_stage_alone_takes_its_defaults_from_the_run(tmp_path):
     parsed = cli._parse(["run", "--run", config.run, "--select.seeds", "7"])
     expected = dataclasses.replace(config.select, seeds=(7,))
     assert (parsed.select, parsed.train, parsed.data) == (expected, config.train, config.data)
+
+
+def test_a_recipe_gives_trainings_defaults_and_flags_change_them(tmp_path):
+    config = make_tiny_config(tmp_path)
+    pipeline.bind(config)
+    expected = dataclasses.replace(recipe("cifar10", "cnn5"), epochs=7)
+    args = ["train", "--run", config.run, "--recipe", "cifar10/cnn5", "--epochs", "7"]
+    assert cli._parse(args).train == expected
+    args = ["run", "--run", config.run, "--recipe=cifar10/cnn5", "--train.epochs", "7"]
+    parsed = cli._parse(args)
+    assert (parsed.train, parsed.select) == (expected, config.select)
+    new = ["run", "--run", str(tmp_path / "new"), "--recipe", "cifar10/cnn5"]
+    assert cli._parse(new).train == recipe("cifar10", "cnn5")
 
 
 def test_select_takes_flags_in_the_singular(tmp_path):

@@ -113,3 +113,15 @@ def recipe(data_set: str, network: str) -> TrainConfig:
             + " Or write a TrainConfig of your own."
         )
     return RECIPES[data_set][network]
+
+
+def named_recipe(name: str) -> TrainConfig:
+    """Returns the recipe of a name such as `mnist/cnn`: data set, then network.
+
+    Raises:
+        ConfigError: There is no such recipe; the error names those that there are.
+    """
+    names = [f"{data_set}/{network}" for data_set, of in RECIPES.items() for network in of]
+    if name not in names:
+        raise ConfigError(unknown_name("recipe", name, names))
+    return recipe(*name.split("/"))
