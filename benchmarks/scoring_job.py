@@ -59,7 +59,7 @@ class Case:
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.tars = sorted(glob.glob(args.tars))[: args.shards]
-        self.batch, self.network = args.batch, args.network
+        self.batch, self.network, self.tiny = args.batch, args.network, args.tiny
         self.spec = ImageSpec(3, args.size, args.size, args.classes)
         stored = Image.open(io.BytesIO(self._first_image())).size
         same = stored == (args.size, args.size)
@@ -236,10 +236,10 @@ def part_c(case: Case, rounds: int, clock: Callable[[], float]) -> None:
 
 
 def part_f(case: Case, rounds: int, clock: Callable[[], float]) -> None:
-    """Prints the driver's peak memory and the time for 10 to 10,000 shards of two images."""
+    """Prints the driver's peak memory and the time for many shards of two images."""
     with tarfile.open(case.tars[0]) as tar:
         members = [(m, tar.extractfile(m).read()) for m in list(tar)[:4]]  # type: ignore[union-attr]
-    for count in (10, 100, 1000, 10_000):
+    for count in case.tiny:
         folder = case.folder / f"tiny-{count}"
         folder.mkdir()
         for number in range(count):
@@ -284,6 +284,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--clock", choices=("cpu", "wall"), default="cpu")
+    parser.add_argument("--tiny", type=int, nargs="+", default=[10, 100, 1000, 10_000],
+                        help="shards of part f")  # fmt: skip
     parser.add_argument("--peer-path", help="a folder with Opacus and BackPACK")
     args = parser.parse_args()
     if args.peer_path:

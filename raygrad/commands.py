@@ -17,7 +17,6 @@ from raygrad.config import (
 )
 from raygrad.data.layout import RunLayout
 from raygrad.errors import ConfigError
-from raygrad.report import write_report
 from raygrad.selection import IN_MEMORY, METHODS
 from raygrad.training.models import (
     ImageSpec,
@@ -261,6 +260,8 @@ class Report:
 
     def execute(self) -> None:
         """Writes the report."""
+        from raygrad.report import write_report  # with all of Matplotlib
+
         for run in self.runs:
             _existing(run)
         print(write_report(self.runs, self.out))

@@ -146,3 +146,20 @@ def test_a_reader_that_has_had_enough_ends_the_command_quietly():
     assert process.wait(timeout=60) == 0
     assert "Traceback" not in errors
     assert "BrokenPipe" not in errors
+
+
+def test_a_command_imports_no_engine_that_it_does_not_use():
+    """Ray Tune, Ray Train, torchvision, its compiler and Matplotlib together take six seconds."""
+    slow = ["ray.data", "ray.train", "ray.tune", "torchvision", "torch._dynamo", "matplotlib"]
+    code = f"import sys, raygrad.cli; print([name for name in {slow} if name in sys.modules])"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "[]"
+    code = (
+        "import sys, torch; from raygrad.scoring import per_example_grad_norms as norms\n"
+        "network = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.Flatten(), "
+        "torch.nn.Linear(8, 2)).eval()\n"
+        "norms(network, torch.zeros(1, 1, 4, 4), torch.zeros(1, dtype=torch.int64))\n"
+        f"print([name for name in {slow} if name in sys.modules])"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "[]"

@@ -2,17 +2,24 @@
 
 A stage knows its inputs, its outputs and its completion marker. A stage that is complete is
 skipped; one that was complete for other inputs says so and stops, so that nothing is mixed.
+
+A stage's module, and with it Ray Train, Ray Tune or Ray Data, is imported when it is first asked
+for: together they take seconds, which scoring alone, or a wrong flag, need not wait for.
 """
 
-from raygrad.pipeline.binding import bind, check, complete_stages, stored_config
-from raygrad.pipeline.forecasting import Forecast, forecast
-from raygrad.pipeline.planning import Plan, check_price, plan
-from raygrad.pipeline.preparing import export, index_shards, prepare, write_source
-from raygrad.pipeline.scoring import score
-from raygrad.pipeline.selecting import grid, select, subset_urls
-from raygrad.pipeline.study import report, run
-from raygrad.pipeline.sweeping import sweep
-from raygrad.pipeline.training import train
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from raygrad.pipeline.binding import bind, check, complete_stages, stored_config
+    from raygrad.pipeline.forecasting import Forecast, forecast
+    from raygrad.pipeline.planning import Plan, check_price, plan
+    from raygrad.pipeline.preparing import export, index_shards, prepare, write_source
+    from raygrad.pipeline.scoring import score
+    from raygrad.pipeline.selecting import grid, select, subset_urls
+    from raygrad.pipeline.study import report, run
+    from raygrad.pipeline.sweeping import sweep
+    from raygrad.pipeline.training import train
 
 __all__ = [
     "Forecast",
@@ -37,3 +44,22 @@ __all__ = [
     "train",
     "write_source",
 ]
+
+_MODULES = {
+    "binding": ("bind", "check", "complete_stages", "stored_config"),
+    "forecasting": ("Forecast", "forecast"),
+    "planning": ("Plan", "check_price", "plan"),
+    "preparing": ("export", "index_shards", "prepare", "write_source"),
+    "scoring": ("score",),
+    "selecting": ("grid", "select", "subset_urls"),
+    "study": ("report", "run"),
+    "sweeping": ("sweep",),
+    "training": ("train",),
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)

@@ -1,6 +1,8 @@
 """Per-example gradient norms of any classifier, in one forward and one lean backward pass."""
 
+import sys
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -96,7 +98,7 @@ class GradNormScorer:
         """
         images = _check_images(images, labels)
         refuse_modules(self._model)
-        with torch.inference_mode(False), torch.compiler.set_stance("force_eager"):
+        with torch.inference_mode(False), _uncompiled():
             images = images.clone() if images.is_inference() else images
             images = self._laid_out(images)
             parameters = {name: tensor.detach() for name, tensor in self._model.named_parameters()}
@@ -117,7 +119,7 @@ class GradNormScorer:
 
         images = _check_images(images, torch.zeros(len(images), dtype=torch.int64))
         parameters = {name: tensor.detach() for name, tensor in self._model.named_parameters()}
-        with torch.compiler.set_stance("force_eager"):
+        with _uncompiled():
             return describe(self._plan(self._laid_out(images), parameters))
 
     def _laid_out(self, images: Tensor) -> Tensor:
@@ -210,6 +212,14 @@ def _columns(
     return norms
 
 
+def _uncompiled() -> AbstractContextManager[object]:
+    """Keeps compiled models from being compiled for the pass: its code runs as it is written."""
+    if "torch._dynamo" not in sys.modules:
+        # Nothing can be compiled before the compiler is there, and to import it takes seconds.
+        return nullcontext()
+    return torch.compiler.set_stance("force_eager")
+
+
 def _unwrapped(model: nn.Module) -> nn.Module:
     """The model inside compilation and data-parallel wrappers."""
     wrappers = (nn.DataParallel, nn.parallel.DistributedDataParallel)
@@ -281,7 +291,7 @@ def batch_bound(model: nn.Module, images: Tensor, labels: Tensor) -> dict[str, f
     norms = GradNormScorer(model, (column,)).score(images, labels).norms[column]
     model = _unwrapped(model)
     free = {name: p.detach().requires_grad_() for name, p in model.named_parameters()}
-    with torch.enable_grad(), torch.compiler.set_stance("force_eager"):
+    with torch.enable_grad(), _uncompiled():
         logits = torch.func.functional_call(model, free, (images.detach(),))
         summed = torch.autograd.grad(
             logits, list(free.values()), logit_gradient(logits.detach(), labels).to(logits.dtype),
