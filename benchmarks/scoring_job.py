@@ -46,7 +46,6 @@ from raygrad.training.models import ImageSpec
 from raygrad.training.outside import NetworkSource, weights_digest
 from raygrad.training.preprocess import Normalize
 
-COLUMNS = ("grad_l2_weights",)
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -60,6 +59,7 @@ class Case:
     def __init__(self, args: argparse.Namespace) -> None:
         self.tars = sorted(glob.glob(args.tars))[: args.shards]
         self.batch, self.network, self.tiny = args.batch, args.network, args.tiny
+        self.norm, self.columns = args.norm, (f"grad_{args.norm}_weights",)
         self.spec = ImageSpec(3, args.size, args.size, args.classes)
         stored = Image.open(io.BytesIO(self._first_image())).size
         same = stored == (args.size, args.size)
@@ -70,7 +70,7 @@ class Case:
         write_index(str(self.folder / "data"), self.index)
         self.count = self.index.examples.num_rows
 
-    def task(self, checkpoints: int, columns: tuple[str, ...] = COLUMNS) -> ScoreTask:
+    def task(self, checkpoints: int) -> ScoreTask:
         """Returns the task of an actor, writing into a folder of its own."""
         sources = tuple(
             NetworkSource(self.network, self.spec, None, seed) for seed in range(checkpoints)
@@ -81,7 +81,7 @@ class Case:
             networks=sources,
             digests=tuple(weights_digest(source.build()) for source in sources),
             preprocess=Preprocess(3, self.transform, self.normalize),
-            columns=columns,
+            columns=self.columns,
             provenance={"benchmark": "scoring_job"},
             batch_size=self.batch,
         )
@@ -120,10 +120,10 @@ class Case:
 
     def bare(self) -> Callable[[], None]:
         """A loop by hand: read, decode, score; nothing committed, nothing checked."""
-        scorer = GradNormScorer(self.model(), COLUMNS)
+        scorer = GradNormScorer(self.model(), self.columns)
 
         def run() -> None:
-            found = [scorer.score(*batch).norms[COLUMNS[0]] for batch in self.batches()]
+            found = [scorer.score(*batch).norms[self.columns[0]] for batch in self.batches()]
             assert sum(len(values) for values in found) == self.count
 
         return run
@@ -133,7 +133,7 @@ class Case:
         model = self.model()
         images, labels = next(self.batches())
         images, labels = images.clone(), labels.clone()
-        step = PEERS[name](model, images, labels, "l2")
+        step = PEERS[name](model, images, labels, self.norm)
 
         def run() -> None:
             for inputs, targets in self.batches():
@@ -198,7 +198,7 @@ def command(case: Case, run: Path, *more: str) -> subprocess.Popen[bytes]:
     """Starts the command that scores the tars."""
     flags = ["score", "--data", *case.tars, "--network", case.network, "--run", str(run),
              "--image-size", str(case.spec.height), "--num-classes", str(case.spec.num_classes),
-             "--columns", *COLUMNS, "--batch-size", str(case.batch), *more]  # fmt: skip
+             "--columns", *case.columns, "--batch-size", str(case.batch), *more]  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
     return subprocess.Popen(
         [sys.executable, "-m", "raygrad", *flags], env=environment, stderr=subprocess.DEVNULL
@@ -284,6 +284,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--clock", choices=("cpu", "wall"), default="cpu")
+    parser.add_argument("--norm", default="l2", choices=("l1", "l2", "linf"))
     parser.add_argument("--tiny", type=int, nargs="+", default=[10, 100, 1000, 10_000],
                         help="shards of part f")  # fmt: skip
     parser.add_argument("--peer-path", help="a folder with Opacus and BackPACK")
