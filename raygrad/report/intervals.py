@@ -41,7 +41,8 @@ def _half_width(standard_error: float, degrees: float, confidence: float) -> flo
 def _variance(x: np.ndarray, resolution: float) -> float:
     # Accuracies are multiples of 1 / num_test: a few seeds that agree to the last example still do
     # not make the mean exact, so the spread is at least what such rounding leaves.
-    return max(float(x.var(ddof=1)), resolution**2 / 12)
+    spread = float(x.var(ddof=1)) if np.ptp(x) > 0 else 0.0  # else rounding of the mean shows
+    return max(spread, resolution**2 / 12)
 
 
 def mean_interval(
