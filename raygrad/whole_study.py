@@ -31,11 +31,12 @@ def print_results(results: pa.Table) -> None:
     from raygrad.report import summary_rows  # with all of Matplotlib
 
     head = ("network", "method", "protocol", "keep_fraction", "n", "test accuracy", "std")
-    print("{:14} {:26} {:12} {:>13} {:>3} {:>13} {:>7}".format(*head))
+    print("{:14} {:26} {:12} {:>13} {:>3} {:>13} {:>8}".format(*head))
     for row in summary_rows(results):
+        spread = f"{row['std']:7.4f}" if row["n"] > 1 else "one seed"
         print(
             f"{row['network']:14} {row['method']:26} {row['protocol']:12} "
-            f"{row['keep_fraction']:13g} {row['n']:3d} {row['mean']:13.4f} {row['std']:7.4f}"
+            f"{row['keep_fraction']:13g} {row['n']:3d} {row['mean']:13.4f} {spread:>8}"
         )
 
 

@@ -184,6 +184,11 @@ def _against_random(panel: Panel) -> list[tuple[str, bool]]:
         reach = f"from {percent(fractions[0])} to {percent(fractions[-1])}"
         reach = reach if len(fractions) > 1 else f"at {percent(fractions[0])}"
         out.append((f"No method beats {BASELINE} beyond its interval, {reach} of the data.", False))
+    silent = sorted(set(panel.curves) - {BASELINE} - {c.method for c in compared})
+    if silent:
+        text, shown = out[-1]
+        left = f"Not compared, without seeds enough beside {BASELINE}'s: {listed(silent)}."
+        out[-1] = (f"{text} {left}", shown)
     if worse:
         out.append((f"Worse than {BASELINE} beyond the intervals: {_verdicts(worse)}.", True))
     return out
@@ -211,5 +216,10 @@ def _silence(panel: Panel) -> str:
         return (
             "With one seed a point there is no interval, so the curves are shown and nothing is "
             "concluded from them; run the sweep with more seeds."
+        )
+    if comparisons(panel) or (panel.full is not None and counts):
+        return (
+            "There is no interval that carries a conclusion, so the curves are shown and nothing "
+            "is concluded from them; run the sweep with more seeds."
         )
     return f"The sweep has nothing to compare: it takes {BASELINE} or the full data too."

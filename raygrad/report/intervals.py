@@ -41,7 +41,8 @@ def _half_width(standard_error: float, degrees: float, confidence: float) -> flo
 def _variance(x: np.ndarray, resolution: float) -> float:
     # Accuracies are multiples of 1 / num_test: a few seeds that agree to the last example still do
     # not make the mean exact, so the spread is at least what such rounding leaves.
-    return max(float(x.var(ddof=1)), resolution**2 / 12)
+    spread = float(x.var(ddof=1)) if np.ptp(x) > 0 else 0.0  # else rounding of the mean shows
+    return max(spread, resolution**2 / 12)
 
 
 def mean_interval(
@@ -58,9 +59,10 @@ def mean_interval(
     """
     x = np.asarray(values, dtype=np.float64)
     mean = float(x.mean())
-    if len(x) < 2:
+    # Values that all agree, rounded nobody knows how, leave the spread unknown and not zero.
+    if len(x) < 2 or (variance := _variance(x, resolution)) == 0.0:
         return Interval(mean, math.nan, math.nan, len(x))
-    half = _half_width(math.sqrt(_variance(x, resolution) / len(x)), len(x) - 1, confidence)
+    half = _half_width(math.sqrt(variance / len(x)), len(x) - 1, confidence)
     return Interval(mean, mean - half, mean + half, len(x))
 
 
@@ -73,7 +75,8 @@ def difference_interval(
     """The difference of two means, ``mean(a) - mean(b)``, with Welch's t interval.
 
     Unequal variances are allowed, because accuracy scatters more on small subsets. Where either
-    side has one value there is no interval. ``n`` is the smaller count.
+    side has one value, or the values of each side agree and their rounding is not known, there is
+    no interval. ``n`` is the smaller count.
 
     Args:
         a: Finite values, at least one.
@@ -88,7 +91,7 @@ def difference_interval(
         return Interval(mean, math.nan, math.nan, n)
     u, v = _variance(x, resolution) / len(x), _variance(y, resolution) / len(y)
     if u + v == 0.0:
-        return Interval(mean, mean, mean, n)
+        return Interval(mean, math.nan, math.nan, n)
     degrees = (u + v) ** 2 / (u**2 / (len(x) - 1) + v**2 / (len(y) - 1))
     half = _half_width(math.sqrt(u + v), degrees, confidence)
     return Interval(mean, mean - half, mean + half, n)

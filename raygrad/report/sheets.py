@@ -56,7 +56,7 @@ def cost_sheets(run: Run, panels: Sequence[Panel]) -> list[str]:
         seconds = float(metrics.get("train_time_s") or math.nan)
         stages.append(("train", network, 1, seconds))
     for network in run.scores:
-        stages.append(("score", network, 1, _score_time_s(run, network)))
+        stages.append(("score", network, None, _score_time_s(run, network)))
     if run.results is not None and "train_time_s" in run.results.column_names:
         for network in sorted(set(run.results["network"].to_pylist())):
             mine = run.results.filter(pc.equal(run.results["network"], network))
@@ -85,13 +85,23 @@ def cost_sheets(run: Run, panels: Sequence[Panel]) -> list[str]:
     return out
 
 
+def _score_network(run: Run, network: str) -> str:
+    """Whose scores the subsets were drawn from that a network was retrained on."""
+    if run.results is None or "score_network" not in run.results.column_names:
+        return network
+    mine = run.results.filter(pc.equal(run.results["network"], network))
+    used = [str(r["values"]) for r in pc.value_counts(mine["score_network"]).to_pylist()]
+    return network if network in used or len(used) != 1 else used[0]
+
+
 def _break_even_rows(
     run: Run, panels: Sequence[Panel]
 ) -> list[tuple[str, str, float, float, int | str]]:
     rows: list[tuple[str, str, float, float, int | str]] = []
     for panel in panels:
-        spent = float(run.metrics.get(panel.network, {}).get("train_time_s") or math.nan)
-        scoring = _score_time_s(run, panel.network)
+        scored_by = _score_network(run, panel.network)
+        spent = float(run.metrics.get(scored_by, {}).get("train_time_s") or math.nan)
+        scoring = _score_time_s(run, scored_by)
         spent += 0.0 if math.isnan(scoring) else scoring
         if panel.full is None or math.isnan(spent) or math.isnan(panel.full.train_time_s):
             continue

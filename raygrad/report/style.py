@@ -5,6 +5,7 @@ any of the common kinds of colour blindness tell apart; a marker and a dash patt
 """
 
 import io
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, LogFormatterMathtext, LogLocator, NullLocator
 
 INK = "#1f2328"
 MUTED = "#656d76"
@@ -44,6 +45,8 @@ THEME: Mapping[str, str] = {
     ORANGE: "--orange",
     SKY: "--sky",
 }
+
+_PLAIN_DECADES = 2.7  # over more of them, plain numbers would run into each other
 
 Dash = Any  # what matplotlib takes as a linestyle; its own type differs between versions
 
@@ -184,9 +187,17 @@ def panels(layout: Layout, count: int, panel_height_in: float = 2.7) -> tuple[Fi
 
 
 def plain_log(axis: Axis) -> None:
-    """Labels a logarithmic axis with a few plain numbers instead of powers of ten."""
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=7))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    """Labels a logarithmic axis with a few plain numbers, or powers of ten where it spans many.
+
+    Call it when everything is drawn: what is drawn decides.
+    """
+    low, high = axis.get_view_interval()
+    if math.log10(high / low) > _PLAIN_DECADES:
+        axis.set_major_locator(LogLocator(numticks=7))
+        axis.set_major_formatter(LogFormatterMathtext())
+    else:
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=7))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_locator(NullLocator())
 
 

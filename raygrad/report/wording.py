@@ -18,6 +18,11 @@ def count(number: int) -> str:
     return f"{number:,}"
 
 
+def times(ratio: float) -> str:
+    """A ratio with three significant digits and no powers of ten: ``3.05``, ``3,050``."""
+    return f"{float(f'{ratio:.3g}'):,.12g}"
+
+
 def protocol_words(protocol: str) -> str:
     """A protocol for people: ``equal_epochs`` is ``equal epochs``."""
     return protocol.replace("_", " ")

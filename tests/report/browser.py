@@ -34,3 +34,26 @@ def chromium():
             yield browser
         finally:
             browser.close()
+
+
+def watch(page, problems: list[str]) -> None:
+    """Collects what a page must not do: console errors, exceptions, requests of the network."""
+    page.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)
+    page.on("pageerror", lambda e: problems.append(str(e)))
+    page.on(
+        "request",
+        lambda r: None if r.url.startswith(("file:", "data:")) else problems.append(r.url),
+    )
+
+
+def overflowing(page) -> list[str]:
+    """What reaches past the window, unless it stands in a box that scrolls by itself."""
+    return page.evaluate(
+        """() => [...document.querySelectorAll('body *')].filter((e) => {
+            const box = e.getBoundingClientRect();
+            if (box.width === 0 || box.right <= innerWidth + 1) return false;
+            for (let p = e.parentElement; p; p = p.parentElement)
+              if (getComputedStyle(p).overflowX !== 'visible') return false;
+            return !e.closest('.skip');
+        }).map((e) => e.outerHTML.slice(0, 80))"""
+    )

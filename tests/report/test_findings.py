@@ -1,12 +1,14 @@
 """Findings are what the intervals carry and nothing more, against scipy on the table itself."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from scipy import stats
 
+from raygrad.report.figures.gain import gain_figure
 from raygrad.report.findings import comparisons, findings, needs
 from raygrad.report.intervals import mean_interval
 from raygrad.report.results import Panel, Point, panels_of, trials_of
@@ -153,3 +155,76 @@ def test_noise_alone_seldom_makes_a_finding():
         compared = comparisons(panel_of(curves, rng.normal(0.8, 0.02, 3)))
         wrong += any(c.better or c.worse for c in compared)
     assert wrong / 300 < 0.05 + 3 * np.sqrt(0.05 * 0.95 / 300)
+
+
+def test_seeds_that_agree_without_a_known_test_set_show_nothing():
+    """An old run folder does not say how many test examples there were."""
+    panel = panel_of({"random": {0.1: [0.8, 0.8]}, "max_gradient": {0.1: [0.81, 0.81]}}, [0.9, 0.9])
+    (only,) = findings([panel])
+    assert not only.shown
+    assert "no interval" in only.text
+
+
+def test_a_verdict_on_some_methods_names_those_that_it_leaves_out():
+    """One seed of a method is no evidence, neither for it nor against it."""
+    panel = panel_of(
+        {
+            "random": {0.1: [0.80, 0.82, 0.81]},
+            "max_gradient": {0.1: [0.81, 0.80, 0.82]},
+            "gradient_cdf": {0.1: [0.95]},
+            "forgetting": {0.3: [0.9, 0.91, 0.92]},
+        },
+        [0.95],
+    )
+    (text,) = (f.text for f in findings([panel]) if "beats" in f.text)
+    assert text == (
+        "No method beats random beyond its interval, at 10% of the data. "
+        "Not compared, without seeds enough beside random's: forgetting and gradient_cdf."
+    )
+
+
+def test_one_method_measured_at_a_few_fractions_is_judged_at_those_only():
+    rng = np.random.default_rng(1)
+    panel = panel_of(
+        {
+            "random": {f: rng.normal(0.8, 0.01, 3) for f in (0.01, 0.1, 0.3)},
+            "max_gradient": {0.1: rng.normal(0.8, 0.01, 3)},
+        },
+        [0.9],
+    )
+    (text,) = (f.text for f in findings([panel]))
+    assert "at 10% of the data" in text
+    assert "1%" not in text.replace("10%", "")
+
+
+def test_random_alone_with_one_seed_is_told_that_seeds_are_missing():
+    """Random is there and so is the full data: what is missing is a second seed."""
+    panel = panel_of({"random": {0.1: [0.8]}, "max_gradient": {0.1: [0.8, 0.9]}}, [0.95])
+    (only,) = findings([panel])
+    assert not only.shown
+    assert "no interval" in only.text
+    assert "takes random" not in only.text
+
+
+def test_several_networks_are_each_judged_by_their_own_trials():
+    """What one network shows is said of that one, and not of another that shows nothing."""
+    noise = np.array([-0.0004, 0.0, 0.0004])
+    clear = panel_of({"random": {0.1: 0.8 + noise}, "max_gradient": {0.1: 0.9 + noise}}, [0.95])
+    unclear = panel_of({"random": {0.1: [0.7, 0.9]}, "max_gradient": {0.1: [0.8, 0.9]}}, [0.95])
+    found = findings([clear, replace(unclear, network="vgg")])
+    assert [(f.network, f.shown) for f in found] == [("cnn", True), ("vgg", False)]
+
+
+def test_no_captions_loss_is_a_gain():
+    """Where every method gains, the caption speaks of the smallest gain."""
+    noise = np.array([-0.001, 0.0, 0.001])
+    panel = panel_of(
+        {"random": {0.1: 0.8 + noise}, "a": {0.1: 0.9 + noise}, "b": {0.1: 0.85 + noise}}, [0.95]
+    )
+    assert "Largest gain +10.00 points (a at 10%), smallest gain +5.00 points (b" in (
+        gain_figure([panel]).caption
+    )
+    worse = panel_of({"random": {0.1: [0.9]}, "a": {0.1: [0.8]}, "b": {0.1: [0.7]}}, [0.95])
+    assert "Smallest loss -10.00 points (a at 10%), largest loss -20.00 points (b" in (
+        gain_figure([worse]).caption
+    )

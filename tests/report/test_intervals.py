@@ -33,9 +33,13 @@ def test_one_value_has_no_interval():
 
 
 def test_seeds_that_agree_by_rounding_do_not_make_an_interval_of_no_width():
-    """Three seeds with the same accuracy on 360 test examples are not an exact mean."""
+    """Three seeds with the same accuracy on 360 test examples are not an exact mean.
+
+    Where the number of test examples is not known, there is no interval at all.
+    """
     same = [0.975] * 3
-    assert mean_interval(same).half_width == 0
+    assert not mean_interval(same).known
+    assert not difference_interval(same, [0.97] * 3).known
     half = mean_interval(same, resolution=1 / 360).half_width
     sd = (1 / 360) / math.sqrt(12)
     assert half == pytest.approx(stats.t.ppf(0.975, 2) * sd / math.sqrt(3))

@@ -24,12 +24,7 @@ def open_page(chromium, report_url):
         )
         contexts.append(context)
         page = context.new_page()
-        page.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)
-        page.on("pageerror", lambda e: problems.append(str(e)))
-        page.on(
-            "request",
-            lambda r: None if r.url.startswith(("file:", "data:")) else problems.append(r.url),
-        )
+        headless.watch(page, problems)
         page.goto(f"file://{url}")
         return page
 
@@ -43,16 +38,7 @@ def open_page(chromium, report_url):
 def test_nothing_overflows(open_page, width):
     """No element reaches past the window, unless it stands in a box that scrolls by itself."""
     page = open_page(width)
-    over = page.evaluate(
-        """() => [...document.querySelectorAll('body *')].filter((e) => {
-            const box = e.getBoundingClientRect();
-            if (box.width === 0 || box.right <= innerWidth + 1) return false;
-            for (let p = e.parentElement; p; p = p.parentElement)
-              if (getComputedStyle(p).overflowX !== 'visible') return false;
-            return !e.closest('.skip');
-        }).map((e) => e.outerHTML.slice(0, 80))"""
-    )
-    assert over == []
+    assert headless.overflowing(page) == []
     assert page.evaluate("document.documentElement.scrollWidth") == width
 
 

@@ -1,5 +1,6 @@
 """Test accuracy against what was kept: the study's main result (the paper's Figures 3, 8 and 9)."""
 
+import itertools
 from collections.abc import Sequence
 
 import matplotlib.figure
@@ -41,18 +42,25 @@ def accuracy_table(panels_: Sequence[Panel]) -> pa.Table:
 
 
 def fraction_axis(axes: Axes, fractions: Sequence[float]) -> None:
-    """Labels the x axis in percent of the data; logarithmic where a sweep reaches below 11%."""
-    low = min(fractions)
+    """Labels the x axis in percent of the data; logarithmic where a sweep reaches below 11%.
+
+    Args:
+        axes: Whose x axis.
+        fractions: What is drawn on it, at least one in (0, 1].
+    """
+    low, high = min(fractions), max(fractions)
     axes.set_xlabel("training data kept")
     if low < _LOG_BELOW:
         axes.set_xscale("log")
-        axes.set_xlim(low / 1.15, 1.15)
-        ticks = [t for t in _TICKS if low / 1.1 <= t]
+        axes.set_xlim(low / 1.15, 1.15 * high)
+        ticks = [t for t in _TICKS if low / 1.1 <= t <= 1.1 * high]
         ticks = ticks[:: -(-len(ticks) // 7)] if len(ticks) > 7 else ticks
-        axes.xaxis.set_major_locator(FixedLocator(sorted({*ticks, 1.0})))
+        axes.xaxis.set_major_locator(
+            FixedLocator(sorted({*ticks, *([1.0] if high == 1.0 else [])}))
+        )
         axes.xaxis.set_minor_locator(NullLocator())
     else:
-        axes.set_xlim(0, 1.03)
+        axes.set_xlim(0, 1.03 * high)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: percent(x)))
 
 
@@ -61,7 +69,21 @@ def _band(axes: Axes, points: Sequence[Point], style: SeriesStyle) -> None:
     x = [p.keep_fraction for p in known]
     low = [100 * max(p.interval.low, 0.0) for p in known]
     high = [100 * min(p.interval.high, 1.0) for p in known]
-    axes.fill_between(x, low, high, color=style.color, alpha=0.16, linewidth=0)
+    draw_band(axes, x, low, high, style)
+
+
+def draw_band(
+    axes: Axes,
+    x: Sequence[float],
+    low: Sequence[float],
+    high: Sequence[float],
+    style: SeriesStyle,
+) -> None:
+    """An interval at each place as a band; a single one, which no band would show, as a bar."""
+    if len(x) == 1:
+        axes.vlines(x, low, high, color=style.color, linewidth=1.2, alpha=0.7)
+    else:
+        axes.fill_between(x, low, high, color=style.color, alpha=0.16, linewidth=0)
 
 
 def _curve(axes: Axes, points: Sequence[Point], style: SeriesStyle) -> None:
@@ -95,6 +117,13 @@ def _full_line(axes: Axes, panel: Panel) -> None:
     )
 
 
+def _legend_size(sizes: Sequence[int], columns: int) -> int:
+    """Characters that a legend is wide whose entries stand column by column, as matplotlib's do."""
+    each, longer = divmod(len(sizes), columns)
+    ends = list(itertools.accumulate(each + (i < longer) for i in range(columns)))
+    return sum(max(sizes[a:b]) for a, b in itertools.pairwise([0, *ends]))
+
+
 def method_legend(
     figure: matplotlib.figure.Figure, layout: Layout, styles: dict[str, SeriesStyle]
 ) -> None:
@@ -103,8 +132,11 @@ def method_legend(
         Line2D([], [], color=s.color, marker=s.marker, linestyle=s.dash, markeredgecolor="none")
         for s in styles.values()
     ]
-    longest = max(len(name) for name in styles)
-    columns = max(1, min(len(styles), int(layout.width_in * 13 / (longest + 5))))
+    sizes = [len(name) + 6 for name in styles]
+    columns = max(
+        (n for n in range(1, len(sizes) + 1) if _legend_size(sizes, n) <= layout.width_in * 12.5),
+        default=1,
+    )
     figure.legend(
         handles,
         list(styles),
@@ -124,7 +156,8 @@ def panel_title(panel: Panel) -> str:
 def _draw_accuracy(panels_: Sequence[Panel], layout: Layout) -> matplotlib.figure.Figure:
     styles = series_styles(name for p in panels_ for name in p.curves)
     figure, axes = panels(layout, len(panels_), 3.5 if len(panels_) == 1 else 3.0)
-    fractions = [pt.keep_fraction for p in panels_ for c in p.curves.values() for pt in c] or [FULL]
+    fractions = [pt.keep_fraction for p in panels_ for c in p.curves.values() for pt in c]
+    fractions += [FULL] if any(p.full for p in panels_) or not fractions else []
     for panel, ax in zip(panels_, axes, strict=True):
         _full_line(ax, panel)
         for name, points in panel.curves.items():
@@ -154,15 +187,16 @@ def _caption(panels_: Sequence[Panel]) -> str:
         if panel.full is None:
             continue
         i = panel.full.interval
-        band = f" ± {100 * i.half_width:.2f}" if i.known else " (one seed, so no interval)"
+        none = "one seed" if i.n == 1 else "seeds that all agree"
+        band = f" ± {100 * i.half_width:.2f}" if i.known else f" ({none}, so no interval)"
         where = f" ({panel_title(panel)})" if len(panels_) > 1 else ""
         parts.append(f"{100 * i.mean:.2f}%{band}{where}")
+    joins = "; where it joins the line, the rest of the data was redundant" if parts else ""
     full = f" On all the data: {'; '.join(parts)}." if parts else " No trial kept all the data."
     return (
         f"Test accuracy after retraining from scratch on what each method kept: the mean over "
-        f"{_seeds(panels_)} and its {percent(CONFIDENCE)} interval. Where a curve lies above "
-        f"{BASELINE}'s, choosing examples was worth it; where it joins the line, the rest of the "
-        f"data was redundant.{full}"
+        f"{_seeds(panels_)} and its {percent(CONFIDENCE)} interval. Where a band lies above "
+        f"{BASELINE}'s, choosing examples was worth it{joins}.{full}"
     )
 
 

@@ -85,7 +85,12 @@ def _draw(names: list[str], matrix: np.ndarray, layout: Layout) -> matplotlib.fi
                         color=_ON_DARK if abs(matrix[i, j]) > 0.6 else _ON_LIGHT,
                     )
     ax.set_yticks(range(size), names, fontsize=small)
-    ax.set_xticks(range(size), names, fontsize=small, rotation=40, ha="right")
+    if size > 8 and layout.columns == 1:
+        small = 5.0  # as many names as fit a phone stand upright
+        ax.set_yticks(range(size), names, fontsize=small)
+        ax.set_xticks(range(size), names, fontsize=small, rotation=90)
+    else:
+        ax.set_xticks(range(size), names, fontsize=small, rotation=40, ha="right")
     ax.tick_params(length=0)
     return figure
 

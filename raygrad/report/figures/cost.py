@@ -10,7 +10,7 @@ from raygrad.report.figures.accuracy import method_legend, panel_title
 from raygrad.report.figures.base import Drawn, Figure, Missing
 from raygrad.report.results import Panel, Point
 from raygrad.report.style import INK, Layout, panels, plain_log, series_styles
-from raygrad.report.wording import duration, percent
+from raygrad.report.wording import duration, percent, protocol_words
 
 
 def cost_table(panels_: Sequence[Panel]) -> pa.Table:
@@ -96,14 +96,18 @@ def cost_figure(panels_: Sequence[Panel]) -> Drawn:
         return Missing("cost", title, "The sweep recorded no training times.")
     table = cost_table(shown)
     rows = table.to_pylist()
-    full = [r for r in rows if r["method"] == "full data"]
     cheapest = min((r for r in rows if r["method"] != "full data"), key=lambda r: r["train_time_s"])
+    where = (cheapest["network"], cheapest["protocol"])
+    full = [
+        r for r in rows if r["method"] == "full data" and (r["network"], r["protocol"]) == where
+    ]
+    of = f" of {where[0]}, {protocol_words(where[1])}" if len(shown) > 1 else ""
     caption = (
         "Mean time that training on the kept data took, scoring not counted, against mean test "
-        f"accuracy. The cheapest point takes {duration(cheapest['train_time_s'])} "
+        f"accuracy. The cheapest point{of} takes {duration(cheapest['train_time_s'])} "
         f"({percent(cheapest['keep_fraction'])} of the data)"
     )
-    caption += f", all the data {duration(full[0]['train_time_s'])}." if full else "."
+    caption += f", on all the data it takes {duration(full[0]['train_time_s'])}." if full else "."
     return Figure(
         name="cost",
         title=title,

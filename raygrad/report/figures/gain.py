@@ -1,17 +1,23 @@
 """What choosing examples gains over taking them at random, fraction by fraction."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.figure
 import pyarrow as pa
 
-from raygrad.report.figures.accuracy import fraction_axis, method_legend, panel_title
+from raygrad.report.figures.accuracy import (
+    draw_band,
+    fraction_axis,
+    method_legend,
+    panel_title,
+)
 from raygrad.report.figures.base import Drawn, Figure, Missing
 from raygrad.report.intervals import CONFIDENCE, difference_interval
-from raygrad.report.results import BASELINE, FULL, Panel
+from raygrad.report.results import BASELINE, Panel
 from raygrad.report.style import MUTED, Layout, panels, series_styles
-from raygrad.report.wording import percent
+from raygrad.report.wording import percent, protocol_words
 
 
 def gain_table(panels_: Sequence[Panel]) -> pa.Table:
@@ -64,13 +70,12 @@ def _draw_gain(
             ]
             x = [r["keep_fraction"] for r in mine]
             known = [r for r in mine if not math.isnan(r["low"])]
-            ax.fill_between(
+            draw_band(
+                ax,
                 [r["keep_fraction"] for r in known],
                 [r["low"] for r in known],
                 [r["high"] for r in known],
-                color=style.color,
-                alpha=0.16,
-                linewidth=0,
+                style,
             )
             ax.plot(
                 x,
@@ -80,11 +85,28 @@ def _draw_gain(
                 linestyle=style.dash,
                 markeredgecolor="none",
             )
-        fraction_axis(ax, [*fractions, FULL])
+        fraction_axis(ax, fractions)
         ax.set_ylabel(f"gain over {BASELINE} (points)")
         ax.set_title(panel_title(panel))
     method_legend(figure, layout, styles)
     return figure
+
+
+def _extremes(rows: Sequence[Mapping[str, Any]], several: bool) -> str:
+    """The largest and the smallest gain, under names that fit their signs."""
+
+    def said(row: Mapping[str, Any]) -> str:
+        where = f", {row['network']}, {protocol_words(row['protocol'])}" if several else ""
+        at = f"{row['method']} at {percent(row['keep_fraction'])}{where}"
+        return f"{row['gain_points']:+.2f} points ({at})"
+
+    best = max(rows, key=lambda r: r["gain_points"])
+    worst = min(rows, key=lambda r: r["gain_points"])
+    first = "Largest gain" if best["gain_points"] > 0 else "Smallest loss"
+    if best is worst:
+        return f"The mean difference is {said(best)}."
+    last = "largest loss" if worst["gain_points"] < 0 else "smallest gain"
+    return f"{first} {said(best)}, {last} {said(worst)}."
 
 
 def gain_figure(panels_: Sequence[Panel]) -> Drawn:
@@ -99,17 +121,13 @@ def gain_figure(panels_: Sequence[Panel]) -> Drawn:
         reason = f"It takes a sweep with {BASELINE} and another method at the same fraction."
         return Missing("gain", title, reason)
     rows = table.to_pylist()
-    best = max(rows, key=lambda r: r["gain_points"])
-    worst = min(rows, key=lambda r: r["gain_points"])
     return Figure(
         name="gain",
         title=title,
         caption=(
             f"Mean accuracy less {BASELINE}'s at the same fraction, with Welch's "
             f"{percent(CONFIDENCE)} interval for one comparison: a band that crosses zero shows no "
-            f"difference. Largest gain {best['gain_points']:+.2f} points ({best['method']} at "
-            f"{percent(best['keep_fraction'])}), largest loss {worst['gain_points']:+.2f} "
-            f"({worst['method']} at {percent(worst['keep_fraction'])})."
+            f"difference. {_extremes(rows, several=len(panels_) > 1)}"
         ),
         alt=f"Line chart of each method's accuracy less {BASELINE}'s against the share kept.",
         table=table,

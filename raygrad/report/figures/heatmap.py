@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from raygrad.report.figures.base import Drawn, Figure, Missing
 from raygrad.report.style import INK, Layout, panels
 from raygrad.report.tables import Run
-from raygrad.report.wording import count, listed
+from raygrad.report.wording import count, listed, times
 
 _DECAY = 1.5  # a rate that falls by this factor between two epochs was decayed, not annealed
 
@@ -130,9 +130,9 @@ def _draw(probes: Sequence[Probe], layout: Layout, column: str) -> matplotlib.fi
 
 def _sentence(p: Probe) -> str:
     return (
-        f"{p.network}: the 90th percentile is {p.spread(0):.3g} times the 10th after epoch "
-        f"{p.epochs[0]} and {p.spread(-1):.3g} times after epoch {p.epochs[-1]}; the median norm "
-        f"goes from {np.nanmedian(p.norms[:, 0]):.3g} to {np.nanmedian(p.norms[:, -1]):.3g}"
+        f"{p.network}: the 90th percentile is {times(p.spread(0))} times the 10th after epoch "
+        f"{p.epochs[0]} and {times(p.spread(-1))} times after epoch {p.epochs[-1]}; the median "
+        f"norm goes from {np.nanmedian(p.norms[:, 0]):.3g} to {np.nanmedian(p.norms[:, -1]):.3g}"
     )
 
 
