@@ -17,7 +17,6 @@ from raygrad.config import (
 )
 from raygrad.data.layout import RunLayout
 from raygrad.errors import ConfigError
-from raygrad.report import write_report
 from raygrad.selection import IN_MEMORY, METHODS
 from raygrad.training.models import (
     ImageSpec,
@@ -260,6 +259,8 @@ class Report:
         """Writes the report."""
         for run in self.runs:
             _existing(run)
+        from raygrad.report import write_report  # here: other commands start without matplotlib
+
         print(write_report(self.runs, self.out))
 
 

@@ -5,7 +5,6 @@ import pyarrow as pa
 from raygrad import pipeline
 from raygrad.config import StudyConfig
 from raygrad.data.layout import RunLayout
-from raygrad.report import summary_rows
 
 PLAN_SECONDS = 5.0
 """How long `--plan` measures each network."""
@@ -29,6 +28,8 @@ def prepare_study(config: StudyConfig) -> None:
 
 def print_results(results: pa.Table) -> None:
     """Prints test accuracy by network, method and keep_fraction: mean and spread over seeds."""
+    from raygrad.report import summary_rows  # here: other commands start without matplotlib
+
     head = ("network", "method", "protocol", "keep_fraction", "n", "test accuracy", "std")
     print("{:14} {:26} {:12} {:>13} {:>3} {:>13} {:>7}".format(*head))
     for row in summary_rows(results):

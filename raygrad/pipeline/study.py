@@ -10,7 +10,6 @@ from raygrad.pipeline.scoring import score
 from raygrad.pipeline.selecting import select
 from raygrad.pipeline.sweeping import sweep
 from raygrad.pipeline.training import train
-from raygrad.report import write_report
 
 
 def run(config: StudyConfig) -> pa.Table:
@@ -36,4 +35,6 @@ def run(config: StudyConfig) -> pa.Table:
 
 def report(config: StudyConfig) -> str:
     """Writes figures and page from the tables of the run; returns the page's URL."""
+    from raygrad.report import write_report  # here: other stages start without matplotlib
+
     return write_report([config.run])

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from types import ModuleType
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from raygrad.errors import ConfigError
@@ -29,7 +28,8 @@ TIMM_PREFIX = "timm/"
 
 def library_networks() -> list[str]:
     """Returns the names of torchvision's classifiers."""
-    return torchvision.models.list_models(module=torchvision.models)
+    models = _torchvision_models()
+    return models.list_models(module=models)
 
 
 def check_network(name: str) -> None:
@@ -73,7 +73,7 @@ def num_parameters(network: nn.Module) -> int:
 
 def library_parameters(name: str) -> int:
     """Returns the published parameter count of a torchvision classifier (3 channels, ImageNet)."""
-    return int(torchvision.models.get_model_weights(name).DEFAULT.meta["num_params"])
+    return int(_torchvision_models().get_model_weights(name).DEFAULT.meta["num_params"])
 
 
 def timm_networks() -> list[str]:
@@ -116,6 +116,11 @@ def _import(name: str) -> Builder:
         ) from error
 
 
+def _torchvision_models() -> ModuleType:
+    # It brings torch's compiler along: seconds, for who uses one of its networks only.
+    return importlib.import_module("torchvision.models")
+
+
 def _timm() -> ModuleType | None:
     try:
         return importlib.import_module("timm")
@@ -124,7 +129,7 @@ def _timm() -> ModuleType | None:
 
 
 def _from_torchvision(name: str, spec: ImageSpec) -> nn.Module:
-    builder = torchvision.models.get_model_builder(name)
+    builder = _torchvision_models().get_model_builder(name)
     options: dict[str, object] = {}
     if "vit" in name.split("_"):
         options["image_size"] = _side(spec)

@@ -1,6 +1,8 @@
 """The practitioner's line: own tars, own weights, nothing prepared or trained before."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -86,3 +88,13 @@ def test_other_shards_in_place_of_the_old_ones_are_refused(tmp_path, ray_session
     assert cli.main(config) == 0
     assert cli.main(line(tmp_path, shards="own-{001..002}.tar")) == 2
     assert "must keep its configuration: data.tars" in capsys.readouterr().err
+
+
+def test_the_command_and_an_actor_start_without_what_only_others_need():
+    """Seconds of every start: torch's compiler comes with torchvision, pictures with reports."""
+    code = (
+        "import sys, raygrad.cli, raygrad.engine.score_actor; "
+        "print([m for m in ('torchvision', 'torch._dynamo', 'matplotlib') if m in sys.modules])"
+    )
+    said = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert said.stdout.strip() == "[]", said.stdout + said.stderr
