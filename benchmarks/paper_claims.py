@@ -1,7 +1,7 @@
 """What the paper claims of a data set, from the tables of a run folder, as CSV files.
 
 Bounds of batches (Figure 1), the probe over epochs (Figures 2 and 5), accuracies with intervals
-(Figures 3, 8 and 9), label entropy of the top k (Figures 7 and 12), rank correlations of all scores.
+(Figures 3, 8, 9), label entropy of the top k (Figures 7, 12), rank correlations of all scores.
 
     python benchmarks/paper_claims.py --run runs/mnist --network cnn --out benchmarks/records/x
 """
