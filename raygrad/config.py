@@ -156,8 +156,8 @@ class TrainConfig:
     track: tuple[Literal["tensorboard", "mlflow", "wandb"], ...] = field(
         default=(), metadata=EXECUTION
     )
-    """Who is told of training's epochs: tensorboard (under `<run>/train/tensorboard`), mlflow,
-    wandb (Weights & Biases)."""
+    """Who is told of training's epochs: tensorboard (under
+    `<run>/train/<network>/tensorboard`), mlflow, wandb (Weights & Biases)."""
     save_interval_s: float = field(default=10.0, metadata=EXECUTION)
     """A killed training loses at most about this many seconds; 0 saves after every epoch."""
 

@@ -26,11 +26,16 @@ class Telling:
         if not self._is_first:
             return
         self._board = board
-        self._trackers = Trackers(config, digest, folder, loop.outcome.epoch)
         epoch = loop.outcome.epoch
         board.reach.remote(epoch, "")
         begins = f"{ranks.world_size()} workers begin after epoch {epoch}"
         board.reach.remote(epoch, begins)  # a note alone, which is told at once
+
+        def warn(text: str) -> None:
+            # What workers log stays in Ray's files; a note reaches who started the training.
+            board.reach.remote(loop.outcome.epoch, text)
+
+        self._trackers = Trackers(config, digest, folder, epoch, warn)
 
     def after_epoch(self, loop: TrainingLoop, num_examples: int) -> None:
         """Tells of the epoch that ended, in which so many examples were seen."""

@@ -3,7 +3,7 @@
 import importlib
 import importlib.util
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Protocol
 
@@ -117,13 +117,22 @@ class Trackers:
         digest: Names the training.
         folder: Where TensorBoard's files go.
         epoch: Epochs that are done, where a training goes on.
+        warn: Is told of a tracker that fails; where it is, so that a person reads it.
 
     Raises:
         ConfigError: One that is asked for is not installed.
     """
 
-    def __init__(self, config: TrainConfig, digest: str, folder: str, epoch: int = 0) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        digest: str,
+        folder: str,
+        epoch: int = 0,
+        warn: Callable[[str], object] = log.warning,
+    ) -> None:
         check_installed(config.track)
+        self._warn = warn
         makers = {
             "tensorboard": lambda: TensorBoard(folder, epoch),
             "mlflow": lambda: MLflow(digest, config),
@@ -154,7 +163,7 @@ class Trackers:
         except Exception as error:  # noqa: BLE001
             # A server that is away costs its curves, and not the hours of training.
             self._trackers.pop(name, None)
-            log.warning("train: %s is told no more: %s", name, error)
+            self._warn(f"{name} is told no more: {error}")
 
 
 def check_installed(names: Sequence[str]) -> None:

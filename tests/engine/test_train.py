@@ -2,12 +2,16 @@
 
 import dataclasses
 import logging
+from types import SimpleNamespace
 
 import pytest
 
 from raygrad import pipeline
+from raygrad.config import TrainConfig
 from raygrad.engine.relay import Board
+from raygrad.engine.telling import Telling
 from raygrad.errors import RaygradError
+from raygrad.training import trackers
 from tests.cases import make_tiny_config
 
 
@@ -32,3 +36,17 @@ def test_progress_goes_back_to_where_a_restarted_worker_goes_on():
     board.reach(3, "")
     assert sum(count for count, _ in board.drain()) == 3
     assert board.drain() == []
+
+
+def test_a_tracker_that_fails_is_said_to_who_started_the_training(tmp_path, monkeypatch):
+    """Workers' own log lines stay in Ray's files."""
+
+    def fail(*_):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(trackers, "TensorBoard", fail)
+    board = Board()
+    remote = SimpleNamespace(reach=SimpleNamespace(remote=board.reach))
+    loop = SimpleNamespace(outcome=SimpleNamespace(epoch=2))
+    Telling(loop, remote, TrainConfig(track=("tensorboard",)), "digest", str(tmp_path)).close()
+    assert board.drain()[-1] == (0, "tensorboard is told no more: no route to host")
