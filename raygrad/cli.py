@@ -39,15 +39,20 @@ def job(
 
     Args:
         default: The experiment; every field is a flag.
-        smoke: The same experiment made small, which `--smoke` takes instead.
+        smoke: The same experiment made small, which `--smoke` takes instead. `--recipe` gives
+            either the training of another network.
         args: The command line, by default the process's own.
     """
     given = list(sys.argv[1:] if args is None else args)
     chosen = smoke if smoke is not None and "--smoke" in given else default
-    flags = Job(**vars(chosen))
-    return guarded(
-        lambda: tyro.cli(Job, default=flags, args=given, use_underscores=False).execute()
-    )
+
+    def execute() -> None:
+        name = _value(given, "--recipe")
+        train = chosen.train if name is None else named_recipe(name)
+        flags = Job(**vars(replace(chosen, train=train)))
+        tyro.cli(Job, default=flags, args=given, use_underscores=False).execute()
+
+    return guarded(execute)
 
 
 def guarded(work: Callable[[], None]) -> int:

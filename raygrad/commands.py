@@ -317,6 +317,9 @@ class Job(StudyConfig):
     this cluster in seconds where the data are prepared, and run nothing."""
     prepare: bool = False
     """Do the stage prepare only, so that --plan knows the data."""
+    recipe: str | None = None
+    """A data set and network of the paper, such as cifar10/cnn5: its training, which flags
+    change."""
 
     def execute(self) -> None:
         """Runs the study, or says what it would be."""

@@ -365,8 +365,9 @@ class StudyConfig:
     def __post_init__(self) -> None:
         _require(bool(self.run), "run must name a folder", self.run)
         chosen = self.select.score_column
+        elsewhere = self.select.score_run is not None or self.select.score_network is not None
         _require(
-            self.select.score_run is not None or chosen in self.score.columns,
+            elsewhere or chosen in self.score.columns,
             f"select.score_column must be one of score.columns {self.score.columns}",
             chosen,
             "Add it to score.columns or choose one of these.",

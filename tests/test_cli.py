@@ -97,6 +97,17 @@ def test_a_recipe_gives_trainings_defaults_and_flags_change_them(tmp_path):
     assert cli._parse(new).train == recipe("cifar10", "cnn5")
 
 
+def test_a_job_takes_the_recipe_of_another_network(capsys, tmp_path):
+    config = dataclasses.replace(make_tiny_config(tmp_path), run=str(tmp_path / "new"))
+    args = ["--recipe", "cifar10/cnn5", "--train.epochs", "7", "--plan"]
+    assert cli.job(config, args=args) == 0
+    said = capsys.readouterr().out
+    assert "cnn5" in said
+    assert "at most 7 epochs in batches of 128" in said
+    assert cli.job(config, args=["--recipe", "cifar10/cnn6"]) == 2
+    assert "'cifar10/cnn5'" in capsys.readouterr().err
+
+
 def test_select_takes_flags_in_the_singular(tmp_path):
     config = make_tiny_config(tmp_path)
     pipeline.bind(config)

@@ -193,11 +193,52 @@ def test_a_run_folder_of_another_configuration_is_refused_by_field(study):
         pipeline.run(changed(config, "train", epochs=4))
 
 
-def test_a_subset_of_other_scores_is_refused(study):
+def test_subsets_by_another_column_stand_beside_the_runs_own(study):
     config, _ = study
     other = changed(config, "select", score_column="loss")
-    with pytest.raises(ConfigError, match="score_column 'grad_l2_last_layer_weights', now 'loss'"):
-        pipeline.select(other)
+    own, found = pipeline.subset_urls(config), pipeline.subset_urls(other)
+    before = [Path(url).read_bytes() for url in own]
+    pipeline.select(other)
+    assert [Path(url).read_bytes() for url in own] == before
+    assert [Path(url).parent.name for url in found] == ["loss"] * len(own)
+    table = score_table.read_score_table(RunLayout(config.run).scores("linear")).to_pandas()
+    drawn = pq.read_table(next(url for url in found if "max_gradient" in url)).to_pandas()
+    assert set(drawn.key) == set(table.nlargest(len(drawn), "loss").key)
+
+
+def test_a_run_that_is_bound_to_another_column_refuses_the_subsets_it_has(study):
+    config, _ = study
+    other = changed(config, "select", score_column="loss")
+    pipeline.bind(other)
+    try:
+        with pytest.raises(ConfigError, match="'grad_l2_last_layer_weights', now 'loss'"):
+            pipeline.select(other)
+    finally:
+        pipeline.bind(config)
+
+
+def test_a_second_network_is_trained_beside_the_first_and_each_keeps_its_configuration(
+    ray_session, tmp_path
+):
+    """And what training watched of one is drawn by, though no stage score made that table."""
+    first = changed(make_tiny_config(tmp_path), "train", epochs=1, lr_decay_epochs=())
+    second = changed(first, "train", network="mlp", dynamics=True)
+    for config in (first, second):
+        pipeline.bind(config)
+        pipeline.prepare(config)
+        pipeline.train(config)
+    changed_first = changed(first, "train", learning_rate=0.1)
+    with pytest.raises(ConfigError, match="stage train-linear must have the inputs"):
+        pipeline.bind(changed_first)
+    pipeline.bind(first)
+    pipeline.train(first)
+    drawn = changed(
+        first, "select", score_network="mlp-dynamics", score_column="el2n_mean", seeds=(0,)
+    )
+    pipeline.select(drawn)
+    found = pq.read_table(pipeline.subset_urls(drawn)[1]).to_pandas()
+    table = score_table.read_score_table(RunLayout(first.run).scores("mlp-dynamics")).to_pandas()
+    assert set(found.key) == set(table.nlargest(len(found), "el2n_mean").key)
 
 
 def test_subsets_by_another_runs_scores_retrain_the_runs_own_network(study, tmp_path):

@@ -13,6 +13,7 @@ from raygrad.data.sources import check_source
 from raygrad.data.urls import expand
 from raygrad.engine.score_networks import TABLE_COLUMNS
 from raygrad.errors import ConfigError
+from raygrad.pipeline.stages import completed, training_inputs
 from raygrad.scoring import check_columns
 from raygrad.selection import check_method
 from raygrad.training.models import check_network
@@ -51,7 +52,11 @@ def bind(config: StudyConfig) -> None:
         network = stored.train.network
         stages = {"data": "prepare", "train": f"train-{network}", "score": f"score-{network}"}
         if config.train.network != network:
-            del stages["score"]  # another network has a score table of its own
+            # Another network has training and scores of its own, which its markers guard.
+            del stages["train"], stages["score"]
+            trained = f"train-{config.train.network}"
+            if storage.exists(layout.marker(trained)):
+                completed(layout, trained, training_inputs(config))
         if _has_grown(config.data, stored.data):
             del stages["data"]
         complete = [name for name in stages if storage.exists(layout.marker(stages[name]))]

@@ -26,8 +26,8 @@ class ScoreSource:
     """The network that was scored with."""
     digest: str
     """Hash of the table's provenance."""
-    is_own: bool
-    """Whether it is the run's own."""
+    folders: tuple[str, ...]
+    """The folders below subsets/ of what it draws: none for the run's own network and column."""
 
 
 def score_source(config: StudyConfig) -> ScoreSource:
@@ -45,21 +45,27 @@ def score_source(config: StudyConfig) -> ScoreSource:
             "config.json. Check the path."
         )
     network = config.select.score_network or stored.train.network
-    return ScoreSource(
-        layout.scores(network),
-        network,
-        facts_of(layout, f"score-{network}")["digest"],
-        own and network == config.train.network,
-    )
+    found = _table_digest(layout, network)
+    is_own = own and network == config.train.network
+    folders = [] if is_own else [f"{folder_name(network)}-{found[:8]}"]
+    bound = stored_config(config.run) or config
+    if config.select.score_column != bound.select.score_column:
+        folders.append(config.select.score_column)
+    return ScoreSource(layout.scores(network), network, found, tuple(folders))
+
+
+def _table_digest(layout: RunLayout, network: str) -> str:
+    """Returns the digest of a score table; training writes `<network>-dynamics` itself."""
+    trained = network.removesuffix("-dynamics")
+    by_training = trained != network and not storage.exists(layout.marker(f"score-{network}"))
+    stage = f"train-{trained}" if by_training else f"score-{network}"
+    return str(facts_of(layout, stage)["digest"])
 
 
 def subset_url(config: StudyConfig, source: ScoreSource, cell: tuple[str, float, int]) -> str:
     """Returns the file of a subset; those drawn by other scores stand in a folder of their own."""
-    url = RunLayout(config.run).subset(*cell)
-    if source.is_own:
-        return url
-    folder, name = url.rsplit("/", 1)
-    return storage.join(folder, f"{folder_name(source.network)}-{source.digest[:8]}", name)
+    folder, name = RunLayout(config.run).subset(*cell).rsplit("/", 1)
+    return storage.join(folder, *source.folders, name)
 
 
 def subset_urls(config: StudyConfig) -> list[str]:

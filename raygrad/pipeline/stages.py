@@ -8,11 +8,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from raygrad.config import DataConfig
+from raygrad.config import DataConfig, StudyConfig
+from raygrad.config_values import identity
 from raygrad.data import storage
 from raygrad.data.index import read_index
 from raygrad.data.layout import RunLayout
-from raygrad.data.manifest import read_json, read_marker, write_marker
+from raygrad.data.manifest import digest, read_json, read_marker, write_marker
 from raygrad.data.shards import DATASET_FILE
 from raygrad.data.transforms import CropTransform
 from raygrad.errors import ConfigError
@@ -26,12 +27,7 @@ def stage(
 ) -> dict[str, Any]:
     """Does a stage unless it is complete, marks it complete, and returns its facts."""
     url = layout.marker(name)
-    marker = read_marker(url)
-    if marker is not None and marker["inputs_digest"] != inputs:
-        raise ConfigError(
-            f"stage {name} must have the inputs it was completed with, got others in "
-            f"{layout.url}. Name another --run, or remove {url} to do it again."
-        )
+    marker = completed(layout, name, inputs)
     if marker is not None:
         log.info("%s: complete, skipped", name)
         return marker
@@ -41,6 +37,28 @@ def stage(
     write_marker(url, inputs, **facts)
     log.info("%s: complete in %.1f s", name, time.monotonic() - start_s)
     return facts
+
+
+def completed(layout: RunLayout, name: str, inputs: str) -> dict[str, Any] | None:
+    """Returns the facts of a stage that is complete, None otherwise.
+
+    Raises:
+        ConfigError: It was completed with other inputs.
+    """
+    url = layout.marker(name)
+    marker = read_marker(url)
+    if marker is not None and marker["inputs_digest"] != inputs:
+        raise ConfigError(
+            f"stage {name} must have the inputs it was completed with, got others in "
+            f"{layout.url}. Name another --run, or remove {url} to do it again."
+        )
+    return marker
+
+
+def training_inputs(config: StudyConfig) -> str:
+    """Returns the digest of what decides the outcome of the stage train."""
+    data_digest = facts_of(RunLayout(config.run), "prepare")["digest"]
+    return digest({"data": data_digest, **identity(config.train)})
 
 
 def facts_of(layout: RunLayout, stage: str) -> dict[str, Any]:

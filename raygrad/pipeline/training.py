@@ -3,14 +3,12 @@
 from typing import Any
 
 from raygrad.config import StudyConfig
-from raygrad.config_values import identity
 from raygrad.data import storage
 from raygrad.data.index import read_index, read_table
 from raygrad.data.layout import RunLayout
-from raygrad.data.manifest import digest
 from raygrad.engine import train as train_engine
 from raygrad.engine.session import ensure_ray
-from raygrad.pipeline.stages import facts_of, stage, study_data
+from raygrad.pipeline.stages import facts_of, stage, study_data, training_inputs
 from raygrad.training.checkpoints import load_checkpoint
 from raygrad.training.dynamics import DYNAMICS_COLUMNS
 from raygrad.training.measurements import DYNAMICS_FILE, write_dynamics_scores
@@ -23,7 +21,7 @@ def train(config: StudyConfig) -> dict[str, Any]:
     """
     layout, network = RunLayout(config.run), config.train.network
     data_digest = facts_of(layout, "prepare")["digest"]
-    inputs = digest({"data": data_digest, **identity(config.train)})
+    inputs = training_inputs(config)
 
     def do() -> dict[str, Any]:
         ensure_ray()
