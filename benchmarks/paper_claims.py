@@ -1,12 +1,17 @@
 """What the paper claims of a data set, from the tables of a run folder, as CSV files.
 
 Bounds of batches (Figure 1), the probe over epochs (Figures 2 and 5), accuracies with intervals
-(Figures 3, 8, 9), label entropy of the top k (Figures 7, 12), rank correlations of all scores.
+(Figures 3, 8, 9), label entropy of the top k (Figures 7, 12), rank correlations of all scores,
+overlap of networks (Figure 6), classes of the top 5% (Figure 11), both attributes of the data set.
 
-    python benchmarks/paper_claims.py --run runs/mnist --network cnn --out benchmarks/records/x
+    python benchmarks/paper_claims.py --run runs/mnist --networks cnn --out benchmarks/records/x
+    python benchmarks/paper_claims.py --run runs/cifar10 --networks cnn5 vgg16_32 linear --out DIR
+
+The first network is the one that subsets are drawn by; tables of the others carry their names.
 """
 
 import argparse
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +21,13 @@ from scipy.stats import spearmanr
 
 from raygrad.data import score_table
 from raygrad.data.layout import RunLayout
+from raygrad.errors import DataError
 from raygrad.report.intervals import mean_interval
+from raygrad.selection.analysis import overlap
+from raygrad.selection.attributes import attributes
 
 NORM = "grad_l2_last_layer_weights"
+SHARES = (0.0032407407, 0.01, 0.02, 0.05, 0.1, 0.3, 1.0)
 NUM_DRAWS = 50
 """Random sets that the entropy of a top k is set against."""
 
@@ -42,7 +51,8 @@ def probe(folder: Path) -> pd.DataFrame:
 def accuracies(layout: RunLayout) -> pd.DataFrame:
     """Returns mean test accuracy with its 95% interval by method, fraction and protocol."""
     table = pq.read_table(layout.results).to_pandas()
-    groups = ["network", "protocol", "keep_fraction", "budget", "method"]
+    groups = ["network", "protocol", "score_network", "score_column"]
+    groups += ["keep_fraction", "budget", "method"]
     rows = []
     for names, of in table.groupby(groups):
         found = mean_interval(of.test_accuracy.to_numpy())
@@ -63,7 +73,7 @@ def entropies(scores: pd.DataFrame) -> pd.DataFrame:
     order = np.argsort(-scores[NORM].to_numpy(), kind="stable")
     generator = np.random.default_rng(0)
     rows = []
-    for share in (0.0032407407, 0.01, 0.02, 0.05, 0.1, 0.3, 1.0):
+    for share in SHARES:
         k = round(share * len(labels))
         drawn = [
             entropy(labels[generator.choice(len(labels), k, replace=False)])
@@ -80,28 +90,86 @@ def correlations(scores: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(spearmanr(scores[names].to_numpy()).statistic, names, names)
 
 
+def overlaps(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """Returns what share of the k largest norms each two networks have in common; random is k/N."""
+    rows = []
+    for one, other in itertools.combinations(tables, 2):
+        both = tables[one].merge(tables[other], on="key", suffixes=("", "_other"))
+        common = overlap(both[NORM].to_numpy(), both[f"{NORM}_other"].to_numpy())
+        for share in SHARES:
+            k = round(share * len(both))
+            rows.append((one, other, k, common[k - 1], k / len(both)))
+    return pd.DataFrame(rows, columns=["one", "other", "k", "overlap", "random"])
+
+
+def classes(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """Returns each class's share of the 100 largest norms, of the top 5% and of all examples."""
+    rows = []
+    for network, scores in tables.items():
+        order = np.argsort(-scores[NORM].to_numpy(), kind="stable")
+        labels = scores.label.to_numpy()
+        for k in (100, round(0.05 * len(labels)), len(labels)):
+            shares = np.bincount(labels[order[:k]], minlength=labels.max() + 1) / k
+            rows += [(network, k, label, share) for label, share in enumerate(shares)]
+    return pd.DataFrame(rows, columns=["network", "k", "label", "share"])
+
+
+def both_attributes(layout: RunLayout) -> pd.DataFrame:
+    """Returns simplicity and redundancy with their intervals, by network and protocol."""
+    table = pq.read_table(layout.results).to_pandas()
+    own = table[table.score_column == NORM]
+    rows = []
+    for (network, protocol), of in attributes(own).items():
+        estimates = {"simplicity": of.simplicity, "gain over random": of.gain}
+        estimates |= {f"redundancy by {name}": found for name, found in of.redundancy.items()}
+        rows += [
+            (network, protocol, name, e.num_seeds, e.mean, e.low, e.high)
+            for name, e in estimates.items()
+        ]
+    names = ["network", "protocol", "attribute", "n", "mean", "low", "high"]
+    return pd.DataFrame(rows, columns=names)
+
+
+def of_network(layout: RunLayout, network: str, scores: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Returns the tables of one network: bound, probe, entropy, correlations."""
+    folder = Path(layout.train(network))
+    return {
+        "bound": bounds(folder),
+        "probe": probe(folder).reset_index(),
+        "entropy": entropies(scores),
+        "correlations": correlations(scores).rename_axis("score").reset_index(),
+    }
+
+
 def main() -> None:
     """Parses the flags and writes the files."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run", required=True, help="a run folder on disk")
-    parser.add_argument("--network", default="cnn")
+    parser.add_argument("--networks", nargs="+", default=["cnn"])
     parser.add_argument("--out", required=True, type=Path)
     args = parser.parse_args()
     layout = RunLayout(args.run)
-    folder = Path(layout.train(args.network))
-    scores = score_table.read_score_table(layout.scores(args.network)).to_pandas()
-    args.out.mkdir(parents=True, exist_ok=True)
-    found = {
-        "bound": bounds(folder),
-        "probe": probe(folder).reset_index(),
-        "accuracy": accuracies(layout),
-        "entropy": entropies(scores),
-        "correlations": correlations(scores).rename_axis("score").reset_index(),
-        "trials": pq.read_table(layout.results).to_pandas(),
+    tables = {
+        name: score_table.read_score_table(layout.scores(name)).to_pandas()
+        for name in args.networks
     }
+    args.out.mkdir(parents=True, exist_ok=True)
+    found = {"classes": classes(tables)}
+    for at, (name, scores) in enumerate(tables.items()):
+        tail = f"-{name}" if at else ""
+        found |= {f"{k}{tail}": v for k, v in of_network(layout, name, scores).items()}
+    if len(tables) > 1:
+        found["overlap"] = overlaps(tables)
+    if Path(layout.results).exists():
+        found["accuracy"] = accuracies(layout)
+        found["trials"] = pq.read_table(layout.results).to_pandas()
+        try:
+            found["attributes"] = both_attributes(layout)
+        except DataError as error:
+            print(f"no attributes: {error}")
+        print(found["accuracy"].to_string(index=False))
     for name, table in found.items():
         table.to_csv(args.out / f"{name}.csv", index=False, float_format="%.6g")
-    print(found["accuracy"].to_string(index=False))
 
 
 if __name__ == "__main__":
