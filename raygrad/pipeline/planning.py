@@ -148,17 +148,16 @@ class Payback:
     accuracy_lost: float
     """Mean test accuracy on the full data less that on the subsets."""
     retrainings: int | None
-    """After how many scoring is paid; None if a retraining saves nothing."""
+    """After how many the scores are paid; None if a retraining saves nothing."""
 
 
 def paybacks(config: StudyConfig, rows: Sequence[dict[str, Any]]) -> tuple[float, list[Payback]]:
-    """Returns the device-seconds that scoring took, and when each kind of subset pays for them.
+    """Returns the device-seconds that scores took, and when each kind of subset pays for them.
 
-    Only methods that use scores, and networks that were also retrained on everything.
+    They are those of scoring and, where a run trained the network for it, of that training. Only
+    methods that use scores, and networks that were also retrained on everything.
     """
-    scoring_s = float(
-        read_json(storage.join(score_source(config).url, MANIFEST)).get("score_time_s", 0.0)
-    )
+    spent_s = _spent_s(config)
     times: dict[tuple[str, str, str, float], list[tuple[float, float]]] = defaultdict(list)
     for row in rows:
         if row["test_accuracy"] is not None:
@@ -183,10 +182,21 @@ def paybacks(config: StudyConfig, rows: Sequence[dict[str, Any]]) -> tuple[float
                 fraction,
                 full[0] - time_s,
                 full[1] - accuracy,
-                break_even(scoring_s, full[0], time_s),
+                break_even(spent_s, full[0], time_s),
             )
         )
-    return scoring_s, found
+    return spent_s, found
+
+
+def _spent_s(config: StudyConfig) -> float:
+    source = score_source(config)
+    scored_s = float(read_json(storage.join(source.url, MANIFEST)).get("score_time_s", 0.0))
+    layout = RunLayout(config.select.score_run or config.run)
+    url = layout.metrics(source.network.removesuffix("-dynamics"))
+    if not storage.exists(url):
+        return scored_s
+    trained = read_json(url)
+    return scored_s + float(trained["train_time_s"]) * int(trained["world_size"])
 
 
 def _predict(

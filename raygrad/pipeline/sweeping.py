@@ -47,16 +47,16 @@ def _compare(config: StudyConfig, ran: list[Trial], wall_s: float) -> None:
             wall_s,
             *predicted,
         )
-    scoring_s, found = paybacks(config, list(rows.rows.values()))
+    spent_s, found = paybacks(config, list(rows.rows.values()))
     for cell in found:
         if cell.retrainings is not None:
             log.info(
-                "sweep: %s on %g by %s: scoring (%.1f s) is paid after %d retrainings; each saves "
-                "%.1f s and loses %.4f test accuracy",
+                "sweep: %s on %g by %s: training and scoring once (%.1f s) is paid after %d "
+                "retrainings; each saves %.1f s and loses %.4f test accuracy",
                 cell.network,
                 cell.keep_fraction,
                 cell.method,
-                scoring_s,
+                spent_s,
                 cell.retrainings,
                 cell.saved_s,
                 cell.accuracy_lost,

@@ -118,15 +118,15 @@ def makespan_s(times_s: Sequence[float], slots: int) -> float:
     return max(free_at)
 
 
-def break_even(scoring_s: float, full_s: float, subset_s: float) -> int | None:
-    r"""Returns after how many retrainings scoring has paid for itself, or None where it never does.
+def break_even(spent_s: float, full_s: float, subset_s: float) -> int | None:
+    r"""Returns after how many retrainings scores have paid for themselves, None where never.
 
-    The smallest whole :math:`r` with :math:`scoring + r \cdot subset \le r \cdot full`.
+    The smallest whole :math:`r` with :math:`spent + r \cdot subset \le r \cdot full`.
 
     Args:
-        scoring_s: Device-seconds that scoring took, once.
+        spent_s: Device-seconds that training and scoring took, once.
         full_s: Device-seconds of a training on everything.
         subset_s: Device-seconds of a training on the subset.
     """
     saved_s = full_s - subset_s
-    return math.ceil(scoring_s / saved_s) if saved_s > 0 else None
+    return math.ceil(spent_s / saved_s) if saved_s > 0 else None
