@@ -82,6 +82,8 @@ def score(config: ScoreConfig, task: ScoreTask) -> dict[str, Any]:
     score_table.write_rejects(task.out_url, tally.rejects)
     metrics = _metrics(config, task, tally, time.monotonic() - start_s)
     write_json(storage.join(task.out_url, "metrics.json"), metrics)
+    if storage.exists(storage.join(task.out_url, FAILURES)):
+        write_json(storage.join(task.out_url, FAILURES), {})  # of an earlier, incomplete run
     facts = {"num_examples": tally.used, "rejected": len(tally.rejects)}
     score_table.write_manifest(task.out_url, list(shards), task.provenance, tally.device_s, **facts)
     _summary(metrics)
@@ -146,7 +148,7 @@ def _score_all(
                     f"an actor must tell of progress, got none for {state.idle_s:.0f} s. See "
                     "whether the cluster can hold an actor (`ray status`), and run again."
                 )
-        tally.retries += state.retries + len(failed)
+        tally.retries += ray.get(board.read.remote()).retries + len(failed)
         settled = shown
         todo = failed
         if not todo:

@@ -16,6 +16,9 @@ from botocore.exceptions import BotoCoreError, ClientError
 # Such as are found nowhere else: tests look for them where no credential may be.
 ACCESS_KEY, SECRET_KEY = "RAYGRADTESTKEY5D0C", "raygrad/test+secret/4f1b7a"
 
+READER_KEY = "RAYGRADTESTREADER1"
+"""Of a user who may read and list only; the secret is the same."""
+
 
 def find_weed() -> str | None:
     """Returns the `weed` binary of this environment."""
@@ -34,7 +37,12 @@ class S3Server:
             "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}],
             "actions": ["Admin", "Read", "Write", "List"],
         }
-        (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
+        reader = {
+            "name": "reader",
+            "credentials": [{"accessKey": READER_KEY, "secretKey": SECRET_KEY}],
+            "actions": ["Read", "List"],
+        }
+        (folder / "s3.json").write_text(json.dumps({"identities": [identity, reader]}))
         self.endpoint = f"http://127.0.0.1:{self._ports[3]}"
         self._process: subprocess.Popen[bytes] | None = None
 

@@ -9,7 +9,7 @@ import pytest
 
 from raygrad.data import score_table
 from raygrad.engine import score_pool
-from raygrad.engine.score import score
+from raygrad.engine.score import FAILURES, score
 from raygrad.errors import ConfigError, IncompleteError, RaygradError
 from tests.engine.scoring_cases import (
     assert_same_scores,
@@ -108,8 +108,11 @@ def test_a_failing_shard_is_tried_again_elsewhere_and_then_listed(tmp_path, ray_
     with pytest.raises(IncompleteError, match="1 of 2 that failed: own-001: FileNotFoundError"):
         score(make_config(), task)
     assert parts(tmp_path) == ["part-own-000.parquet"]
+    failures = tmp_path / "scores" / FAILURES
+    assert list(json.loads(failures.read_text())) == ["own-001"]
     make_shards(tmp_path, 1, first=1)
     score(make_config(), task)
+    assert json.loads(failures.read_text()) == {}
     assert_same_scores(by_key(tmp_path), bare_scores(task))
     assert metrics(tmp_path)["scored_now"] == 12, "the first shard was not scored again"
 
