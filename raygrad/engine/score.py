@@ -129,6 +129,7 @@ def _score_all(
     """Scores shards; those whose scoring failed go to another pool, `MAX_TRIES` in all."""
     progress = Progress("score", sum(shards[shard][0] for shard in todo), "images")
     shown = settled = 0
+    told = ""
     for attempt in range(1, MAX_TRIES + 1):
         board = start_board()
         failed: list[str] = []
@@ -141,19 +142,24 @@ def _score_all(
                 f"{state.actors} actors, {tally.retries + state.retries} retries, "
                 f"{len(tally.rejects)} rejects"
             )
-            progress.add(settled + state.done - shown, note)
-            shown = settled + state.done
-            if state.idle_s > _STALLED * task.shard_timeout_s:
-                raise IncompleteError(
-                    f"an actor must tell of progress, got none for {state.idle_s:.0f} s. See "
-                    "whether the cluster can hold an actor (`ray status`), and run again."
-                )
+            if settled + state.done != shown or note != told:
+                progress.add(settled + state.done - shown, note)
+            shown, told = settled + state.done, note
+            _check_moving(state, task.shard_timeout_s)
         tally.retries += ray.get(board.read.remote()).retries + len(failed)
         settled = shown
         todo = failed
         if not todo:
             return
         log.warning("score: %d shards failed and are tried again", len(todo))
+
+
+def _check_moving(state: BoardState, shard_timeout_s: float) -> None:
+    if state.idle_s > _STALLED * shard_timeout_s:
+        raise IncompleteError(
+            f"an actor must tell of progress, got none for {state.idle_s:.0f} s. See "
+            "whether the cluster can hold an actor (`ray status`), and run again."
+        )
 
 
 def _settle(status: ShardStatus, failed: list[str], tally: _Tally, *, last: bool) -> None:
