@@ -15,6 +15,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 # Such as are found nowhere else: tests look for them where no credential may be.
 ACCESS_KEY, SECRET_KEY = "RAYGRADTESTKEY5D0C", "raygrad/test+secret/4f1b7a"
+READER_KEY, READER_SECRET = "RAYGRADREADER5D0C", "raygrad/read+secret/9c2e1d"
+"""An identity that may read and list, and write nothing."""
 
 
 def find_weed() -> str | None:
@@ -34,7 +36,12 @@ class S3Server:
             "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}],
             "actions": ["Admin", "Read", "Write", "List"],
         }
-        (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
+        reader = {
+            "name": "reader",
+            "credentials": [{"accessKey": READER_KEY, "secretKey": READER_SECRET}],
+            "actions": ["Read", "List"],
+        }
+        (folder / "s3.json").write_text(json.dumps({"identities": [identity, reader]}))
         self.endpoint = f"http://127.0.0.1:{self._ports[3]}"
         self._process: subprocess.Popen[bytes] | None = None
 
