@@ -113,9 +113,9 @@ def reader(s3_env, monkeypatch):  # noqa: F811
 
 def test_a_bucket_without_the_right_to_write_is_said_before_any_work(
     tmp_path,
-    s3_url,
+    s3_url,  # noqa: F811
     reader,
-    capsys,  # noqa: F811
+    capsys,
 ):
     make_shards(tmp_path, 1)
     reader()
