@@ -160,6 +160,16 @@ def table_parts(url: str) -> list[str]:
     return parts
 
 
+def lacking_files(url: str) -> list[str]:
+    """Returns the URLs of what is not there any more of a table that was complete."""
+    manifest_url = storage.join(url, MANIFEST)
+    if not storage.exists(manifest_url):
+        return [manifest_url]
+    there = set(storage.list_files(url, ".parquet"))
+    parts = (part_url(url, shard) for shard in read_json(manifest_url)["shards"])
+    return [part for part in parts if part not in there]
+
+
 def read_score_table(url: str, columns: Sequence[str] | None = None) -> pa.Table:
     """Reads the whole table, parts in the order of their shards' names.
 

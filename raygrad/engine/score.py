@@ -79,11 +79,10 @@ def score(config: ScoreConfig, task: ScoreTask) -> dict[str, Any]:
         raise _incomplete(task, tally, len(shards))
     counts = {name: count for name, (count, _) in shards.items()}
     _check(task, counts, tally)
+    _forget_failures(task)
     score_table.write_rejects(task.out_url, tally.rejects)
     metrics = _metrics(config, task, tally, time.monotonic() - start_s)
     write_json(storage.join(task.out_url, "metrics.json"), metrics)
-    if storage.exists(storage.join(task.out_url, FAILURES)):
-        write_json(storage.join(task.out_url, FAILURES), {})  # of an earlier, incomplete run
     facts = {"num_examples": tally.used, "rejected": len(tally.rejects)}
     score_table.write_manifest(task.out_url, list(shards), task.provenance, tally.device_s, **facts)
     _summary(metrics)
@@ -105,15 +104,23 @@ def _without_parts(task: ScoreTask, shards: dict[str, tuple[int, str]], tally: _
 
     Raises:
         ConfigError: A part is of other rows than the index's now.
+        DataError: A part does not hold its shard's examples.
     """
     found: dict[str, PartFacts] = score_table.finished_parts(task.out_url, task.provenance)
     for shard, facts in found.items():
         if shard not in shards:
             continue
-        if facts.rows_digest != shards[shard][1]:
+        (count, rows_digest), part = shards[shard], score_table.part_url(task.out_url, shard)
+        if facts.rows_digest != rows_digest:
             raise ConfigError(
                 f"a part must be of the shard as it is indexed, got another, in "
-                f"{score_table.part_url(task.out_url, shard)}. Remove it to score the shard again."
+                f"{part}. Remove it to score the shard again."
+            )
+        settled = facts.num_used + len(facts.rejects)
+        if settled != count:
+            raise DataError(
+                f"a part must hold its shard's {count} examples, got {settled}, in {part}. "
+                "Remove it to score the shard again."
             )
         tally.add(facts.num_used, facts.time_s, facts.rejects)
     return [shard for shard in shards if shard not in found]
@@ -191,6 +198,13 @@ def _incomplete(task: ScoreTask, tally: _Tally, num_shards: int) -> IncompleteEr
         + (f"; and {more} more in {FAILURES}" if more else "")
         + ". Mend what is wrong and run again; finished shards are kept."
     )
+
+
+def _forget_failures(task: ScoreTask) -> None:
+    """Says that none is left, where an earlier run gave shards up."""
+    url = storage.join(task.out_url, FAILURES)
+    if storage.exists(url):
+        write_json(url, {})
 
 
 def _check(task: ScoreTask, counts: dict[str, int], tally: _Tally) -> None:

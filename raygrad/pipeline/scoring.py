@@ -8,7 +8,7 @@ import torch
 
 import raygrad
 from raygrad.config import ScoreConfig, StudyConfig
-from raygrad.data import storage
+from raygrad.data import score_table, storage
 from raygrad.data.layout import RunLayout
 from raygrad.data.manifest import digest, read_json, read_marker, write_marker
 from raygrad.data.shards import DATASET_FILE
@@ -35,8 +35,8 @@ _VERSIONS = ("raygrad", "torch")
 def score(config: StudyConfig) -> dict[str, Any]:
     """Scores every training example; returns the table's facts.
 
-    A table that is complete is left as it is, unless shards were added to the data set since:
-    then these are scored, and nothing else.
+    A table that is complete is left as it is, unless shards were added to the data set or parts
+    were removed since: then these are scored, and nothing else.
 
     Raises:
         ConfigError: A column is unknown, or the network, its weights and the data do not fit.
@@ -74,8 +74,11 @@ def score(config: StudyConfig) -> dict[str, Any]:
             f"{layout.url}. Name another --run, or remove {marker_url} and the score table."
         )
     if marker is not None and marker["data"] == prepared["digest"]:
-        log.info("score-%s: complete, skipped", network)
-        return marker
+        lacking = score_table.lacking_files(layout.scores(network))
+        if not lacking:
+            log.info("score-%s: complete, skipped", network)
+            return marker
+        log.warning("score-%s: %s was removed and is made again", network, ", ".join(lacking[:3]))
     log.info("score-%s: starts", network)
     start_s = time.monotonic()
     ensure_ray()

@@ -15,9 +15,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 # Such as are found nowhere else: tests look for them where no credential may be.
 ACCESS_KEY, SECRET_KEY = "RAYGRADTESTKEY5D0C", "raygrad/test+secret/4f1b7a"
-
-READER_KEY = "RAYGRADTESTREADER1"
-"""Of a user who may read and list only; the secret is the same."""
+READER_KEY, READER_SECRET = "RAYGRADREADER5D0C", "raygrad/read+secret/9c2e1d"
+"""An identity that may read and list, and write nothing."""
 
 
 def find_weed() -> str | None:
@@ -39,7 +38,7 @@ class S3Server:
         }
         reader = {
             "name": "reader",
-            "credentials": [{"accessKey": READER_KEY, "secretKey": SECRET_KEY}],
+            "credentials": [{"accessKey": READER_KEY, "secretKey": READER_SECRET}],
             "actions": ["Read", "List"],
         }
         (folder / "s3.json").write_text(json.dumps({"identities": [identity, reader]}))

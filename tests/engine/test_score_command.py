@@ -56,6 +56,11 @@ def test_tars_and_a_state_dict_are_enough_and_shards_may_come_later(tmp_path, ra
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     assert {key: row for key, row in table(tmp_path).items() if key in first} == first
 
+    (scores / "part-own-001.parquet").unlink()
+    assert cli.main(["score", "--run", str(tmp_path / "run")]) == 0, "a part that was removed"
+    assert json.loads((scores / "metrics.json").read_text())["scored_now"] == 12
+    assert {key: row for key, row in table(tmp_path).items() if key in first} == first
+
     assert cli.main(["score", "--run", str(tmp_path / "run")]) == 0
     assert cli.main(["select", str(tmp_path / "run"), "--method", "max_gradient"]) == 0
 

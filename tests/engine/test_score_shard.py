@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from raygrad.data import score_table, storage
+from raygrad.data import score_table
 from raygrad.data.reading import EncodedExample
 from raygrad.engine.score_actor import OutputError, ShardWork
 from raygrad.engine.score_batches import BATCHES_AHEAD, decoded_batches
@@ -18,8 +18,6 @@ from raygrad.engine.score_networks import NetworkScorer
 from raygrad.errors import ConfigError, DataError
 from raygrad.training.models import build_network
 from raygrad.training.preprocess import Normalize
-from tests.data import s3_server
-from tests.data.conftest import s3_env, s3_process, s3_url  # noqa: F401 - fixtures
 from tests.engine.scoring_cases import (
     COLUMNS,
     SPEC,
@@ -155,23 +153,6 @@ def test_no_room_for_a_part_is_an_error_of_its_own(tmp_path, monkeypatch):
     monkeypatch.setattr(score_table, "write_table", full)
     with pytest.raises(OutputError, match="No space left on device"):
         ShardWork(task).score("own-000", quiet)
-
-
-def test_an_output_that_may_only_be_read_ends_the_job_before_and_within_a_shard(
-    tmp_path,
-    s3_url,  # noqa: F811
-    monkeypatch,
-):
-    """On a real S3 server that lets this user read and list; nothing is there afterwards."""
-    task = make_task(tmp_path, make_shards(tmp_path, 1), out_url=f"{s3_url}/scores")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3_server.READER_KEY)
-    start_s = time.monotonic()
-    with pytest.raises(OutputError, match="the output must be writable"):
-        ShardWork(task).score("own-000", quiet)
-    with pytest.raises(ConfigError, match="AccessDenied"):
-        score_table.bind_table(task.out_url, task.provenance)
-    assert time.monotonic() - start_s < 30
-    assert storage.list_infos(s3_url, recursive=True) == []
 
 
 def test_a_changed_shard_is_refused(tmp_path):
