@@ -119,7 +119,8 @@ def ways(
                 step = PEERS[peer](model, images, labels, norm)
                 error = float(((step() - exact[norm]).abs() / exact[norm]).max())
             except Exception as refusal:  # noqa: BLE001 - a peer's refusal is a result
-                print(f"  {peer} {norm}: refused: {str(refusal).splitlines()[0][:100]!r}")
+                reason = (str(refusal).splitlines() or [type(refusal).__name__])[0][:100]
+                print(f"  {peer} {norm}: refused: {reason!r}", flush=True)
                 continue
             if error > 1e-2:
                 print(f"  {peer} {norm}: differs by {error:.1%}")
@@ -134,7 +135,7 @@ CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 def measure(
     name: str, rounds: int, norms: list[str], peers: list[str], batch: int | None, clock: str
 ) -> None:
-    """Prints the table of one network."""
+    """Prints each ratio as it is known, and then the table of one network."""
     make, shape, size = CASES[name]
     size = batch or size
     torch.manual_seed(0)
@@ -144,21 +145,28 @@ def measure(
     steps = ways(model, images, labels, norms, peers)
     memory = {way: peak_memory_mb(step) for way, step in steps.items()}
     times: dict[str, list[float]] = {way: [] for way in steps}
-    for _ in range(rounds):
+    for number in range(rounds):
         for way, step in steps.items():
             start = CLOCKS[clock]()
             step()
             times[way].append(CLOCKS[clock]() - start)
+            # At once: a run that is cut short keeps what it has measured.
+            ratio = times[way][-1] / times[_unit(way)][-1]
+            print(f"  round {number}: {way:24} {ratio:6.2f}", flush=True)
     print(f"  {'way':24} {'ratio':>6} {'min':>6} {'max':>6} {'img/s':>8} {'peak MB':>8}")
     for way, seconds in times.items():
-        unit = times["forward only" if "last layer" in way else "forward+backward"]
-        ratios = [a / b for a, b in zip(seconds, unit, strict=True)]
+        ratios = [a / b for a, b in zip(seconds, times[_unit(way)], strict=True)]
         mark = " of forward only" if "last layer" in way else ""
         print(
             f"  {way:24} {statistics.median(ratios):6.2f} {min(ratios):6.2f} {max(ratios):6.2f} "
             f"{size / statistics.median(seconds):8.1f} {memory[way]:8.0f}{mark}",
             flush=True,
         )
+
+
+def _unit(way: str) -> str:
+    """The way that another is compared with; it comes before it in every round."""
+    return "forward only" if "last layer" in way else "forward+backward"
 
 
 def main() -> None:
