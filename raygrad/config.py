@@ -220,7 +220,8 @@ class ScoreConfig:
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     """What it divides by, a channel."""
     dtype: Literal["float32", "bf16"] = "float32"
-    """bf16 runs the passes under autocast: faster on GPUs, rounded to 8 bits."""
+    """bf16 runs the passes under autocast: faster, rounded to 8 bits; rank correlation of scores
+    with float32's was 0.9999 on trained networks, and 92 to 100% of the hardest 1% the same."""
     features: bool = False
     """Also write the penultimate features, float16, to scores/<network>/features/."""
     device: Literal["auto", "cpu", "cuda"] = field(default="auto", metadata=EXECUTION)
