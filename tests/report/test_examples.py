@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from raygrad.report.examples import choose_examples, hardest_first
+from raygrad.report.figures.images import Example, legend
 
 
 def test_hardest_first_is_a_full_sort_with_missing_scores_last():
@@ -35,3 +36,14 @@ def test_the_choice_holds_the_extremes_every_band_and_the_hardest_of_each_class(
         for label in range(classes):
             mine = np.flatnonzero(labels == label)
             assert mine[np.argmax(values[mine])] in chosen
+
+
+def test_a_legend_of_long_class_names_takes_two_lines_and_cuts_neither_word():
+    def example(label, prediction):
+        return Example("k", label, prediction, 1.0, "hardest")
+
+    assert legend(example("deer", "deer")) == "deer"
+    assert legend(example("deer", "horse")) == "deer, not horse"
+    assert legend(example("truck", "automobile")) == "truck,\nnot automobile"
+    widest = max(legend(example("x" * 40, "y" * 40)).split("\n"), key=len)
+    assert len(widest) == len("deer, not horse"), "the longest line that a tile has room for"

@@ -17,6 +17,8 @@ from raygrad.report.thumbnails import SMALL_SIDE, Thumbnail
 
 _PER_ROW = 10
 # Where in the order each row of the figure starts, as a share of the examples from the hardest.
+_WIDE = 15
+"""Letters of a legend's line, below a tile of a tenth of the page."""
 _ROWS: tuple[tuple[str, float], ...] = (
     ("hardest", 0.0),
     ("top 5%", 0.05),
@@ -114,6 +116,16 @@ def strip(examples: Sequence[Example], thumbnails: Mapping[str, Thumbnail]) -> s
     return f'<ul class="{css}">{"".join(tile(e, t) for e, t in shown)}</ul>'
 
 
+def legend(example: Example) -> str:
+    """The label, and what was predicted instead, in one line or two that a tile has room for."""
+    if not example.wrong:
+        return example.label[:_WIDE]
+    said = f"{example.label}, not {example.prediction}"
+    if len(said) <= _WIDE:
+        return said
+    return f"{example.label[: _WIDE - 1]},\n{f'not {example.prediction}'[:_WIDE]}"
+
+
 def draw_grid(
     examples: Sequence[Example], thumbnails: Mapping[str, Thumbnail], layout: Layout
 ) -> matplotlib.figure.Figure:
@@ -126,10 +138,10 @@ def draw_grid(
             lines.append((row if start == 0 else "", mine[start : start + per_line]))
     # One pair of axes in units of a tile's side: a hundred pairs would take seconds to lay out.
     tops, height = [], 0.0
-    for title, _ in lines:
+    for title, part in lines:
         height += 0.42 if title else 0.08
         tops.append(height)
-        height += 1.42
+        height += 1.42 + (0.16 if any("\n" in legend(e) for e in part) else 0.0)
     side_in = layout.width_in / (per_line * 1.08)
     figure = new_figure(layout, height * side_in, arranged=False)
     ax = figure.add_axes((0.0, 0.0, 1.0, 1.0))
@@ -153,9 +165,8 @@ def _draw_tile(ax: Axes, example: Example, thumbnail: Thumbnail, x: float, y: fl
         extent=(x, x + 1, y + 1, y),
         aspect="auto",
     )
-    said = f"{example.label}, not {example.prediction}" if example.wrong else example.label
     color = VERMILLION if example.wrong else MUTED
-    text = f"{said[:16]}\n{example.score:.2g}"
+    text = f"{legend(example)}\n{example.score:.2g}"
     ax.text(x + 0.5, y + 1.03, text, ha="center", va="top", fontsize=6.5, color=color)
 
 
