@@ -27,6 +27,8 @@ MAX_TRIES = 3
 """A shard whose scoring failed is tried by as many pools of actors."""
 
 _NUM_NAMED = 5
+_NOTE_S = 5.0
+"""Actors and retries alone, with no example done, are told this often at most."""
 _STALLED = 3
 """The job ends if no actor tells of progress for this many times `shard_timeout_s`."""
 
@@ -136,7 +138,7 @@ def _score_all(
     """Scores shards; those whose scoring failed go to another pool, `MAX_TRIES` in all."""
     progress = Progress("score", sum(shards[shard][0] for shard in todo), "images")
     shown = settled = 0
-    told = ""
+    told = _LastNote()
     for attempt in range(1, MAX_TRIES + 1):
         board = start_board()
         failed: list[str] = []
@@ -149,9 +151,9 @@ def _score_all(
                 f"{state.actors} actors, {tally.retries + state.retries} retries, "
                 f"{len(tally.rejects)} rejects"
             )
-            if settled + state.done != shown or note != told:
+            if settled + state.done != shown or told.differs(note):
                 progress.add(settled + state.done - shown, note)
-            shown, told = settled + state.done, note
+            shown = settled + state.done
             _check_moving(state, task.shard_timeout_s)
         tally.retries += ray.get(board.read.remote()).retries + len(failed)
         settled = shown
@@ -159,6 +161,21 @@ def _score_all(
         if not todo:
             return
         log.warning("score: %d shards failed and are tried again", len(todo))
+
+
+class _LastNote:
+    """Keeps what was told while no example was done, so that it is told once, and not too often."""
+
+    def __init__(self) -> None:
+        self._text, self._told_s = "", 0.0
+
+    def differs(self, note: str) -> bool:
+        """Tells whether a note is to be told: another one than the last, `_NOTE_S` after it."""
+        now_s = time.monotonic()
+        if note == self._text or now_s - self._told_s < _NOTE_S:
+            return False
+        self._text, self._told_s = note, now_s
+        return True
 
 
 def _check_moving(state: BoardState, shard_timeout_s: float) -> None:
