@@ -238,14 +238,17 @@ def part_c(case: Case, rounds: int, clock: Callable[[], float]) -> None:
 def part_f(case: Case, rounds: int, clock: Callable[[], float]) -> None:
     """Prints the driver's peak memory and the time for many shards of two images."""
     with tarfile.open(case.tars[0]) as tar:
-        members = [(m, tar.extractfile(m).read()) for m in list(tar)[:4]]  # type: ignore[union-attr]
+        members = [
+            (Path(m.name).name, tar.extractfile(m).read())  # type: ignore[union-attr]
+            for m in list(tar)[:4]
+        ]
     for count in case.tiny:
         folder = case.folder / f"tiny-{count}"
         folder.mkdir()
         for number in range(count):
             with tarfile.open(folder / f"t-{number:05d}.tar", "w") as out:
-                for member, content in members:
-                    member.name = f"{number:05d}-{Path(member.name).name}"
+                for name, content in members:
+                    member = tarfile.TarInfo(f"{number:05d}-{name}")
                     member.size = len(content)
                     out.addfile(member, io.BytesIO(content))
         tiny = copy.copy(case)
