@@ -7,6 +7,7 @@ custom endpoint come from the usual AWS environment variables, never from a run 
 import contextlib
 import os
 import tempfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -105,7 +106,7 @@ def file_size(url: str) -> int:
 def write_bytes(url: str, data: bytes, *, if_absent: bool = False) -> bool:
     """Writes a file whole or not at all, replacing one that is there.
 
-    On local disk the bytes go to a hidden temporary file, reach the disk, and are renamed; on S3
+    On local disk the bytes go to a temporary file, reach the disk, and take the file's name; on S3
     they go in one put.
 
     Args:
@@ -130,8 +131,9 @@ def write_bytes(url: str, data: bytes, *, if_absent: bool = False) -> bool:
 def open_output(url: str, *, if_absent: bool = False) -> Iterator[IO[bytes]]:
     """Opens a file for writing; it is there, whole, once the block is left without an error.
 
-    The bytes go to a temporary file: on local disk a hidden one beside the target, which is
-    renamed at the end; for S3 one in the temporary folder, which is uploaded at the end.
+    The bytes go to a temporary file: on local disk one beside the target, without a name or hidden,
+    which takes the target's name at the end; for S3 one in the temporary folder, which is uploaded
+    at the end.
 
     Args:
         url: The file.
@@ -148,19 +150,36 @@ def open_output(url: str, *, if_absent: bool = False) -> Iterator[IO[bytes]]:
         return
     target = Path(os.path.abspath(url))
     target.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=target.parent)
+    descriptor, temporary = _temporary(target.parent)
     try:
         with os.fdopen(descriptor, "wb", buffering=_BUFFER_BYTES) as stream:
             os.fchmod(descriptor, 0o666 & ~_UMASK)  # a temporary file is its owner's alone
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
+            if temporary is None:
+                temporary = str(target.parent / f".{uuid.uuid4().hex}.tmp")
+                # With src_dir_fd, which the absolute path makes idle, os.link follows the link.
+                os.link(f"/proc/self/fd/{descriptor}", temporary, src_dir_fd=descriptor)
         if if_absent:
             os.link(temporary, target)  # unlike a rename it replaces nothing
         else:
             os.replace(temporary, target)
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+
+
+def _temporary(folder: Path) -> tuple[int, str | None]:
+    """Opens a temporary file in a folder; returns its descriptor, and its name where it has one.
+
+    Where Linux and the file system can, it has none until it is whole: a process that is killed
+    while it writes leaves nothing behind.
+    """
+    if os.path.isdir("/proc/self/fd") and hasattr(os, "O_TMPFILE"):
+        with contextlib.suppress(OSError):
+            return os.open(folder, os.O_TMPFILE | os.O_RDWR, 0o600), None
+    return tempfile.mkstemp(prefix=".", suffix=".tmp", dir=folder)
 
 
 def list_files(url: str, suffix: str = "") -> list[str]:

@@ -2,7 +2,11 @@
 
 import io
 import os
+import signal
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -144,3 +148,33 @@ def test_a_request_is_tried_again_until_it_succeeds():
         return answer
 
     assert s3.retrying(request, "x") == 7
+
+
+KILLED = """
+import os, signal, sys
+from raygrad.data import storage
+with storage.open_output(sys.argv[1]) as stream:
+    stream.write(bytes(1000))
+    stream.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "O_TMPFILE"), reason="temporary files have names here")
+def test_a_writer_that_is_killed_leaves_nothing(tmp_path):
+    ended = subprocess.run(
+        [sys.executable, "-c", KILLED, str(tmp_path / "part")],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        check=False,
+    )
+    assert ended.returncode == -signal.SIGKILL
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_nameless_files_writes_are_whole_as_well(tmp_path, monkeypatch):
+    monkeypatch.delattr(os, "O_TMPFILE", raising=False)
+    url = str(tmp_path / "part")
+    assert storage.write_bytes(url, b"first", if_absent=True)
+    assert not storage.write_bytes(url, b"second", if_absent=True)
+    assert storage.write_bytes(url, b"third")
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"third"]
