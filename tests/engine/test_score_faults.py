@@ -119,7 +119,6 @@ def test_a_failing_shard_is_tried_again_elsewhere_and_then_listed(tmp_path, ray_
     assert json.loads(failures.read_text()) == {}
     assert_same_scores(by_key(tmp_path), bare_scores(task))
     assert metrics(tmp_path)["scored_now"] == 12, "the first shard was not scored again"
-    assert json.loads((tmp_path / "scores/_failures.json").read_text()) == {}, "none is left"
 
 
 def test_an_output_that_cannot_be_written_is_said_before_any_work(tmp_path, ray_session):

@@ -16,9 +16,9 @@ from raygrad.report.tables import Run, Scores
 from raygrad.report.thumbnails import SMALL_SIDE, Thumbnail
 
 _PER_ROW = 10
-# Where in the order each row of the figure starts, as a share of the examples from the hardest.
 _WIDE = 15
 """Letters of a legend's line, below a tile of a tenth of the page."""
+# Where in the order each row of the figure starts, as a share of the examples from the hardest.
 _ROWS: tuple[tuple[str, float], ...] = (
     ("hardest", 0.0),
     ("top 5%", 0.05),
