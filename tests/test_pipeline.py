@@ -241,6 +241,21 @@ def test_a_second_network_is_trained_beside_the_first_and_each_keeps_its_configu
     assert set(found.key) == set(table.nlargest(len(found), "el2n_mean").key)
 
 
+def test_a_networks_scores_are_guarded_where_the_folder_is_bound_to_another_network(study):
+    """Binding would write what the stage score then refuses, and the folder would hold it."""
+    config, _ = study
+    second = changed(config, "train", network="mlp")
+    wrong = changed(config, "score", columns=(*config.score.columns, "entropy"))
+    pipeline.bind(second)
+    try:
+        before = pipeline.stored_config(config.run)
+        with pytest.raises(ConfigError, match="stage score-linear must have the inputs"):
+            pipeline.bind(wrong)
+        assert pipeline.stored_config(config.run) == before
+    finally:
+        pipeline.bind(config)
+
+
 def test_subsets_by_another_runs_scores_retrain_the_runs_own_network(study, tmp_path):
     """`--score-run` and `--network` are independent, and both stand in every row."""
     scored, results = study

@@ -13,6 +13,7 @@ from raygrad.data.sources import check_source
 from raygrad.data.urls import expand
 from raygrad.engine.score_networks import TABLE_COLUMNS
 from raygrad.errors import ConfigError
+from raygrad.pipeline.score_inputs import score_inputs
 from raygrad.pipeline.stages import completed, training_inputs
 from raygrad.scoring import check_columns
 from raygrad.selection import check_method
@@ -57,6 +58,9 @@ def bind(config: StudyConfig) -> None:
             trained = f"train-{config.train.network}"
             if storage.exists(layout.marker(trained)):
                 completed(layout, trained, training_inputs(config))
+            scored = f"score-{config.train.network}"
+            if storage.exists(layout.marker(scored)):
+                completed(layout, scored, score_inputs(config).digest)
         if _has_grown(config.data, stored.data):
             del stages["data"]
         complete = [name for name in stages if storage.exists(layout.marker(stages[name]))]

@@ -48,9 +48,10 @@ def completed(layout: RunLayout, name: str, inputs: str) -> dict[str, Any] | Non
     url = layout.marker(name)
     marker = read_marker(url)
     if marker is not None and marker["inputs_digest"] != inputs:
+        table = " and the score table" if name.startswith("score-") else ""
         raise ConfigError(
             f"stage {name} must have the inputs it was completed with, got others in "
-            f"{layout.url}. Name another --run, or remove {url} to do it again."
+            f"{layout.url}. Name another --run, or remove {url}{table} to do it again."
         )
     return marker
 

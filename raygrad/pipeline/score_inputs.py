@@ -1,0 +1,131 @@
+"""What the stage score is given: networks, preprocessing, and what its table says it came from."""
+
+import logging
+from dataclasses import dataclass
+
+import torch
+
+import raygrad
+from raygrad.config import ScoreConfig, StudyConfig
+from raygrad.data import storage
+from raygrad.data.layout import RunLayout
+from raygrad.data.manifest import digest, read_json
+from raygrad.data.shards import DATASET_FILE
+from raygrad.data.transforms import CropTransform
+from raygrad.engine.score_task import Preprocess
+from raygrad.errors import ConfigError
+from raygrad.pipeline.stages import facts_of, transform_of
+from raygrad.training.checkpoints import load_checkpoint
+from raygrad.training.models import ImageSpec
+from raygrad.training.outside import NetworkSource, weights_digest
+from raygrad.training.preprocess import Normalize
+
+log = logging.getLogger("raygrad")
+
+_IMAGENET_SIZE, _IMAGENET_RESIZE = 224, 256
+_VERSIONS = ("raygrad", "torch")
+
+
+@dataclass(frozen=True)
+class ScoreInputs:
+    """The inputs of the stage score."""
+
+    sources: tuple[NetworkSource, ...]
+    """The networks, one a checkpoint."""
+    preprocess: Preprocess
+    """How images are prepared."""
+    provenance: dict[str, str]
+    """What the scores come from, as every part of the table says it."""
+    own_digests: tuple[str, ...] = ()
+    """The hash of each network's weights, where it had to be found already."""
+
+    @property
+    def digest(self) -> str:
+        """What the stage's marker holds.
+
+        What is complete stays so when a library is newer; only parts of two versions do not mix.
+        """
+        return digest({k: v for k, v in self.provenance.items() if k not in _VERSIONS})
+
+    def weights_digests(self) -> tuple[str, ...]:
+        """Returns the hash of each network's weights; an actor that finds others refuses."""
+        return self.own_digests or tuple(weights_digest(one.build()) for one in self.sources)
+
+
+def score_inputs(config: StudyConfig) -> ScoreInputs:
+    """Returns what the stage score of a prepared run, and of a trained network, is given.
+
+    Raises:
+        ConfigError: The run is not that far, or the network, its weights and the data do not fit.
+    """
+    layout, network = RunLayout(config.run), config.train.network
+    facts = read_json(storage.join(layout.data, DATASET_FILE))
+    if config.score.is_own:
+        sources, preprocess = _own(config.score, network, facts)
+        weights = own_digests = tuple(weights_digest(source.build()) for source in sources)
+    else:
+        weights, own_digests = (facts_of(layout, f"train-{network}")["digest"],), ()
+        sources, preprocess = _trained(layout.checkpoint(network), facts)
+    provenance = {
+        "network": network,
+        "checkpoint": ",".join(weights),
+        "preprocess": digest(preprocess),
+        "classes": _class_numbering(facts["classes"]),
+        "columns": ",".join(config.score.columns),
+        "dtype": config.score.dtype,
+        "features": str(config.score.features),
+        "raygrad": raygrad.__version__,
+        "torch": torch.__version__,
+    }
+    return ScoreInputs(sources, preprocess, provenance, own_digests)
+
+
+def _trained(checkpoint_url: str, facts: dict) -> tuple[tuple[NetworkSource, ...], Preprocess]:
+    """Returns the run's trained network, which sees images as they are stored."""
+    checkpoint = load_checkpoint(checkpoint_url)
+    source = NetworkSource(checkpoint.network, checkpoint.spec, checkpoint_url)
+    return (source,), Preprocess(facts["channels"], transform_of(facts), checkpoint.normalize)
+
+
+def _own(
+    config: ScoreConfig, network: str, facts: dict
+) -> tuple[tuple[NetworkSource, ...], Preprocess]:
+    """Returns the user's network once a checkpoint, and the preprocessing of the flags.
+
+    Raises:
+        ConfigError: Labels or channels are more than the network is for.
+    """
+    channels, num_labels = facts["channels"], facts["num_classes"]
+    num_classes = config.num_classes or num_labels
+    if num_labels > num_classes:
+        raise ConfigError(
+            f"num_classes must count every label, got {num_classes} for labels up to "
+            f"{num_labels - 1}. Give the network's --num-classes, or other --labels."
+        )
+    if len(config.mean) != channels:
+        raise ConfigError(
+            f"mean and std must have a value for each of {channels} channels, "
+            f"got {len(config.mean)}. Give --mean and --std."
+        )
+    size = config.image_size
+    default = _IMAGENET_RESIZE if size == _IMAGENET_SIZE else size
+    transform = CropTransform(config.resize or default, size, config.keep_aspect)
+    if not config.checkpoint:
+        log.warning(
+            "score: NO CHECKPOINT: %s has fresh random weights (seed %d), which know nothing of "
+            "the data; give --checkpoint for a trained network",
+            network,
+            config.weights_seed,
+        )
+    spec = ImageSpec(channels, size, size, num_classes)
+    urls: list[str | None] = [storage.absolute(url) for url in config.checkpoint]
+    sources = tuple(
+        NetworkSource(network, spec, url, config.weights_seed) for url in urls or [None]
+    )
+    return sources, Preprocess(channels, transform, Normalize(config.mean, config.std))
+
+
+def _class_numbering(classes: list[str]) -> str:
+    """Returns what labels' numbers mean; plain numbers mean themselves, however many there are."""
+    plain = classes == [str(number) for number in range(len(classes))]
+    return "numbers" if plain else digest(classes)
