@@ -17,20 +17,32 @@ class Progress:
         total: How many units there are; 0 is complete at once.
         unit: What is counted, in the plural.
         interval_s: Least seconds between two lines.
+        work: What all units take together, in any measure, where one takes far more than
+            another; the remaining time goes by it instead of by their number.
     """
 
-    def __init__(self, stage: str, total: int, unit: str, interval_s: float = 2.0) -> None:
+    def __init__(
+        self,
+        stage: str,
+        total: int,
+        unit: str,
+        interval_s: float = 2.0,
+        work: float | None = None,
+    ) -> None:
         self._stage, self._total, self._unit = stage, total, unit
         self._interval_s = interval_s
-        self._done = 0
+        self._work = total if work is None else work
+        self._by_count = work is None
+        self._done, self._worked = 0, 0.0
         self._start_s = self._last_s = time.monotonic()
 
-    def add(self, count: int, note: str = "") -> None:
-        """Adds `count` units that are done; logs a line if it is time for one.
+    def add(self, count: int, note: str = "", work: float = 0.0) -> None:
+        """Adds `count` units that are done, and their work; logs a line if it is time for one.
 
         A count of 0, or less where what was done is lost, tells the note alone.
         """
         self._done += count
+        self._worked += count if self._by_count else work
         if count <= 0 < self._total:
             if note:
                 log.info("%s: %s", self._stage, note)
@@ -41,7 +53,8 @@ class Progress:
         self._last_s = now_s
         elapsed_s = max(now_s - self._start_s, 1e-9)
         rate = self._done / elapsed_s
-        left_s = (self._total - self._done) / rate if rate else float("inf")
+        left = self._work - self._worked
+        left_s = left / self._worked * elapsed_s if self._worked else float("inf")
         log.info(
             "%s: %d of %d %s, %.3g %s/s, %s%s",
             self._stage,

@@ -119,7 +119,9 @@ class _Watch(tune.Callback):
     def __init__(self, rows: ResultRows, folder: str, trials: dict[str, Trial]) -> None:
         self._rows, self._folder, self._trials = rows, folder, trials
         self._ids = list(trials)
-        self._progress = Progress("sweep", len(trials), "trials")
+        self._progress = Progress(
+            "sweep", len(trials), "trials", work=sum(map(_images_an_epoch, trials.values()))
+        )
         self._accuracies: dict[str, float] = defaultdict(float)
         self._num_ended = 0
         self.failures: dict[str, tuple[int, str]] = {}
@@ -153,7 +155,8 @@ class _Watch(tune.Callback):
         if accuracy is not None:
             self._accuracies[ran.method] = max(self._accuracies[ran.method], accuracy)
         best = ", ".join(f"{name} {best:.4f}" for name, best in self._accuracies.items())
-        self._progress.add(1, f"{self._running(trials)} running; best {best or 'unknown'}")
+        note = f"{self._running(trials)} running; best {best or 'unknown'}"
+        self._progress.add(1, note, _images_an_epoch(ran))
 
     def _running(self, trials: list[Any]) -> int:
         """Returns how many trials run once the next one has the process of the one that ended."""
@@ -168,6 +171,11 @@ def name_of(trial: Trial) -> str:
     return (
         f"{trial.network} {trial.method} {trial.keep_fraction:g} seed {trial.seed} {trial.protocol}"
     )
+
+
+def _images_an_epoch(trial: Trial) -> float:
+    """Returns how many images a trial trains on, over the epochs of its protocol."""
+    return trial.budget if trial.protocol == "equal_epochs" else trial.budget / trial.keep_fraction
 
 
 def _ended_early(trial: Trial, result: dict[str, Any]) -> dict[str, Any]:
@@ -243,7 +251,7 @@ def _run_trials(
 
 
 def _longest_first(todo: Sequence[PlannedTrial]) -> list[int]:
-    return sorted(range(len(todo)), key=lambda at: -todo[at][0].budget)
+    return sorted(range(len(todo)), key=lambda at: -_images_an_epoch(todo[at][0]))
 
 
 def _scheduler(config: SweepConfig, recipe: TrainConfig) -> Any:
