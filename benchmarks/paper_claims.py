@@ -54,7 +54,7 @@ def accuracies(layout: RunLayout) -> pd.DataFrame:
     groups = ["network", "protocol", "score_network", "score_column"]
     groups += ["keep_fraction", "budget", "method"]
     rows = []
-    for names, of in table.groupby(groups):
+    for names, of in table.groupby(groups, dropna=False):
         found = mean_interval(of.test_accuracy.to_numpy())
         rows.append((*names, len(of), found.mean, found.low, found.high))
     return pd.DataFrame(rows, columns=[*groups, "n", "mean", "low", "high"])

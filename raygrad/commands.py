@@ -216,11 +216,14 @@ class Sweep:
     run: Run
     select: OmitArgPrefixes[SelectConfig] = field(default_factory=SelectConfig)
     sweep: OmitArgPrefixes[SweepConfig] = field(default_factory=SweepConfig)
+    subsets: tuple[str, ...] = ()
+    """Subsets that you made elsewhere, in place of those that methods draw: Parquet files with a
+    column key, named METHOD-SEED.parquet; braces and globs, local or s3://."""
 
     def execute(self) -> None:
         """Runs the stage."""
         config = replace(_existing(self.run), select=self.select, sweep=self.sweep)
-        print_results(pipeline.sweep(config))
+        print_results(pipeline.sweep(config, self.subsets))
         print(RunLayout(self.run).results)
 
 
@@ -234,6 +237,8 @@ class PlanSweep:
     run: Run
     select: OmitArgPrefixes[SelectConfig] = field(default_factory=SelectConfig)
     sweep: OmitArgPrefixes[SweepConfig] = field(default_factory=SweepConfig)
+    subsets: tuple[str, ...] = ()
+    """Subsets that you made elsewhere, as of `raygrad sweep`."""
     price_per_device_hour: float = 0.0
     """What a CPU or GPU costs an hour, in any currency."""
     seconds: float = 10.0
@@ -244,7 +249,7 @@ class PlanSweep:
         pipeline.check_price(self.price_per_device_hour)
         config = replace(_existing(self.run), select=self.select, sweep=self.sweep)
         pipeline.check(config)
-        plan = pipeline.plan(config, self.seconds)
+        plan = pipeline.plan(config, self.seconds, self.subsets)
         for text in plan.lines(self.price_per_device_hour):
             print(text)
 

@@ -1,12 +1,14 @@
 """Subsets on disk: which examples were kept, with what they were drawn from."""
 
 import json
+import re
 import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import fs
 
@@ -64,13 +66,51 @@ def draw_subset(
 def read_subset(url: str) -> tuple[pa.Table, dict[str, Any]]:
     """Returns a subset and its origin.
 
+    A file that raygrad did not write needs a column `key`, and has a `weight` of 1 where it has
+    none. Its name is its origin, `METHOD-SEED.parquet` or `METHOD-KEEP_FRACTION-SEED.parquet`;
+    any other name is the method's, of seed 0.
+
+    Returns:
+        At least the columns key and weight; and method, keep_fraction (None if nothing says it),
+        seed, score_network and score_column (None if it was drawn elsewhere).
+
     Raises:
         ConfigError: There is no such file, or it is not a subset.
     """
     if not storage.exists(url):
         raise ConfigError(f"subset must exist, got {url}. Draw it first: raygrad select.")
-    table = pq.read_table(pa.BufferReader(storage.read_bytes(url)))
+    try:
+        table = pq.read_table(pa.BufferReader(storage.read_bytes(url)))
+    except pa.ArrowInvalid as error:
+        raise ConfigError(f"a subset must be a Parquet file, got {url}: {error}.") from error
     metadata = table.schema.metadata or {}
-    if _META not in metadata:
-        raise ConfigError(f"subset must be written by raygrad, got {url}. Draw it again.")
-    return table, json.loads(metadata[_META])
+    if _META in metadata:
+        return table, json.loads(metadata[_META])
+    return _own_rows(table, url), _origin_of_name(url)
+
+
+def _own_rows(table: pa.Table, url: str) -> pa.Table:
+    if "key" not in table.column_names:
+        raise ConfigError(
+            f"a subset must have a column key, got {', '.join(table.column_names)} in {url}. "
+            "Name the examples as the index does."
+        )
+    keys = pc.cast(table["key"], pa.string())
+    if not len(keys) or keys.null_count:
+        raise ConfigError(f"a subset must have a key in every row, got none or a null in {url}.")
+    has_weights = "weight" in table.column_names
+    weights = table["weight"] if has_weights else pa.array([1.0] * len(keys))
+    return pa.table({"key": keys, "weight": pc.cast(weights, pa.float64())})
+
+
+def _origin_of_name(url: str) -> dict[str, Any]:
+    stem = url.rstrip("/").rsplit("/", 1)[-1].removesuffix(".parquet")
+    found = re.fullmatch(r"(?P<method>.+?)(-(?P<fraction>0?\.\d+|1|1\.0))?-(?P<seed>\d+)", stem)
+    method, fraction, seed = found.group("method", "fraction", "seed") if found else (stem, None, 0)
+    return {
+        "method": method,
+        "keep_fraction": float(fraction) if fraction else None,
+        "seed": int(seed),
+        "score_network": None,
+        "score_column": None,
+    }

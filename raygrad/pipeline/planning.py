@@ -68,7 +68,7 @@ class Plan:
         return said
 
 
-def plan(config: StudyConfig, seconds: float) -> Plan:
+def plan(config: StudyConfig, seconds: float, own_subsets: Sequence[str] = ()) -> Plan:
     """Measures the rates of every network that is to be retrained and predicts the sweep.
 
     The rates are kept in the run folder: the sweep's end compares with what they predict.
@@ -76,12 +76,13 @@ def plan(config: StudyConfig, seconds: float) -> Plan:
     Args:
         config: The study.
         seconds: How long each network's rate is measured.
+        own_subsets: As of `sweep`.
 
     Raises:
         ResourceError: The cluster cannot hold one trial.
     """
     layout = RunLayout(config.run)
-    trials = planned_trials(config)
+    trials = planned_trials(config, own_subsets)
     rows = ResultRows(layout.sweep, layout.results)
     ensure_ray()
     needs = sweep_engine.needs_of(config.sweep)
@@ -155,13 +156,13 @@ def paybacks(config: StudyConfig, rows: Sequence[dict[str, Any]]) -> tuple[float
     """Returns the device-seconds that scores took, and when each kind of subset pays for them.
 
     They are those of scoring and, where a run trained the network for it, of that training. Only
-    methods that use scores, and networks that were also retrained on everything.
+    subsets that were drawn by scores, and networks that were also retrained on everything.
     """
     spent_s = _spent_s(config)
     times: dict[tuple[str, str, str, float], list[tuple[float, float]]] = defaultdict(list)
     for row in rows:
-        if row["test_accuracy"] is not None:
-            full = row["keep_fraction"] >= 1
+        full = row["keep_fraction"] >= 1
+        if row["test_accuracy"] is not None and (full or row["score_network"] is not None):
             cell = ("full" if full else row["method"], row["keep_fraction"])
             device_s = row["train_time_s"] * (row["num_workers"] or 1)
             times[row["network"], row["protocol"], *cell].append((device_s, row["test_accuracy"]))

@@ -3,6 +3,7 @@
 import functools
 import logging
 import time
+from collections.abc import Sequence
 
 import pyarrow as pa
 
@@ -18,14 +19,19 @@ from raygrad.training.trials import Trial
 log = logging.getLogger("raygrad")
 
 
-def sweep(config: StudyConfig) -> pa.Table:
+def sweep(config: StudyConfig, own_subsets: Sequence[str] = ()) -> pa.Table:
     """Retrains every network on every subset; returns the table of results.
 
     Subsets that are not drawn yet are drawn first. The end says how the time compares with the
     plan, where there is one, and after how many retrainings scoring has paid for itself.
+
+    Args:
+        config: The study.
+        own_subsets: Files of subsets that were made elsewhere, to retrain on in place of those
+            that the study draws.
     """
     layout = RunLayout(config.run)
-    trials = planned_trials(config)
+    trials = planned_trials(config, own_subsets)
     todo = sweep_engine.missing_trials(
         config.sweep, trials, ResultRows(layout.sweep, layout.results)
     )
@@ -33,11 +39,13 @@ def sweep(config: StudyConfig) -> pa.Table:
     load_data = functools.partial(study_data, layout, config.data)
     results = sweep_engine.sweep(config.sweep, config.train, trials, layout, load_data)
     if todo:
-        _compare(config, [trial for trial, _ in todo], time.monotonic() - start_s)
+        _compare_with_plan(config, [trial for trial, _ in todo], time.monotonic() - start_s)
+        if not own_subsets:
+            _tell_paybacks(config)
     return results
 
 
-def _compare(config: StudyConfig, ran: list[Trial], wall_s: float) -> None:
+def _compare_with_plan(config: StudyConfig, ran: list[Trial], wall_s: float) -> None:
     layout = RunLayout(config.run)
     rows = ResultRows(layout.sweep, layout.results)
     predicted = predicted_wall_s(config, ran, rows)
@@ -47,6 +55,11 @@ def _compare(config: StudyConfig, ran: list[Trial], wall_s: float) -> None:
             wall_s,
             *predicted,
         )
+
+
+def _tell_paybacks(config: StudyConfig) -> None:
+    layout = RunLayout(config.run)
+    rows = ResultRows(layout.sweep, layout.results)
     spent_s, found = paybacks(config, list(rows.rows.values()))
     for cell in found:
         if cell.retrainings is not None:

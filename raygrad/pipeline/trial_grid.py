@@ -2,6 +2,8 @@
 
 import dataclasses
 import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -9,45 +11,94 @@ import pyarrow.compute as pc
 
 from raygrad.config import StudyConfig
 from raygrad.config_values import identity
+from raygrad.data import storage
+from raygrad.data.index import read_index
 from raygrad.data.layout import RunLayout
 from raygrad.data.manifest import digest
 from raygrad.data.subsets import read_subset
+from raygrad.data.urls import expand
+from raygrad.errors import ConfigError, DataError
 from raygrad.pipeline.selecting import grid, score_source, select, subset_url
 from raygrad.pipeline.stages import facts_of
-from raygrad.training.trials import Trial
+from raygrad.training.trials import Trial, positions_of
 
 
-def planned_trials(config: StudyConfig) -> list[tuple[Trial, str]]:
+@dataclass(frozen=True)
+class _Subset:
+    """A subset's file and what its trials say of it."""
+
+    url: str
+    method: str
+    keep_fraction: float
+    seed: int
+
+
+def planned_trials(config: StudyConfig, own: Sequence[str] = ()) -> list[tuple[Trial, str]]:
     """Returns every trial that the configuration asks for, with its subset's file.
 
     The subsets are read one at a time and only counted and hashed here; each trial reads its own.
+
+    Args:
+        config: The study.
+        own: Files of subsets that were made elsewhere, in place of those that the study draws;
+            globs and braces as of shards.
+
+    Raises:
+        ConfigError: A file is no subset, or two of `own` cannot be told apart.
+        DataError: A key of `own` is not in the training split, or stands twice.
     """
     data_digest = facts_of(RunLayout(config.run), "prepare")["digest"]
-    select(config)
-    source = score_source(config)
     trials = []
-    for cell in grid(config.select):
-        url = subset_url(config, source, cell)
-        subset, origin = read_subset(url)
+    for found in _own_subsets(config, own) if own else _drawn_subsets(config):
+        subset, origin = read_subset(found.url)
         subset_digest = keys_digest(subset["key"])
         for network in config.sweep.networks or (config.train.network,):
             recipe = dataclasses.replace(config.train, network=network)
             for protocol in config.sweep.protocols:
-                method, keep_fraction, seed = cell
                 trial = Trial(
                     network=network,
                     score_network=origin["score_network"],
                     score_column=origin["score_column"],
-                    method=method,
-                    keep_fraction=keep_fraction,
+                    method=found.method,
+                    keep_fraction=found.keep_fraction,
                     budget=subset.num_rows,
-                    seed=seed,
+                    seed=found.seed,
                     protocol=protocol,
                     subset_digest=subset_digest,
                     config_digest=digest({"data": data_digest, **identity(recipe)}),
                 )
-                trials.append((trial, url))
+                trials.append((trial, found.url))
     return trials
+
+
+def _drawn_subsets(config: StudyConfig) -> Iterator[_Subset]:
+    select(config)
+    source = score_source(config)
+    for cell in grid(config.select):
+        yield _Subset(subset_url(config, source, cell), *cell)
+
+
+def _own_subsets(config: StudyConfig, own: Sequence[str]) -> Iterator[_Subset]:
+    """Returns subsets made elsewhere, once their keys are known to be in the training split."""
+    train_keys = read_index(RunLayout(config.run).data).rows("train")["key"].combine_chunks()
+    seen: dict[tuple[str, int, int], str] = {}
+    for url in map(storage.absolute, expand(own)):
+        subset, origin = read_subset(url)
+        try:
+            positions_of(subset["key"].combine_chunks(), train_keys)
+        except DataError as error:
+            raise DataError(f"{error} It is {url}.") from error
+        name = origin["method"], subset.num_rows, origin["seed"]
+        if name in seen:
+            raise ConfigError(
+                "subsets must differ in method, size or seed, got "
+                f"{seen[name]} and {url}. Name them METHOD-SEED.parquet."
+            )
+        seen[name] = url
+        said = origin["keep_fraction"]
+        fits = said is not None and max(1, round(said * len(train_keys))) == subset.num_rows
+        share = said if fits else subset.num_rows / len(train_keys)
+        yield _Subset(url, origin["method"], share, origin["seed"])
 
 
 def keys_digest(keys: pa.ChunkedArray) -> str:

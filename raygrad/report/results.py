@@ -120,8 +120,8 @@ def series_names(trials: Iterable[Trial]) -> dict[Trial, str]:
     for t in trials:
         parts = []
         if t.method != BASELINE and len(columns[t.network, t.method]) > 1:
-            parts.append(str(t.score_column))
-        if t.method != BASELINE and len(networks[t.network, t.method]) > 1:
+            parts.append(t.score_column or "made elsewhere")
+        if t.method != BASELINE and t.score_network and len(networks[t.network, t.method]) > 1:
             parts.append(f"scored by {t.score_network}")
         names[t] = f"{t.method} ({', '.join(parts)})" if parts else t.method
     return names

@@ -90,7 +90,7 @@ def _score_network(run: Run, network: str) -> str:
     if run.results is None or "score_network" not in run.results.column_names:
         return network
     mine = run.results.filter(pc.equal(run.results["network"], network))
-    used = [str(r["values"]) for r in pc.value_counts(mine["score_network"]).to_pylist()]
+    used = mine["score_network"].drop_null().unique().to_pylist()
     return network if network in used or len(used) != 1 else used[0]
 
 

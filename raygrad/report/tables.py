@@ -171,7 +171,7 @@ class Run:
         """Values of a column of the results, the most frequent first."""
         if self.results is None or column not in self.results.column_names:
             return []
-        counts = pc.value_counts(self.results[column]).to_pylist()
+        counts = pc.value_counts(self.results[column].drop_null()).to_pylist()
         return [
             str(r["values"]) for r in sorted(counts, key=lambda r: (-r["counts"], str(r["values"])))
         ]

@@ -29,10 +29,10 @@ class Trial:
 
     network: str
     """The network that is retrained."""
-    score_network: str
-    """The network that the scores came from."""
-    score_column: str
-    """The score that the subset was drawn by."""
+    score_network: str | None
+    """The network that the scores came from; None for a subset that was made elsewhere."""
+    score_column: str | None
+    """The score that the subset was drawn by; None as above."""
     method: str
     """The method of selection."""
     keep_fraction: float
