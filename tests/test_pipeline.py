@@ -3,11 +3,9 @@
 import dataclasses
 import json
 import logging
-import shutil
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -16,9 +14,8 @@ import torch.nn.functional as F
 from raygrad import pipeline
 from raygrad.data import score_table
 from raygrad.data.layout import RunLayout
-from raygrad.errors import ConfigError, DataError, ResourceError
-from raygrad.pipeline import preparing, scoring, stages, training
-from raygrad.pipeline.trial_grid import planned_trials
+from raygrad.errors import ConfigError, ResourceError
+from raygrad.pipeline import planning, preparing, scoring, stages, training
 from raygrad.training.checkpoints import load_checkpoint
 from tests.cases import make_tiny_config
 
@@ -244,76 +241,6 @@ def test_a_second_network_is_trained_beside_the_first_and_each_keeps_its_configu
     assert set(found.key) == set(table.nlargest(len(found), "el2n_mean").key)
 
 
-@pytest.fixture
-def own_keys(study):
-    """Forty keys of the study's training split."""
-    index = pq.read_table(Path(study[0].run, "data/index.parquet")).to_pandas()
-    return index[index.split == "train"].key[::33][:40].tolist()
-
-
-def own_subset(path, keys):
-    pd.DataFrame({"key": keys}).to_parquet(path)
-    return str(path)
-
-
-def test_networks_are_retrained_on_subsets_that_were_made_elsewhere(
-    study, own_keys, tmp_path, caplog
-):
-    """No scores are needed, what was drawn stays, and a second time nothing is left to do."""
-    config, _ = study
-    run = tmp_path / "run"
-    shutil.copytree(config.run, run, ignore=shutil.ignore_patterns("scores", "subsets", "report"))
-    config = dataclasses.replace(config, run=str(run))
-    before = pq.read_table(RunLayout(config.run).results).num_rows
-    for seed in (0, 1):
-        own_subset(tmp_path / f"mine-{seed}.parquet", own_keys)
-    names = (str(tmp_path / "mine-*.parquet"),)
-    table = pipeline.sweep(config, names)
-    assert table.num_rows == before + 4, "two subsets by two protocols"
-    mine = table.to_pandas().query("method == 'mine'")
-    assert set(mine.budget) == {40}
-    assert mine.score_column.isna().all()
-    assert mine.score_network.isna().all()
-    num_train = load_num_train(config)
-    assert mine.keep_fraction.tolist() == pytest.approx([40 / num_train] * 4)
-    with caplog.at_level(logging.INFO, "raygrad"):
-        assert pipeline.sweep(config, names).equals(table)
-    assert "sweep: 4 of 4 trials are finished" in caplog.text
-    page = Path(pipeline.report(config)).read_text()
-    assert "mine" in page
-
-
-def load_num_train(config):
-    index = pq.read_table(Path(config.run, "data/index.parquet")).to_pandas()
-    return int((index.split == "train").sum())
-
-
-def test_a_share_in_the_name_of_an_own_subset_is_taken_where_it_fits(study, own_keys, tmp_path):
-    config, _ = study
-    num_train = load_num_train(config)
-    fitting = own_subset(tmp_path / f"mine-{round(40 / num_train, 5)}-0.parquet", own_keys)
-    other = own_subset(tmp_path / "yours-0.5-0.parquet", own_keys)
-    planned = planned_trials(config, (fitting, other))
-    assert [t.keep_fraction for t, _ in planned[::2]] == [
-        round(40 / num_train, 5),
-        40 / num_train,
-    ]
-
-
-def test_own_subsets_of_other_data_or_that_look_alike_are_refused(study, own_keys, tmp_path):
-    config, _ = study
-    strange = own_subset(tmp_path / "strange.parquet", [*own_keys, "no/such/key"])
-    with pytest.raises(DataError, match=r"got 1 of 41 .*'no/such/key'.*strange\.parquet"):
-        pipeline.sweep(config, (strange,))
-    twice = own_subset(tmp_path / "twice.parquet", [*own_keys, own_keys[0]])
-    with pytest.raises(DataError, match=r"must be unique.*twice\.parquet"):
-        pipeline.sweep(config, (twice,))
-    (tmp_path / "a").mkdir()
-    alike = [own_subset(tmp_path / f"{at}mine.parquet", own_keys) for at in ("", "a/")]
-    with pytest.raises(ConfigError, match=r"must differ in method, size or seed"):
-        pipeline.sweep(config, tuple(alike))
-
-
 def test_a_networks_scores_are_guarded_where_the_folder_is_bound_to_another_network(study):
     """Binding would write what the stage score then refuses, and the folder would hold it."""
     config, _ = study
@@ -346,6 +273,21 @@ def test_subsets_by_another_runs_scores_retrain_the_runs_own_network(study, tmp_
         for table in (rows, results.to_pandas().query("seed == 0"))
     ]
     assert subsets[0] == subsets[1], "drawn by the other run's scores"
+
+
+def test_scoring_pays_for_subsets_by_its_own_scores_alone(study):
+    """Neither for subsets made elsewhere nor for those by another column or network."""
+    config, results = study
+    rows = [row for row in results.to_pylist() if row["protocol"] == "equal_epochs"]
+    drawn = next(row for row in rows if row["method"] == "max_gradient")
+    others = [
+        {**drawn, "method": "mine", "score_network": None, "score_column": None},
+        {**drawn, "method": "by_loss", "score_column": "loss"},
+        {**drawn, "method": "by_another", "score_network": "cnn"},
+    ]
+    expected = planning.paybacks(config, rows)
+    assert [cell.method for cell in expected[1]] == ["max_gradient"]
+    assert planning.paybacks(config, [*rows, *others]) == expected
 
 
 def test_a_stage_without_the_one_before_says_which(tiny_config):

@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -79,14 +80,23 @@ def read_subset(url: str) -> tuple[pa.Table, dict[str, Any]]:
     """
     if not storage.exists(url):
         raise ConfigError(f"subset must exist, got {url}. Draw it first: raygrad select.")
-    try:
-        table = pq.read_table(pa.BufferReader(storage.read_bytes(url)))
-    except pa.ArrowInvalid as error:
-        raise ConfigError(f"a subset must be a Parquet file, got {url}: {error}.") from error
+    table = _parquet(url)
     metadata = table.schema.metadata or {}
     if _META in metadata:
         return table, json.loads(metadata[_META])
     return _own_rows(table, url), _origin_of_name(url)
+
+
+def _parquet(url: str) -> pa.Table:
+    if not storage.is_s3(url) and Path(url).is_dir():
+        raise ConfigError(
+            f"a subset must be a file, got the folder {url}. Name files: DIR/*.parquet."
+        )
+    content = storage.read_bytes(url)
+    try:
+        return pq.read_table(pa.BufferReader(content))
+    except (pa.ArrowException, OSError) as error:  # cut and damaged files are OSErrors
+        raise ConfigError(f"a subset must be a Parquet file, got {url}: {error}.") from error
 
 
 def _own_rows(table: pa.Table, url: str) -> pa.Table:
@@ -95,17 +105,37 @@ def _own_rows(table: pa.Table, url: str) -> pa.Table:
             f"a subset must have a column key, got {', '.join(table.column_names)} in {url}. "
             "Name the examples as the index does."
         )
-    keys = pc.cast(table["key"], pa.string())
+    keys = _as_type(table, "key", pa.string(), url)
     if not len(keys) or keys.null_count:
         raise ConfigError(f"a subset must have a key in every row, got none or a null in {url}.")
-    has_weights = "weight" in table.column_names
-    weights = table["weight"] if has_weights else pa.array([1.0] * len(keys))
-    return pa.table({"key": keys, "weight": pc.cast(weights, pa.float64())})
+    if "weight" not in table.column_names:
+        return pa.table({"key": keys, "weight": np.ones(len(keys))})
+    weights = _as_type(table, "weight", pa.float64(), url)
+    numbers = weights.to_numpy()  # nulls become NaN
+    if not (np.isfinite(numbers) & (numbers >= 0)).all() or not numbers.any():
+        wrong = numbers[~(np.isfinite(numbers) & (numbers >= 0))]
+        raise ConfigError(
+            "weights of a subset must be finite, at least 0, and one of them above 0, got "
+            f"{wrong[0] if len(wrong) else 'zeros alone'} in {url}."
+        )
+    return pa.table({"key": keys, "weight": weights})
+
+
+def _as_type(table: pa.Table, name: str, kind: pa.DataType, url: str) -> pa.ChunkedArray:
+    try:
+        return pc.cast(table[name], kind)
+    except pa.ArrowException as error:
+        raise ConfigError(
+            f"column {name} of a subset must be of type {kind}, got {table[name].type} in {url}: "
+            f"{error}."
+        ) from error
 
 
 def _origin_of_name(url: str) -> dict[str, Any]:
     stem = url.rstrip("/").rsplit("/", 1)[-1].removesuffix(".parquet")
-    found = re.fullmatch(r"(?P<method>.+?)(-(?P<fraction>0?\.\d+|1|1\.0))?-(?P<seed>\d+)", stem)
+    # A fraction has a point or an exponent, so that `mine-1-3` is the seed 3 of `mine-1`.
+    fraction_of = r"0?\.\d+|1\.0|\d(\.\d+)?e-\d+"
+    found = re.fullmatch(rf"(?P<method>.+?)(-(?P<fraction>{fraction_of}))?-(?P<seed>\d+)", stem)
     method, fraction, seed = found.group("method", "fraction", "seed") if found else (stem, None, 0)
     return {
         "method": method,

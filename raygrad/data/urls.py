@@ -27,11 +27,11 @@ def expand(urls: str | Iterable[str]) -> list[str]:
     patterns = [urls] if isinstance(urls, str) else list(urls)
     found = [url for pattern in patterns for url in _expand_one(pattern)]
     if not found:
-        raise ConfigError("shards must be named, got none. Give a URL, a glob or a list.")
+        raise ConfigError("files must be named, got none. Give a URL, a glob or a list.")
     seen: set[str] = set()
     for url in found:
         if url in seen:
-            raise ConfigError(f"a shard must be named once, got {url} twice. Remove one of them.")
+            raise ConfigError(f"a file must be named once, got {url} twice. Remove one of them.")
         seen.add(url)
     return found
 

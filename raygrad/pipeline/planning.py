@@ -156,13 +156,16 @@ def paybacks(config: StudyConfig, rows: Sequence[dict[str, Any]]) -> tuple[float
     """Returns the device-seconds that scores took, and when each kind of subset pays for them.
 
     They are those of scoring and, where a run trained the network for it, of that training. Only
-    subsets that were drawn by scores, and networks that were also retrained on everything.
+    subsets that were drawn by the configured scores, and networks that were also retrained on
+    everything.
     """
     spent_s = _spent_s(config)
+    scores = score_source(config).network, config.select.score_column
     times: dict[tuple[str, str, str, float], list[tuple[float, float]]] = defaultdict(list)
     for row in rows:
         full = row["keep_fraction"] >= 1
-        if row["test_accuracy"] is not None and (full or row["score_network"] is not None):
+        drawn_by = row["score_network"], row["score_column"]
+        if row["test_accuracy"] is not None and (full or drawn_by == scores):
             cell = ("full" if full else row["method"], row["keep_fraction"])
             device_s = row["train_time_s"] * (row["num_workers"] or 1)
             times[row["network"], row["protocol"], *cell].append((device_s, row["test_accuracy"]))

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -25,12 +26,16 @@ from raygrad.training.trials import Trial, positions_of
 
 @dataclass(frozen=True)
 class _Subset:
-    """A subset's file and what its trials say of it."""
+    """A subset's file and what its trials say of it; the file is read once."""
 
     url: str
     method: str
     keep_fraction: float
     seed: int
+    score_network: str | None
+    score_column: str | None
+    budget: int
+    digest: str
 
 
 def planned_trials(config: StudyConfig, own: Sequence[str] = ()) -> list[tuple[Trial, str]]:
@@ -50,21 +55,19 @@ def planned_trials(config: StudyConfig, own: Sequence[str] = ()) -> list[tuple[T
     data_digest = facts_of(RunLayout(config.run), "prepare")["digest"]
     trials = []
     for found in _own_subsets(config, own) if own else _drawn_subsets(config):
-        subset, origin = read_subset(found.url)
-        subset_digest = keys_digest(subset["key"])
         for network in config.sweep.networks or (config.train.network,):
             recipe = dataclasses.replace(config.train, network=network)
             for protocol in config.sweep.protocols:
                 trial = Trial(
                     network=network,
-                    score_network=origin["score_network"],
-                    score_column=origin["score_column"],
+                    score_network=found.score_network,
+                    score_column=found.score_column,
                     method=found.method,
                     keep_fraction=found.keep_fraction,
-                    budget=subset.num_rows,
+                    budget=found.budget,
                     seed=found.seed,
                     protocol=protocol,
-                    subset_digest=subset_digest,
+                    subset_digest=found.digest,
                     config_digest=digest({"data": data_digest, **identity(recipe)}),
                 )
                 trials.append((trial, found.url))
@@ -75,7 +78,8 @@ def _drawn_subsets(config: StudyConfig) -> Iterator[_Subset]:
     select(config)
     source = score_source(config)
     for cell in grid(config.select):
-        yield _Subset(subset_url(config, source, cell), *cell)
+        url = subset_url(config, source, cell)
+        yield _described(url, cell[1], *read_subset(url))
 
 
 def _own_subsets(config: StudyConfig, own: Sequence[str]) -> Iterator[_Subset]:
@@ -98,7 +102,20 @@ def _own_subsets(config: StudyConfig, own: Sequence[str]) -> Iterator[_Subset]:
         said = origin["keep_fraction"]
         fits = said is not None and max(1, round(said * len(train_keys))) == subset.num_rows
         share = said if fits else subset.num_rows / len(train_keys)
-        yield _Subset(url, origin["method"], share, origin["seed"])
+        yield _described(url, share, subset, origin)
+
+
+def _described(url: str, keep_fraction: float, subset: pa.Table, origin: dict[str, Any]) -> _Subset:
+    return _Subset(
+        url,
+        origin["method"],
+        keep_fraction,
+        origin["seed"],
+        origin["score_network"],
+        origin["score_column"],
+        subset.num_rows,
+        keys_digest(subset["key"]),
+    )
 
 
 def keys_digest(keys: pa.ChunkedArray) -> str:

@@ -77,6 +77,22 @@ def test_a_repeated_trial_of_one_seed_is_no_second_seed():
     assert (row["n"], row["mean"]) == (1, pytest.approx(0.85))
 
 
+def test_draws_and_a_subset_made_elsewhere_of_one_method_are_two_series():
+    table = _rows(
+        method=["ccs", "ccs", "mine"],
+        keep_fraction=[0.1] * 3,
+        seed=[0] * 3,
+        score_network=["cnn", None, None],
+        score_column=["loss", None, None],
+        test_accuracy=[0.8, 0.7, 0.6],
+    )
+    (panel,) = panels_of(trials_of(table))
+    means = {name: points[0].values for name, points in panel.curves.items()}
+    assert sorted(means.values()) == [(0.6,), (0.7,), (0.8,)]
+    assert means["mine"] == (0.6,)
+    assert means["ccs (made elsewhere)"] == (0.7,)
+
+
 def test_failed_trials_are_left_out():
     table = _rows(
         method=["random", "random", "random"],
