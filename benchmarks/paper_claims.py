@@ -6,6 +6,8 @@ overlap of networks (Figure 6), classes of the top 5% (Figure 11), both attribut
 
     python benchmarks/paper_claims.py --run runs/mnist --networks cnn --out benchmarks/records/x
     python benchmarks/paper_claims.py --run runs/cifar10 --networks cnn5 vgg16_32 linear --out DIR
+    python benchmarks/paper_claims.py --run runs/mnist --tables accuracy trials beside \
+        --beside runs/mnist/scores/cnn-dynamics runs/grand/scores/cnn --out DIR
 
 The first network is the one that subsets are drawn by; tables of the others carry their names.
 """
@@ -17,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
-from scipy.stats import spearmanr
+from scipy.stats import rankdata, spearmanr
 
 from raygrad.data import score_table
 from raygrad.data.layout import RunLayout
@@ -28,6 +30,7 @@ from raygrad.selection.attributes import attributes
 
 NORM = "grad_l2_last_layer_weights"
 SHARES = (0.0032407407, 0.01, 0.02, 0.05, 0.1, 0.3, 1.0)
+NO_SCORES = ["key", "shard", "label", "prediction", "correct"]
 NUM_DRAWS = 50
 """Random sets that the entropy of a top k is set against."""
 
@@ -85,8 +88,7 @@ def entropies(scores: pd.DataFrame) -> pd.DataFrame:
 
 def correlations(scores: pd.DataFrame) -> pd.DataFrame:
     """Returns Spearman's rank correlations of all score columns."""
-    names = [n for n in scores.columns if n not in ("key", "shard", "label", "prediction")]
-    names = [n for n in names if n != "correct"]
+    names = list(scores.columns.difference(NO_SCORES, sort=False))
     return pd.DataFrame(spearmanr(scores[names].to_numpy()).statistic, names, names)
 
 
@@ -112,6 +114,21 @@ def classes(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
             shares = np.bincount(labels[order[:k]], minlength=labels.max() + 1) / k
             rows += [(network, k, label, share) for label, share in enumerate(shares)]
     return pd.DataFrame(rows, columns=["network", "k", "label", "share"])
+
+
+def beside(scores: pd.DataFrame, urls: list[str]) -> pd.DataFrame:
+    """Returns how other scores of the same examples agree with the norms: in rank, in the top k."""
+    rows = []
+    for url in urls:
+        other = score_table.read_score_table(url).to_pandas()
+        norms = scores.set_index("key")[NORM].loc[other.key].to_numpy()
+        for name in other.columns.difference(NO_SCORES, sort=False):
+            ranks = rankdata(other[name])  # forgetting is infinite where nothing was ever learned
+            common = overlap(norms, ranks)
+            shares = [common[round(share * len(norms)) - 1] for share in (0.01, 0.05, 0.1)]
+            rows.append((url, name, spearmanr(norms, ranks).statistic, *shares))
+    names = ["table", "score", "rank_correlation", "top_1%", "top_5%", "top_10%"]
+    return pd.DataFrame(rows, columns=names)
 
 
 def both_attributes(layout: RunLayout) -> pd.DataFrame:
@@ -146,6 +163,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run", required=True, help="a run folder on disk")
     parser.add_argument("--networks", nargs="+", default=["cnn"])
+    parser.add_argument("--beside", nargs="+", default=[], help="score tables of the same examples")
+    parser.add_argument("--tables", nargs="+", help="write these alone")
     parser.add_argument("--out", required=True, type=Path)
     args = parser.parse_args()
     layout = RunLayout(args.run)
@@ -158,6 +177,8 @@ def main() -> None:
     for at, (name, scores) in enumerate(tables.items()):
         tail = f"-{name}" if at else ""
         found |= {f"{k}{tail}": v for k, v in of_network(layout, name, scores).items()}
+    if args.beside:
+        found["beside"] = beside(tables[args.networks[0]], args.beside)
     if len(tables) > 1:
         found["overlap"] = overlaps(tables)
     if Path(layout.results).exists():
@@ -169,6 +190,8 @@ def main() -> None:
             print(f"no attributes: {error}")
         print(found["accuracy"].to_string(index=False))
     for name, table in found.items():
+        if args.tables and name not in args.tables:
+            continue
         table.to_csv(args.out / f"{name}.csv", index=False, float_format="%.6g")
 
 
