@@ -1,6 +1,6 @@
 """Who is told how a training goes: its driver's progress line and its trackers."""
 
-from typing import Any
+from typing import Any, Self
 
 from raygrad.config import TrainConfig
 from raygrad.training import ranks
@@ -9,7 +9,9 @@ from raygrad.training.trackers import Trackers
 
 
 class Telling:
-    """Tells of a training's epochs; on ranks other than the first it does nothing.
+    """Tells of a training's epochs, and, left as a context, of how it ended.
+
+    On ranks other than the first it does nothing.
 
     Args:
         loop: The training, at the epoch from which it goes on.
@@ -48,7 +50,11 @@ class Telling:
         self._board.reach.remote(loop.outcome.epoch, note)
         self._trackers.log(last)
 
-    def close(self) -> None:
-        """Ends the telling."""
+    def __enter__(self) -> Self:
+        """Nothing is left to do."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Ends the telling; an error that comes by means that the training failed."""
         if self._is_first:
-            self._trackers.close()
+            self._trackers.close(failed=kind is not None)

@@ -188,12 +188,11 @@ def _train_worker(arguments: dict[str, Any]) -> dict[str, Any]:
         state.save_if_due(loop)
 
     try:
-        loop.run(after_epoch, state.save_if_due)
+        with telling:
+            loop.run(after_epoch, state.save_if_due)
     except RaygradError as error:
         # What comes of the recipe comes again: no worker is restarted for it.
         return {"failed": str(error)}
-    finally:
-        telling.close()
     is_first = ranks.rank() == 0
     if is_first:
         measurements.write(task.measured_url, data.train.keys)

@@ -25,8 +25,8 @@ class Tracker(Protocol):
     def log(self, epoch: int, values: Mapping[str, float]) -> None:
         """Tells of an epoch, counted from 1."""
 
-    def close(self) -> None:
-        """Ends the telling; nothing is lost that was told before."""
+    def close(self, failed: bool) -> None:
+        """Ends the telling, of a training that failed or not; nothing told before is lost."""
 
 
 class TensorBoard:
@@ -47,8 +47,8 @@ class TensorBoard:
             self._writer.add_scalar(name, value, epoch)
         self._writer.flush()
 
-    def close(self) -> None:
-        """Closes the file; see `Tracker`."""
+    def close(self, failed: bool) -> None:
+        """Closes the file, which has no place for how it ended; see `Tracker`."""
         self._writer.close()
 
 
@@ -68,6 +68,7 @@ class MLflow:
         runs = self._client.search_runs([experiment], f"tags.`raygrad.training` = '{digest}'")
         if runs:
             self._run = runs[0].info.run_id
+            self._client.update_run(self._run, status="RUNNING")
             return
         tags = {"raygrad.training": digest}
         created = self._client.create_run(experiment, tags=tags, run_name=digest[:_DIGITS])
@@ -80,9 +81,9 @@ class MLflow:
         for name, value in values.items():
             self._client.log_metric(self._run, name, value, step=epoch)
 
-    def close(self) -> None:
-        """Marks the run as finished; see `Tracker`."""
-        self._client.set_terminated(self._run)
+    def close(self, failed: bool) -> None:
+        """Marks the run as finished or failed; see `Tracker`."""
+        self._client.set_terminated(self._run, "FAILED" if failed else "FINISHED")
 
 
 class WeightsAndBiases:
@@ -104,9 +105,9 @@ class WeightsAndBiases:
         """Logs the epoch as a step; see `Tracker`."""
         self._run.log(dict(values), step=epoch)
 
-    def close(self) -> None:
-        """Ends the run; see `Tracker`."""
-        self._run.finish()
+    def close(self, failed: bool) -> None:
+        """Ends the run, as crashed if it failed; see `Tracker`."""
+        self._run.finish(exit_code=int(failed))
 
 
 class Trackers:
@@ -152,10 +153,10 @@ class Trackers:
         for name, tracker in list(self._trackers.items()):
             self._trying(name, lambda tracker=tracker: tracker.log(row["epoch"], values))
 
-    def close(self) -> None:
-        """Ends the telling."""
+    def close(self, failed: bool = False) -> None:
+        """Ends the telling, of a training that failed or not."""
         for name, tracker in list(self._trackers.items()):
-            self._trying(name, tracker.close)
+            self._trying(name, lambda tracker=tracker: tracker.close(failed))
 
     def _trying(self, name: str, call: Any) -> None:
         try:

@@ -48,5 +48,20 @@ def test_a_tracker_that_fails_is_said_to_who_started_the_training(tmp_path, monk
     board = Board()
     remote = SimpleNamespace(reach=SimpleNamespace(remote=board.reach))
     loop = SimpleNamespace(outcome=SimpleNamespace(epoch=2))
-    Telling(loop, remote, TrainConfig(track=("tensorboard",)), "digest", str(tmp_path)).close()
+    with Telling(loop, remote, TrainConfig(track=("tensorboard",)), "digest", str(tmp_path)):
+        pass
     assert board.drain()[-1] == (0, "tensorboard is told no more: no route to host")
+
+
+def test_an_error_that_ends_a_training_is_told_to_its_trackers(tmp_path, monkeypatch):
+    ended = []
+    fake = SimpleNamespace(close=ended.append)
+    monkeypatch.setattr(trackers, "TensorBoard", lambda *_: fake)
+    remote = SimpleNamespace(reach=SimpleNamespace(remote=lambda *_: None))
+    loop = SimpleNamespace(outcome=SimpleNamespace(epoch=0))
+    config = TrainConfig(track=("tensorboard",))
+    with Telling(loop, remote, config, "digest", str(tmp_path)):
+        pass
+    with pytest.raises(RaygradError), Telling(loop, remote, config, "digest", str(tmp_path)):
+        raise RaygradError("diverged")
+    assert ended == [False, True]

@@ -73,6 +73,27 @@ def test_a_tracker_that_fails_is_left_and_the_others_are_told(tmp_path, monkeypa
     assert len(scalars(tmp_path)[0]) == 3
 
 
+@pytest.mark.parametrize("failed", [False, True])
+def test_a_training_that_fails_ends_so_where_it_is_watched(tmp_path, monkeypatch, failed):
+    ended = []
+    run = SimpleNamespace(finish=lambda exit_code: ended.append(("wandb", exit_code)))
+    client = SimpleNamespace(
+        get_experiment_by_name=lambda _: SimpleNamespace(experiment_id="0"),
+        search_runs=lambda *_: [],
+        create_run=lambda *_, **__: SimpleNamespace(info=SimpleNamespace(run_id="1")),
+        log_param=lambda *_: None,
+        set_terminated=lambda run_id, status: ended.append(("mlflow", status)),
+    )
+    fakes = {
+        "wandb": SimpleNamespace(init=lambda **_: run, __spec__=object()),
+        "mlflow": SimpleNamespace(MlflowClient=lambda: client, __spec__=object()),
+    }
+    for name, fake in fakes.items():
+        monkeypatch.setitem(sys.modules, name, fake)
+    Trackers(TrainConfig(track=("mlflow", "wandb")), "digest", str(tmp_path)).close(failed)
+    assert ended == [("mlflow", "FAILED" if failed else "FINISHED"), ("wandb", int(failed))]
+
+
 def test_mlflow_keeps_one_run_for_a_training_and_its_restart(tmp_path, monkeypatch):
     mlflow = pytest.importorskip("mlflow")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
@@ -81,9 +102,12 @@ def test_mlflow_keeps_one_run_for_a_training_and_its_restart(tmp_path, monkeypat
     for epoch, row in enumerate(ROWS):
         told = Trackers(config, "digest", str(tmp_path), epoch)
         told.log(row)
-        told.close()
-    client = mlflow.MlflowClient()
+        client = mlflow.MlflowClient()
+        [run] = client.search_runs([client.get_experiment_by_name("raygrad").experiment_id])
+        assert run.info.status == "RUNNING"
+        told.close(failed=epoch == 0)
     [run] = client.search_runs([client.get_experiment_by_name("raygrad").experiment_id])
+    assert run.info.status == "FINISHED", "the restart went well"
     assert run.data.params["learning_rate"] == "0.125"
     history = client.get_metric_history(run.info.run_id, "train_loss")
     assert [(m.step, m.value) for m in history] == [(1, 2.0), (2, 1.0)]
