@@ -54,7 +54,7 @@ def probe(folder: Path) -> pd.DataFrame:
 def accuracies(layout: RunLayout) -> pd.DataFrame:
     """Returns mean test accuracy with its 95% interval by method, fraction and protocol."""
     table = pq.read_table(layout.results).to_pandas()
-    groups = ["network", "protocol", "score_network", "score_column"]
+    groups = ["network", "protocol", "score_network", "score_column", "score_run"]
     groups += ["keep_fraction", "budget", "method"]
     rows = []
     for names, of in table.groupby(groups, dropna=False):

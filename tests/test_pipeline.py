@@ -267,6 +267,8 @@ def test_subsets_by_another_runs_scores_retrain_the_runs_own_network(study, tmp_
     rows = pipeline.sweep(config).to_pandas()
     assert set(rows.network) == {"mlp"}
     assert set(rows.score_network) == {"linear"}
+    [run] = set(rows.score_run)
+    assert run.startswith(f"{Path(scored.run).name}-")
     assert not Path(config.run, "scores").exists(), "nothing was scored in this run"
     subsets = [
         set(zip(table.method, table.keep_fraction, table.subset_digest, strict=True))

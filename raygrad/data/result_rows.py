@@ -15,6 +15,7 @@ RESULT_SCHEMA = pa.schema(
         ("network", pa.string()),
         ("score_network", pa.string()),
         ("score_column", pa.string()),
+        ("score_run", pa.string()),
         ("method", pa.string()),
         ("keep_fraction", pa.float64()),
         ("budget", pa.int64()),

@@ -160,11 +160,12 @@ def paybacks(config: StudyConfig, rows: Sequence[dict[str, Any]]) -> tuple[float
     everything.
     """
     spent_s = _spent_s(config)
-    scores = score_source(config).network, config.select.score_column
+    source = score_source(config)
+    scores = source.network, config.select.score_column, source.run
     times: dict[tuple[str, str, str, float], list[tuple[float, float]]] = defaultdict(list)
     for row in rows:
         full = row["keep_fraction"] >= 1
-        drawn_by = row["score_network"], row["score_column"]
+        drawn_by = row["score_network"], row["score_column"], row.get("score_run")
         if row["test_accuracy"] is not None and (full or drawn_by == scores):
             cell = ("full" if full else row["method"], row["keep_fraction"])
             device_s = row["train_time_s"] * (row["num_workers"] or 1)

@@ -28,6 +28,8 @@ class ScoreSource:
     """Hash of the table's provenance."""
     folders: tuple[str, ...]
     """The folders below subsets/ of what it draws: none for the run's own network and column."""
+    run: str | None
+    """The name in results of another run that was scored; None for the run's own scores."""
 
 
 def score_source(config: StudyConfig) -> ScoreSource:
@@ -51,7 +53,8 @@ def score_source(config: StudyConfig) -> ScoreSource:
     bound = stored_config(config.run) or config
     if config.select.score_column != bound.select.score_column:
         folders.append(config.select.score_column)
-    return ScoreSource(layout.scores(network), network, found, tuple(folders))
+    run = None if own else f"{layout.url.rstrip('/').rsplit('/', 1)[-1]}-{found[:8]}"
+    return ScoreSource(layout.scores(network), network, found, tuple(folders), run)
 
 
 def _table_digest(layout: RunLayout, network: str) -> str:

@@ -34,6 +34,7 @@ class _Subset:
     seed: int
     score_network: str | None
     score_column: str | None
+    score_run: str | None
     budget: int
     digest: str
 
@@ -62,6 +63,7 @@ def planned_trials(config: StudyConfig, own: Sequence[str] = ()) -> list[tuple[T
                     network=network,
                     score_network=found.score_network,
                     score_column=found.score_column,
+                    score_run=found.score_run,
                     method=found.method,
                     keep_fraction=found.keep_fraction,
                     budget=found.budget,
@@ -79,7 +81,7 @@ def _drawn_subsets(config: StudyConfig) -> Iterator[_Subset]:
     source = score_source(config)
     for cell in grid(config.select):
         url = subset_url(config, source, cell)
-        yield _described(url, cell[1], *read_subset(url))
+        yield _described(url, cell[1], *read_subset(url), source.run)
 
 
 def _own_subsets(config: StudyConfig, own: Sequence[str]) -> Iterator[_Subset]:
@@ -105,7 +107,13 @@ def _own_subsets(config: StudyConfig, own: Sequence[str]) -> Iterator[_Subset]:
         yield _described(url, share, subset, origin)
 
 
-def _described(url: str, keep_fraction: float, subset: pa.Table, origin: dict[str, Any]) -> _Subset:
+def _described(
+    url: str,
+    keep_fraction: float,
+    subset: pa.Table,
+    origin: dict[str, Any],
+    score_run: str | None = None,
+) -> _Subset:
     return _Subset(
         url,
         origin["method"],
@@ -113,6 +121,7 @@ def _described(url: str, keep_fraction: float, subset: pa.Table, origin: dict[st
         origin["seed"],
         origin["score_network"],
         origin["score_column"],
+        score_run,
         subset.num_rows,
         keys_digest(subset["key"]),
     )

@@ -18,6 +18,7 @@ _DEFAULTS: Mapping[str, Any] = {
     "network": "network",
     "score_network": None,
     "score_column": None,
+    "score_run": None,
     "method": None,
     "keep_fraction": None,
     "protocol": "equal_epochs",
@@ -35,6 +36,7 @@ class Trial:
     network: str
     score_network: str | None
     score_column: str | None
+    score_run: str | None
     method: str
     keep_fraction: float
     protocol: str
@@ -108,14 +110,17 @@ def series_names(trials: Iterable[Trial]) -> dict[Trial, str]:
     """The name of each trial's series, as short as it stays unambiguous for its network.
 
     The method alone names the series unless the network was retrained on draws from several score
-    columns or from the scores of several networks; what does not matter to ``random`` is left out.
+    columns or from the scores of several networks or runs; what does not matter to ``random`` is
+    left out.
     """
     trials = list(trials)
     columns: dict[tuple[str, str], set[str | None]] = defaultdict(set)
     networks: dict[tuple[str, str], set[str | None]] = defaultdict(set)
+    runs: dict[tuple[str, str], set[str | None]] = defaultdict(set)
     for t in trials:
         columns[t.network, t.method].add(t.score_column)
         networks[t.network, t.method].add(t.score_network)
+        runs[t.network, t.method].add(t.score_run)
     names = {}
     for t in trials:
         parts = []
@@ -123,6 +128,8 @@ def series_names(trials: Iterable[Trial]) -> dict[Trial, str]:
             parts.append(t.score_column or "made elsewhere")
         if t.method != BASELINE and t.score_network and len(networks[t.network, t.method]) > 1:
             parts.append(f"scored by {t.score_network}")
+        if t.method != BASELINE and t.score_run and len(runs[t.network, t.method]) > 1:
+            parts.append(f"of {t.score_run}")
         names[t] = f"{t.method} ({', '.join(parts)})" if parts else t.method
     return names
 

@@ -47,6 +47,9 @@ class Trial:
     """Hash of the subset's keys."""
     config_digest: str
     """Hash of the recipe and of the data set."""
+    score_run: str | None = None
+    """The other run that was scored, by its folder's name and its scores' digest; None for the
+    run's own scores and for a subset that was made elsewhere."""
 
     @property
     def id(self) -> str:
@@ -57,6 +60,8 @@ class Trial:
         fields = asdict(self)
         if self.method == "random":
             fields |= {"score_network": None, "score_column": None}
+        if self.method == "random" or self.score_run is None:
+            del fields["score_run"]  # as rows were named that know of no other run
         text = json.dumps(fields, sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 

@@ -93,6 +93,22 @@ def test_draws_and_a_subset_made_elsewhere_of_one_method_are_two_series():
     assert means["ccs (made elsewhere)"] == (0.7,)
 
 
+def test_draws_by_another_runs_scores_are_a_series_of_their_own():
+    """Its network and column may have the same names as the run's own."""
+    table = _rows(
+        method=["ccs", "ccs", "random", "random"],
+        keep_fraction=[0.1] * 4,
+        seed=[0, 0, 0, 1],
+        score_network=["cnn"] * 4,
+        score_column=["loss"] * 4,
+        score_run=[None, "grand-1a2b", None, "grand-1a2b"],
+        test_accuracy=[0.8, 0.7, 0.6, 0.5],
+    )
+    (panel,) = panels_of(trials_of(table))
+    means = {name: points[0].values for name, points in panel.curves.items()}
+    assert means == {"ccs": (0.8,), "ccs (of grand-1a2b)": (0.7,), "random": (0.6, 0.5)}
+
+
 def test_failed_trials_are_left_out():
     table = _rows(
         method=["random", "random", "random"],

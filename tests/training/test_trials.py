@@ -41,13 +41,31 @@ def test_methods_are_compared_on_the_same_weights_and_order():
 @pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(Trial)])
 def test_a_trial_that_differs_in_anything_has_another_name(name):
     value = getattr(TRIAL, name)
-    other = "other" if isinstance(value, str) else value + 1
+    other = value + 1 if isinstance(value, int | float) else "other"
     assert dataclasses.replace(TRIAL, **{name: other}).id != TRIAL.id
+
+
+def test_trials_by_a_runs_own_scores_keep_the_names_of_older_versions():
+    """A row of a study on MNIST: its trial must not be run again."""
+    trial = Trial(
+        network="cnn",
+        score_network="cnn",
+        score_column="grad_l2_last_layer_weights",
+        method="gradient_cdf",
+        keep_fraction=0.0032407407,
+        budget=175,
+        seed=0,
+        protocol="equal_epochs",
+        subset_digest="68bb06b6fb16eea17b6a740415938c87",
+        config_digest="fbc0721a56d6b8014ab4b406a98a50dd",
+    )
+    assert trial.id == "f85ee4d7feaec5cc"
 
 
 def test_a_random_subset_is_one_trial_whatever_the_scores_were():
     trial = dataclasses.replace(TRIAL, method="random")
     assert dataclasses.replace(trial, score_network="vgg", score_column="el2n").id == trial.id
+    assert dataclasses.replace(trial, score_run="other-1").id == trial.id
     assert dataclasses.replace(trial, subset_digest="c").id != trial.id
 
 
