@@ -51,9 +51,14 @@ def probe(folder: Path) -> pd.DataFrame:
     return table.groupby("epoch")[NORM].quantile([0.05, 0.25, 0.5, 0.75, 0.95]).unstack()
 
 
-def accuracies(layout: RunLayout) -> pd.DataFrame:
-    """Returns mean test accuracy with its 95% interval by method, fraction and protocol."""
+def results(layout: RunLayout) -> pd.DataFrame:
+    """Returns a sweep's rows; older sweeps knew of no other scored run."""
     table = pq.read_table(layout.results).to_pandas()
+    return table if "score_run" in table else table.assign(score_run=None)
+
+
+def accuracies(table: pd.DataFrame) -> pd.DataFrame:
+    """Returns mean test accuracy with its 95% interval by method, fraction and protocol."""
     groups = ["network", "protocol", "score_network", "score_column", "score_run"]
     groups += ["keep_fraction", "budget", "method"]
     rows = []
@@ -131,10 +136,9 @@ def beside(scores: pd.DataFrame, urls: list[str]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=names)
 
 
-def both_attributes(layout: RunLayout) -> pd.DataFrame:
+def both_attributes(table: pd.DataFrame) -> pd.DataFrame:
     """Returns simplicity and redundancy with their intervals, by network and protocol."""
-    table = pq.read_table(layout.results).to_pandas()
-    own = table[table.score_column == NORM]
+    own = table[(table.score_column == NORM) & table.score_run.isna()]
     rows = []
     for (network, protocol), of in attributes(own).items():
         estimates = {"simplicity": of.simplicity, "gain over random": of.gain}
@@ -182,10 +186,10 @@ def main() -> None:
     if len(tables) > 1:
         found["overlap"] = overlaps(tables)
     if Path(layout.results).exists():
-        found["accuracy"] = accuracies(layout)
-        found["trials"] = pq.read_table(layout.results).to_pandas()
+        found["trials"] = results(layout)
+        found["accuracy"] = accuracies(found["trials"])
         try:
-            found["attributes"] = both_attributes(layout)
+            found["attributes"] = both_attributes(found["trials"])
         except DataError as error:
             print(f"no attributes: {error}")
         print(found["accuracy"].to_string(index=False))

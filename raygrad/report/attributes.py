@@ -5,21 +5,21 @@ from raygrad.selection.attributes import Attributes, curve_attributes
 
 
 def attributes(panel: Panel) -> Attributes | None:
-    """Simplicity and redundancy by one panel; None without random, or without the full data.
+    """Simplicity and redundancy by one panel; None where random and the full data share no seed.
 
-    Values of a point are in order of the seeds, and a seed's values at all fractions are a curve.
+    A seed's values at all fractions that it has are a curve.
 
     Args:
         panel: Curves of one network and protocol.
     """
-    if not panel.curves.get(BASELINE) or panel.full is None:
+    if panel.full is None:
         return None
-    curves = {}
+    full = dict(zip(panel.full.seeds, panel.full.values, strict=True))
+    curves: dict[str, dict[tuple[int, ...], dict[float, float]]] = {}
     for name, points in panel.curves.items():
-        seeds = min(len(point.values) for point in (*points, panel.full))
-        curves[name] = {
-            seed: {p.keep_fraction: p.values[seed] for p in points}
-            | {FULL: panel.full.values[seed]}
-            for seed in range(seeds)
-        }
-    return curve_attributes(curves)
+        for point in points:
+            for seed, value in zip(point.seeds, point.values, strict=True):
+                if seed in full:
+                    curve = curves.setdefault(name, {}).setdefault(seed, {FULL: full[seed]})
+                    curve[point.keep_fraction] = value
+    return curve_attributes(curves) if BASELINE in curves else None

@@ -51,6 +51,7 @@ class Point:
     """One point of a curve: the trials of one series at one fraction, by seed."""
 
     keep_fraction: float
+    seeds: tuple[tuple[int, ...], ...]
     values: tuple[float, ...]
     interval: Interval
     train_time_s: float
@@ -134,23 +135,25 @@ def series_names(trials: Iterable[Trial]) -> dict[Trial, str]:
     return names
 
 
-def _one_per_seed(trials: Iterable[Trial]) -> tuple[list[float], float]:
-    """Accuracies, one a seed, and the mean training time; equal trials count once."""
+def _one_per_seed(trials: Iterable[Trial]) -> tuple[dict[tuple[int, ...], float], float]:
+    """Accuracies by seed, in order, and the mean training time; equal trials count once."""
     by_seed: dict[tuple[int, ...], list[Trial]] = defaultdict(list)
     for trial in trials:
         by_seed[trial.seed].append(trial)
-    accuracies = [
-        math.fsum(t.test_accuracy for t in group) / len(group)
-        for _, group in sorted(by_seed.items())
-    ]
+    accuracies = {
+        seed: math.fsum(t.test_accuracy for t in group) / len(group)
+        for seed, group in sorted(by_seed.items())
+    }
     times = [t.train_time_s for group in by_seed.values() for t in group]
     finite = [t for t in times if t is not None and not math.isnan(t)]
     return accuracies, math.fsum(finite) / len(finite) if finite else math.nan
 
 
 def _point(fraction: float, trials: Iterable[Trial], resolution: float) -> Point:
-    values, time_s = _one_per_seed(trials)
-    return Point(fraction, tuple(values), mean_interval(values, CONFIDENCE, resolution), time_s)
+    by_seed, time_s = _one_per_seed(trials)
+    values = tuple(by_seed.values())
+    interval = mean_interval(values, CONFIDENCE, resolution)
+    return Point(fraction, tuple(by_seed), values, interval, time_s)
 
 
 def panels_of(trials: list[Trial], num_test: Mapping[str, int] | None = None) -> list[Panel]:
@@ -218,7 +221,8 @@ def summary_rows(results: pa.Table) -> list[dict[str, Any]]:
         grouped[t.network, t.protocol, names[t], t.keep_fraction].append(t)
     rows = []
     for (network, protocol, method, fraction), group in sorted(grouped.items()):
-        values, _ = _one_per_seed(group)
+        by_seed, _ = _one_per_seed(group)
+        values = list(by_seed.values())
         mean = math.fsum(values) / len(values)
         spread = math.fsum((v - mean) ** 2 for v in values)
         rows.append(

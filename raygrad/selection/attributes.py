@@ -83,8 +83,9 @@ def attributes(
         max_loss: The accepted loss of accuracy, as a share (0.005 is half a point of a hundred).
 
     Raises:
-        DataError: A column is missing, or a network has no result for random below
-            keep_fraction 1 or none for keep_fraction 1 with the same seed.
+        DataError: A column is missing; a network has no result for random below keep_fraction 1 or
+            none for keep_fraction 1 with the same seed; a method has two accuracies at one share
+            and seed, as rows by several score columns have.
     """
     names = ("network", "method", "keep_fraction", "seed", "protocol", "test_accuracy")
     absent = [name for name in names if name not in results]
@@ -124,7 +125,13 @@ def _of_network(
     curves: dict[str, dict[int, dict[float, float]]] = {}
     for method, fraction, seed, accuracy in entries:
         if fraction < 1.0 and seed in full:
-            curves.setdefault(method, {}).setdefault(seed, {1.0: full[seed]})[fraction] = accuracy
+            curve = curves.setdefault(method, {}).setdefault(seed, {1.0: full[seed]})
+            if curve.setdefault(fraction, accuracy) != accuracy:
+                raise DataError(
+                    f"a method must have one accuracy at each share and seed, got two for {method} "
+                    f"at {fraction:g}, seed {seed}, of {' '.join(key)}. Give the rows of one "
+                    "score_network, score_column and score_run, or name their methods apart."
+                )
     if "random" not in curves:
         raise DataError(
             "simplicity needs random subsets and keep_fraction 1 of the same seed, got neither or "
@@ -134,7 +141,7 @@ def _of_network(
 
 
 def curve_attributes(
-    curves: Mapping[str, Mapping[int, Curve]], *, max_loss: float = MAX_LOSS
+    curves: Mapping[str, Mapping[Any, Curve]], *, max_loss: float = MAX_LOSS
 ) -> Attributes:
     """Returns what `attributes` says, from curves.
 

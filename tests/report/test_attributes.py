@@ -1,4 +1,5 @@
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from scipy import integrate, stats
@@ -11,8 +12,13 @@ from raygrad.selection.attributes import attributes as selection_attributes
 NOISE = np.array([-0.0004, 0.0, 0.0004])
 
 
+def point(fraction, values):
+    seeds = tuple((seed,) for seed in range(len(values)))
+    return Point(fraction, seeds, tuple(values), mean_interval(values), 1.0)
+
+
 def points(rows):
-    return tuple(Point(f, tuple(v), mean_interval(v), 1.0) for f, v in sorted(rows.items()))
+    return tuple(point(f, v) for f, v in sorted(rows.items()))
 
 
 def panel(curves, full):
@@ -20,7 +26,7 @@ def panel(curves, full):
         "cnn",
         "equal_epochs",
         {name: points(rows) for name, rows in curves.items()},
-        Point(1.0, tuple(full), mean_interval(full), 1.0),
+        point(1.0, full),
     )
 
 
@@ -86,6 +92,22 @@ def test_the_report_and_the_analysis_say_the_same_of_a_sweep(run_folder):
     assert {p.protocol for p in panels} == {"equal_epochs", "equal_steps"}
     for p in panels:
         assert attributes(p) == of_rows[p.network, p.protocol]
+
+
+def test_a_seed_that_has_a_share_more_than_the_others_stands_beside_them(run_folder):
+    """The curves are matched by seed: a share of one seed leaves the other seeds' curves whole."""
+    results = pq.read_table(run_folder / "sweep" / "results.parquet")
+    rows = results.to_pylist()
+    first = next(r for r in rows if r["method"] == "random" and r["keep_fraction"] < 1)
+    last = max(r["seed"] for r in rows)
+    more = [r for r in rows if r["seed"] == last and r["keep_fraction"] == first["keep_fraction"]]
+    results = pa.concat_tables(
+        [results, pa.Table.from_pylist([r | {"keep_fraction": 0.9} for r in more], results.schema)]
+    )
+    of_rows = selection_attributes(results.to_pydict())
+    for p in panels_of(trials_of(results)):
+        assert attributes(p) == of_rows[p.network, p.protocol]
+        assert attributes(p).simplicity.num_seeds > 1
 
 
 def test_without_the_full_data_there_are_no_attributes():

@@ -105,15 +105,20 @@ def test_the_sentences_say_the_verdicts_of_the_comparisons(panels):
         assert any(c.better for c in compared) != any(t.startswith("No method") for t in texts)
 
 
+def point(fraction, values):
+    seeds = tuple((seed,) for seed in range(len(values)))
+    return Point(fraction, seeds, tuple(values), mean_interval(values), 1.0)
+
+
 def panel_of(curves, full):
     return Panel(
         "cnn",
         "equal_epochs",
         {
-            name: tuple(Point(f, tuple(v), mean_interval(v), 1.0) for f, v in sorted(rows.items()))
+            name: tuple(point(f, v) for f, v in sorted(rows.items()))
             for name, rows in curves.items()
         },
-        Point(1.0, tuple(full), mean_interval(full), 1.0),
+        point(1.0, full),
     )
 
 

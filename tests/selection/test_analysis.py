@@ -135,6 +135,11 @@ def test_a_sweep_without_random_or_without_full_data_is_refused():
         attributes(results({("max_gradient", 0.1): [0.5], ("random", 1.0): [0.9]}))
     with pytest.raises(DataError, match="needs random subsets and keep_fraction 1"):
         attributes(results({("random", 0.1): [0.5]}))
+    mixed = results({("random", 0.1): [0.5], ("random", 1.0): [0.9]})
+    mixed = {name: [*of, *of] for name, of in mixed.items()}
+    mixed["test_accuracy"][2] = 0.6
+    with pytest.raises(DataError, match=r"got two for random at 0\.1, seed 0, of net"):
+        attributes(mixed)
     with pytest.raises(DataError, match="must have the column seed"):
         attributes({"network": [], "method": [], "keep_fraction": []})
 
