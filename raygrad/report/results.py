@@ -111,28 +111,31 @@ def series_names(trials: Iterable[Trial]) -> dict[Trial, str]:
     """The name of each trial's series, as short as it stays unambiguous for its network.
 
     The method alone names the series unless the network was retrained on draws from several score
-    columns or from the scores of several networks or runs; what does not matter to ``random`` is
-    left out.
+    columns, or on one from the scores of several networks or runs; what does not matter to
+    ``random`` is left out.
     """
     trials = list(trials)
-    columns: dict[tuple[str, str], set[str | None]] = defaultdict(set)
-    networks: dict[tuple[str, str], set[str | None]] = defaultdict(set)
-    runs: dict[tuple[str, str], set[str | None]] = defaultdict(set)
+    seen: dict[tuple[str | None, ...], set[str | None]] = defaultdict(set)
     for t in trials:
-        columns[t.network, t.method].add(t.score_column)
-        networks[t.network, t.method].add(t.score_network)
-        runs[t.network, t.method].add(t.score_run)
+        path = _score_path(t)
+        for i in range(2, len(path)):
+            seen[path[:i]].add(path[i])
     names = {}
     for t in trials:
-        parts = []
-        if t.method != BASELINE and len(columns[t.network, t.method]) > 1:
-            parts.append(t.score_column or "made elsewhere")
-        if t.method != BASELINE and t.score_network and len(networks[t.network, t.method]) > 1:
-            parts.append(f"scored by {t.score_network}")
-        if t.method != BASELINE and t.score_run and len(runs[t.network, t.method]) > 1:
-            parts.append(f"of {t.score_run}")
+        path = _score_path(t)
+        said = (t.score_column or "made elsewhere", f"scored by {t.score_network}")
+        parts = [
+            text
+            for i, text in enumerate((*said, f"of {t.score_run}"), start=2)
+            if t.method != BASELINE and len(seen[path[:i]]) > 1 and (path[i] or i == 2)
+        ]
         names[t] = f"{t.method} ({', '.join(parts)})" if parts else t.method
     return names
+
+
+def _score_path(t: Trial) -> tuple[str | None, ...]:
+    """What names a series, each told only if the ones before it leave several."""
+    return t.network, t.method, t.score_column, t.score_network, t.score_run
 
 
 def _one_per_seed(trials: Iterable[Trial]) -> tuple[dict[tuple[int, ...], float], float]:

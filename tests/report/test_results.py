@@ -137,7 +137,7 @@ def test_series_of_several_score_columns_and_networks_are_told_apart():
     means = {r["method"]: r["mean"] for r in summary_rows(table)}
     assert means == {
         "max_gradient (loss, scored by cnn)": 0.5,
-        "max_gradient (el2n, scored by cnn)": 0.6,
+        "max_gradient (el2n)": 0.6,
         "max_gradient (loss, scored by vgg)": 0.7,
         "random": 0.8,
     }

@@ -1,15 +1,14 @@
 """Test accuracy against what was kept: the study's main result (the paper's Figures 3, 8 and 9)."""
 
-import itertools
 from collections.abc import Sequence
 
 import matplotlib.figure
 import pyarrow as pa
 from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from raygrad.report.figures.base import Drawn, Figure, Missing
+from raygrad.report.figures.legend import method_legend
 from raygrad.report.intervals import CONFIDENCE
 from raygrad.report.results import BASELINE, FULL, Panel, Point
 from raygrad.report.style import INK, Layout, SeriesStyle, panels, series_styles
@@ -114,37 +113,6 @@ def _full_line(axes: Axes, panel: Panel) -> None:
         textcoords="offset points",
         fontsize=7.5,
         color=INK,
-    )
-
-
-def _legend_size(sizes: Sequence[int], columns: int) -> int:
-    """Characters that a legend is wide whose entries stand column by column, as matplotlib's do."""
-    each, longer = divmod(len(sizes), columns)
-    ends = list(itertools.accumulate(each + (i < longer) for i in range(columns)))
-    return sum(max(sizes[a:b]) for a, b in itertools.pairwise([0, *ends]))
-
-
-def method_legend(
-    figure: matplotlib.figure.Figure, layout: Layout, styles: dict[str, SeriesStyle]
-) -> None:
-    """The methods' legend above the panels, in as many columns as there is room for."""
-    handles = [
-        Line2D([], [], color=s.color, marker=s.marker, linestyle=s.dash, markeredgecolor="none")
-        for s in styles.values()
-    ]
-    sizes = [len(name) + 6 for name in styles]
-    columns = max(
-        (n for n in range(1, len(sizes) + 1) if _legend_size(sizes, n) <= layout.width_in * 12.5),
-        default=1,
-    )
-    figure.legend(
-        handles,
-        list(styles),
-        loc="outside upper left",
-        ncols=columns,
-        handlelength=2.6,
-        columnspacing=1.4,
-        borderaxespad=0.2,
     )
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 
 from raygrad.report.attributes import attributes
-from raygrad.report.figures.accuracy import method_legend
 from raygrad.report.figures.base import Drawn, Figure, Missing
+from raygrad.report.figures.legend import method_legend
 from raygrad.report.findings import MARGIN
 from raygrad.report.results import BASELINE, Panel
 from raygrad.report.style import Layout, new_figure, series_styles

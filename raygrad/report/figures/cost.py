@@ -6,8 +6,9 @@ from collections.abc import Sequence
 import matplotlib.figure
 import pyarrow as pa
 
-from raygrad.report.figures.accuracy import method_legend, panel_title
+from raygrad.report.figures.accuracy import panel_title
 from raygrad.report.figures.base import Drawn, Figure, Missing
+from raygrad.report.figures.legend import method_legend
 from raygrad.report.results import Panel, Point
 from raygrad.report.style import INK, Layout, panels, plain_log, series_styles
 from raygrad.report.wording import duration, percent, protocol_words

@@ -7,13 +7,9 @@ from typing import Any
 import matplotlib.figure
 import pyarrow as pa
 
-from raygrad.report.figures.accuracy import (
-    draw_band,
-    fraction_axis,
-    method_legend,
-    panel_title,
-)
+from raygrad.report.figures.accuracy import draw_band, fraction_axis, panel_title
 from raygrad.report.figures.base import Drawn, Figure, Missing
+from raygrad.report.figures.legend import method_legend
 from raygrad.report.intervals import CONFIDENCE, difference_interval
 from raygrad.report.results import BASELINE, Panel
 from raygrad.report.style import MUTED, Layout, panels, series_styles

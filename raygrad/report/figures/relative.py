@@ -5,8 +5,9 @@ from collections.abc import Mapping
 import matplotlib.figure
 import pyarrow as pa
 
-from raygrad.report.figures.accuracy import fraction_axis, method_legend, panel_title
+from raygrad.report.figures.accuracy import fraction_axis, panel_title
 from raygrad.report.figures.base import Drawn, Figure, Missing
+from raygrad.report.figures.legend import method_legend
 from raygrad.report.results import BASELINE, FULL, Panel
 from raygrad.report.style import INK, Layout, panels, series_styles
 from raygrad.report.wording import listed, percent
