@@ -127,7 +127,7 @@ def beside(scores: pd.DataFrame, urls: list[str]) -> pd.DataFrame:
     for url in urls:
         other = score_table.read_score_table(url).to_pandas()
         norms = scores.set_index("key")[NORM].loc[other.key].to_numpy()
-        for name in other.columns.difference(NO_SCORES, sort=False):
+        for name in [c for c in other.columns if c.split("@")[0] not in NO_SCORES]:
             ranks = rankdata(other[name])  # forgetting is infinite where nothing was ever learned
             common = overlap(norms, ranks)
             shares = [common[round(share * len(norms)) - 1] for share in (0.01, 0.05, 0.1)]
