@@ -2,7 +2,8 @@
 
 Bounds of batches (Figure 1), the probe over epochs (Figures 2 and 5), accuracies with intervals
 (Figures 3, 8, 9), label entropy of the top k (Figures 7, 12), rank correlations of all scores,
-overlap of networks (Figure 6), classes of the top 5% (Figure 11), both attributes of the data set.
+overlap of networks (Figure 6), classes of the top 5% (Figure 11), both attributes of the data set;
+what it cost: retrainings, images and seconds by share, and when each stage was started and ended.
 
     python benchmarks/paper_claims.py --run runs/mnist --networks cnn --out benchmarks/records/x
     python benchmarks/paper_claims.py --run runs/cifar10 --networks cnn5 vgg16_32 linear --out DIR
@@ -22,6 +23,7 @@ import pyarrow.parquet as pq
 from scipy.stats import rankdata, spearmanr
 
 from raygrad.data import score_table
+from raygrad.data.journal import read_journal, wall_s
 from raygrad.data.layout import RunLayout
 from raygrad.errors import DataError
 from raygrad.report.intervals import mean_interval
@@ -151,6 +153,27 @@ def both_attributes(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=names)
 
 
+def costs(table: pd.DataFrame) -> pd.DataFrame:
+    """Returns retrainings, images of all their epochs and their seconds, by network and share."""
+    groups = table.groupby(["network", "protocol", "keep_fraction"])
+    return groups.agg(
+        retrainings=("trial", "size"),
+        images=("examples_seen", "sum"),
+        seconds=("train_time_s", "sum"),
+        mean_s=("train_time_s", "mean"),
+        least_s=("train_time_s", "min"),
+    ).reset_index()
+
+
+def journal(layout: RunLayout) -> pd.DataFrame:
+    """Returns every start of a stage, and as a last row the wall time of them all."""
+    entries = read_journal(layout.journal)
+    rows = [(e.stage, e.process, e.started_s, e.seconds, e.outcome) for e in entries]
+    starts = f"{len({e.process for e in entries})} starts"
+    rows.append(("all", starts, entries[0].started_s if entries else 0, wall_s(entries), ""))
+    return pd.DataFrame(rows, columns=["stage", "start", "started_s", "seconds", "outcome"])
+
+
 def of_network(layout: RunLayout, network: str, scores: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Returns the tables of one network: bound, probe, entropy, correlations."""
     folder = Path(layout.train(network))
@@ -188,6 +211,8 @@ def main() -> None:
     if Path(layout.results).exists():
         found["trials"] = results(layout)
         found["accuracy"] = accuracies(found["trials"])
+        found["cost"] = costs(found["trials"])
+        found["journal"] = journal(layout)
         try:
             found["attributes"] = both_attributes(found["trials"])
         except DataError as error:

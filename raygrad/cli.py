@@ -1,6 +1,7 @@
 """The command `raygrad`: one subcommand a stage, and the way jobs are run.
 
-Exit status: 0 complete, 1 error, 2 wrong usage, 3 incomplete (run again to go on).
+Exit status: 0 complete, 1 error, 2 wrong usage, 3 incomplete (run again to go on), 130 stopped by
+Ctrl-C (run again to go on).
 """
 
 import logging

@@ -4,6 +4,7 @@ import pyarrow as pa
 
 from raygrad import pipeline
 from raygrad.config import StudyConfig
+from raygrad.data.journal import read_journal, wall_s
 from raygrad.data.layout import RunLayout
 
 PLAN_SECONDS = 5.0
@@ -15,6 +16,9 @@ def run_study(config: StudyConfig) -> None:
     results = pipeline.run(config)
     layout = RunLayout(config.run)
     print_results(results)
+    entries = read_journal(layout.journal)
+    starts = len({entry.process for entry in entries})
+    print(f"time     {wall_s(entries):,.0f} s in {starts} start{'s' * (starts != 1)}")
     print(f"results  {layout.results}")
     print(f"report   {layout.report}/index.html")
 

@@ -14,6 +14,8 @@ import pytest
 
 from raygrad import pipeline
 from raygrad.cli import EXIT_INTERRUPTED
+from raygrad.data.journal import read_journal
+from raygrad.data.layout import RunLayout
 from tests.cases import make_tiny_config
 
 ROOT = Path(__file__).parent.parent
@@ -76,3 +78,23 @@ def test_a_study_killed_in_every_stage_ends_as_an_undisturbed_one(config, tmp_pa
     )
     assert results.equals(expected)
     assert list(Path(config.run).rglob(".*.tmp")) == []
+    journal = read_journal(RunLayout(config.run).journal)
+    assert [(e.stage, e.outcome) for e in journal] == [
+        ("prepare", "complete"),
+        ("train-linear", "running"),
+        ("train-linear", "complete"),
+        ("score-linear", "running"),
+        ("score-linear", "complete"),
+        ("sweep", "running"),
+        ("sweep", "interrupted"),
+        ("sweep", "complete"),
+    ]
+    assert len({e.process for e in journal}) == 5, "five starts of the command"
+
+
+def test_ctrl_c_stops_a_training_and_what_comes_after_it_in_the_same_process(config):
+    """Ray Train's own handler of Ctrl-C would end the process without a word, and outlive it."""
+    for pattern in (r"train: \d\d of 100 epochs", r"sweep: \d of 12"):
+        said = run_until(config.run, pattern, signal.SIGINT)
+        assert said.splitlines()[-1] == "raygrad: stopped; the same command goes on from here"
+        assert "Traceback" not in said

@@ -65,6 +65,11 @@ class RunLayout:
         """The folder of figures and page."""
         return storage.join(self.url, "report")
 
+    @property
+    def journal(self) -> str:
+        """The folder of what was started when, and what ended it."""
+        return storage.join(self.url, "journal")
+
     def marker(self, stage: str) -> str:
         """The completion marker of a stage."""
         return storage.join(self.url, "stages", f"{stage}.json")

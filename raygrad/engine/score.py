@@ -14,6 +14,7 @@ from raygrad.data import score_table, storage
 from raygrad.data.manifest import write_json
 from raygrad.data.score_table import PartFacts
 from raygrad.data.shard_rows import shard_facts
+from raygrad.engine.arithmetic import warn_of_emulation
 from raygrad.engine.score_board import BoardState, start_board
 from raygrad.engine.score_pool import pool_statuses
 from raygrad.engine.score_task import SPLIT, ScoreTask, ShardStatus
@@ -76,6 +77,7 @@ def score(config: ScoreConfig, task: ScoreTask) -> dict[str, Any]:
             "score: %d of %d shards have their part already", len(shards) - len(todo), len(shards)
         )
     if todo:
+        warn_of_emulation("score", task.dtype, task.device != "cpu")
         _score_all(config, task, shards, todo, tally)
     if tally.failures:
         raise _incomplete(task, tally, len(shards))

@@ -19,6 +19,7 @@ from raygrad.config import SweepConfig, TrainConfig
 from raygrad.data import storage
 from raygrad.data.layout import RunLayout
 from raygrad.data.result_rows import ResultRows, write_failed, write_row
+from raygrad.engine.arithmetic import warn_of_emulation
 from raygrad.engine.packing import TrialNeeds, room_for_trials
 from raygrad.engine.session import ensure_ray
 from raygrad.engine.trial_process import SharedData, TrialWork, run_trial
@@ -106,6 +107,7 @@ def sweep(
         log.info("sweep: %d of %d trials are finished", len(trials) - len(todo), len(trials))
     if todo:
         ensure_ray()
+        warn_of_emulation("sweep", recipe.precision, needs_of(config).gpus_each > 0)
         at_a_time = room_for_trials(needs_of(config), config.max_concurrent)
         watch = _Watch(rows, layout.sweep, {t.id: t for t, _ in todo})
         _run_trials(config, recipe, load_data(), todo, layout, at_a_time, watch)

@@ -1,5 +1,6 @@
 """Who is told how a training goes: its driver's progress line and its trackers."""
 
+import time
 from typing import Any, Self
 
 from raygrad.config import TrainConfig
@@ -7,9 +8,12 @@ from raygrad.training import ranks
 from raygrad.training.loop import TrainingLoop
 from raygrad.training.trackers import Trackers
 
+NOTE_S = 30.0
+"""Within an epoch, which may take hours, the driver is told this often."""
+
 
 class Telling:
-    """Tells of a training's epochs, and, left as a context, of how it ended.
+    """Tells of a training's steps and epochs, and, left as a context, of how it ended.
 
     On ranks other than the first it does nothing.
 
@@ -28,6 +32,8 @@ class Telling:
         if not self._is_first:
             return
         self._board = board
+        self._batch_size = config.batch_size
+        self._last_step, self._last_s = loop.outcome.step, time.monotonic()
         epoch = loop.outcome.epoch
         board.reach.remote(epoch, "")
         begins = f"{ranks.world_size()} workers begin after epoch {epoch}"
@@ -39,10 +45,22 @@ class Telling:
 
         self._trackers = Trackers(config, digest, folder, epoch, warn)
 
+    def after_step(self, loop: TrainingLoop) -> None:
+        """Tells, where it is time to, how far the epoch is; its last step is the epoch's own."""
+        if not self._is_first or time.monotonic() - self._last_s < NOTE_S:
+            return
+        out, of = loop.outcome, loop.steps_per_epoch
+        rate = (out.step - self._last_step) / (time.monotonic() - self._last_s)
+        step = out.step % of
+        text = f"epoch {out.epoch + 1}, step {step} of {of}, {rate * self._batch_size:.4g} images/s"
+        self._board.reach.remote(out.epoch, f"{text}, {(of - step) / rate:.0f} s left of the epoch")
+        self._last_step, self._last_s = out.step, time.monotonic()
+
     def after_epoch(self, loop: TrainingLoop, num_examples: int) -> None:
         """Tells of the epoch that ended, in which so many examples were seen."""
         if not self._is_first:
             return
+        self._last_step, self._last_s = loop.outcome.step, time.monotonic()
         last = loop.outcome.history[-1]
         rate = num_examples / last["epoch_time_s"]
         accuracy = last.get("val_accuracy", loop.outcome.best_val_accuracy)

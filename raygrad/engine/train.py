@@ -1,5 +1,6 @@
 """Training with Ray Train: DDP workers around the training loop."""
 
+import contextlib
 import json
 import logging
 import os
@@ -15,6 +16,7 @@ from torch import nn
 
 from raygrad.config import TrainConfig
 from raygrad.data import storage
+from raygrad.engine.arithmetic import warn_of_emulation
 from raygrad.engine.relay import relayed
 from raygrad.engine.session import cluster_capacity, cluster_grows, fitting_workers
 from raygrad.engine.telling import Telling
@@ -35,6 +37,7 @@ MAX_WORKER_FAILURES = 3
 # A node that is lost still counts as there for some seconds: an elastic group that is placed on it
 # shall not wait the minute that Ray Train gives it by default, but be tried again.
 _ELASTIC_START_TIMEOUT_S = 15
+_ABORT_S = 10
 _PLACEMENT_S = 240
 """How long workers may wait for CPUs that the cluster has, and others use."""
 
@@ -63,6 +66,26 @@ class TrainTask:
         return storage.join(self.folder, f"{self.inputs_digest[:16]}.state")
 
 
+class _Trainer(ray.train.torch.TorchTrainer):
+    """Ray's trainer, whose Ctrl-C is a KeyboardInterrupt as everywhere else.
+
+    The handler that Ray would register here ends the process with status 1 and without a word,
+    and stays: Ctrl-C in the scoring after a training would meet it too.
+    """
+
+    _controller: Any = None
+
+    def _register_sigint_handler(self, controller: Any) -> None:
+        """Called by Ray in the main thread, before it waits for the controller."""
+        self._controller = controller
+
+    def abort(self) -> None:
+        """Ends the workers, which would go on in a Ray that outlives the training."""
+        if self._controller is not None:
+            with contextlib.suppress(ray.exceptions.RayError):  # it ends while it is asked
+                ray.get(self._controller.abort.remote(), timeout=_ABORT_S)
+
+
 def train(task: TrainTask, data: StudyData | StudySource) -> dict[str, Any]:
     """Trains a network with DDP and writes its best epoch's checkpoint, metrics and measurements.
 
@@ -84,9 +107,10 @@ def train(task: TrainTask, data: StudyData | StudySource) -> dict[str, Any]:
     config = task.config
     check_installed(config.track)
     scaling = _scaling(config)
+    warn_of_emulation("train", config.precision, scaling.use_gpu)
     filesystem, path = storage.filesystem(task.folder)
     arguments = {"task": task, "data": ray.put(data), "use_gpu": scaling.use_gpu}
-    trainer = ray.train.torch.TorchTrainer(
+    trainer = _Trainer(
         _train_worker,
         train_loop_config=arguments,
         scaling_config=scaling,
@@ -103,6 +127,9 @@ def train(task: TrainTask, data: StudyData | StudySource) -> dict[str, Any]:
         with relayed(Progress("train", config.epochs, "epochs")) as board:
             arguments["board"] = board
             metrics = trainer.fit().return_value
+    except KeyboardInterrupt:
+        trainer.abort()
+        raise
     except ray.train.TrainingFailedError as error:
         raise RaygradError(f"training must finish, got {_first_cause(error)}") from error
     if "failed" in metrics:
@@ -187,9 +214,13 @@ def _train_worker(arguments: dict[str, Any]) -> dict[str, Any]:
         telling.after_epoch(loop, len(train))
         state.save_if_due(loop)
 
+    def after_step(loop: TrainingLoop) -> None:
+        telling.after_step(loop)
+        state.save_if_due(loop)
+
     try:
         with telling:
-            loop.run(after_epoch, state.save_if_due)
+            loop.run(after_epoch, after_step)
     except RaygradError as error:
         # What comes of the recipe comes again: no worker is restarted for it.
         return {"failed": str(error)}

@@ -10,6 +10,7 @@ from raygrad.config_values import identity
 from raygrad.data import storage
 from raygrad.data.export import export_subset
 from raygrad.data.index import Index, build_index, read_index, read_shard_table, write_index
+from raygrad.data.journal import recorded
 from raygrad.data.layout import RunLayout
 from raygrad.data.limiting import index_of_first_shards, limited_source
 from raygrad.data.manifest import digest, read_json, read_marker, write_json, write_marker
@@ -59,8 +60,9 @@ def index_shards(config: StudyConfig) -> None:
                 f"{sorted(known - named)[:3]}. Name them too, or another --run."
             )
         log.info("prepare: %d new shards", len(named - known))
-    facts = _prepare(data, layout)
-    write_marker(layout.marker("prepare"), digest(identity(data)), **facts)
+    with recorded(layout.journal, "prepare"):
+        facts = _prepare(data, layout)
+        write_marker(layout.marker("prepare"), digest(identity(data)), **facts)
 
 
 def _prepare(data: DataConfig, layout: RunLayout) -> dict[str, Any]:

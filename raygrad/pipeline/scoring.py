@@ -6,6 +6,7 @@ from typing import Any
 
 from raygrad.config import ScoreConfig, StudyConfig
 from raygrad.data import score_table
+from raygrad.data.journal import recorded
 from raygrad.data.layout import RunLayout
 from raygrad.data.manifest import digest, write_marker
 from raygrad.engine import score as score_engine
@@ -42,15 +43,16 @@ def score(config: StudyConfig) -> dict[str, Any]:
             log.info("%s: complete, skipped", name)
             return marker
         log.warning("%s: %s was removed and is made again", name, ", ".join(lacking[:3]))
-    log.info("%s: starts", name)
     start_s = time.monotonic()
-    ensure_ray()
-    done = {
-        **score_engine.score(config.score, _task(config.score, layout, network, inputs)),
-        "data": prepared["digest"],
-        "digest": digest({"inputs": inputs.digest, "data": prepared["digest"]}),
-    }
-    write_marker(layout.marker(name), inputs.digest, **done)
+    with recorded(layout.journal, name):
+        log.info("%s: starts", name)
+        ensure_ray()
+        done = {
+            **score_engine.score(config.score, _task(config.score, layout, network, inputs)),
+            "data": prepared["digest"],
+            "digest": digest({"inputs": inputs.digest, "data": prepared["digest"]}),
+        }
+        write_marker(layout.marker(name), inputs.digest, **done)
     log.info("%s: complete in %.1f s", name, time.monotonic() - start_s)
     return done
 

@@ -12,6 +12,7 @@ from raygrad.config import DataConfig, StudyConfig
 from raygrad.config_values import identity
 from raygrad.data import storage
 from raygrad.data.index import read_index
+from raygrad.data.journal import recorded
 from raygrad.data.layout import RunLayout
 from raygrad.data.manifest import digest, read_json, read_marker, write_marker
 from raygrad.data.shards import DATASET_FILE
@@ -31,10 +32,11 @@ def stage(
     if marker is not None:
         log.info("%s: complete, skipped", name)
         return marker
-    log.info("%s: starts", name)
     start_s = time.monotonic()
-    facts = do()
-    write_marker(url, inputs, **facts)
+    with recorded(layout.journal, name):
+        log.info("%s: starts", name)
+        facts = do()
+        write_marker(url, inputs, **facts)
     log.info("%s: complete in %.1f s", name, time.monotonic() - start_s)
     return facts
 

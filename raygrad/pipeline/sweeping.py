@@ -1,5 +1,6 @@
 """The stage sweep: networks retrained on every subset."""
 
+import contextlib
 import functools
 import logging
 import time
@@ -8,6 +9,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from raygrad.config import StudyConfig
+from raygrad.data.journal import recorded
 from raygrad.data.layout import RunLayout
 from raygrad.data.result_rows import ResultRows
 from raygrad.engine import sweep as sweep_engine
@@ -37,7 +39,8 @@ def sweep(config: StudyConfig, own_subsets: Sequence[str] = ()) -> pa.Table:
     )
     start_s = time.monotonic()
     load_data = functools.partial(study_data, layout, config.data)
-    results = sweep_engine.sweep(config.sweep, config.train, trials, layout, load_data)
+    with recorded(layout.journal, "sweep") if todo else contextlib.nullcontext():
+        results = sweep_engine.sweep(config.sweep, config.train, trials, layout, load_data)
     if todo:
         _compare_with_plan(config, [trial for trial, _ in todo], time.monotonic() - start_s)
         if not own_subsets:

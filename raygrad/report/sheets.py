@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow.compute as pc
 
 from raygrad import __version__
+from raygrad.data.journal import Entry, wall_s
 from raygrad.report.figures.cost import break_even
 from raygrad.report.markup import table
 from raygrad.report.results import FULL, Panel, summary_rows
@@ -72,6 +73,8 @@ def cost_sheets(run: Run, panels: Sequence[Panel]) -> list[str]:
                 formats=("", "", ",d", ",.1f"),
             )
         )
+    if run.journal:
+        out.append(_wall_times(run.journal))
     rows = _break_even_rows(run, panels)
     if rows:
         out.append(
@@ -83,6 +86,22 @@ def cost_sheets(run: Run, panels: Sequence[Panel]) -> list[str]:
             )
         )
     return out
+
+
+def _wall_times(entries: Sequence[Entry]) -> str:
+    """How long each stage was worked on, by the clock, whatever ended it."""
+    stages = list(dict.fromkeys(entry.stage for entry in entries))
+    parts = [(name, [e for e in entries if e.stage == name]) for name in stages]
+    parts.append(("all", list(entries)))
+    rows = [
+        (name, len(of), sum(e.outcome != "complete" for e in of), wall_s(of)) for name, of in parts
+    ]
+    return table(
+        ("stage", "starts", "not finished", "wall time (s)"),
+        rows,
+        "Wall time of each stage over all its starts, those that were ended too",
+        formats=("", ",d", ",d", ",.1f"),
+    )
 
 
 def _score_network(run: Run, network: str) -> str:

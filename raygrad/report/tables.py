@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from raygrad.data.index import Index, read_index
+from raygrad.data.journal import Entry, read_journal
 from raygrad.data.score_table import MANIFEST, read_score_table
 from raygrad.data.storage import exists, filesystem, join, list_files, read_bytes
 from raygrad.errors import ConfigError, DataError
@@ -102,6 +103,7 @@ class Run:
         results: ``sweep/results.parquet``.
         rejects: All reject tables in one, with a ``stage`` column.
         manifests: ``scores/<network>/_manifest.json`` by network.
+        journal: When its stages were started and what ended them; empty for older runs.
         notes: What could not be read, in sentences.
     """
 
@@ -117,6 +119,7 @@ class Run:
     results: pa.Table | None = None
     rejects: pa.Table | None = None
     manifests: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    journal: tuple[Entry, ...] = ()
     notes: tuple[str, ...] = ()
 
     def renamed(self, name: str) -> "Run":
@@ -256,6 +259,14 @@ def _scores(url: str, network: str, notes: list[str]) -> Scores | None:
     return Scores(network, table) if table.num_rows else None
 
 
+def _journal(url: str, notes: list[str]) -> tuple[Entry, ...]:
+    try:
+        return tuple(read_journal(url))
+    except (ValueError, KeyError) as error:
+        notes.append(f"The journal could not be read: {error}")
+        return ()
+
+
 def _is_dynamics(folder: str, others: Collection[str]) -> bool:
     """Whether a folder of scores holds a network's training dynamics, and is no network itself."""
     return folder.endswith(_DYNAMICS) and folder.removesuffix(_DYNAMICS) in others
@@ -308,6 +319,7 @@ def read_run(url: str) -> Run:
         results=results if results is not None and results.num_rows else None,
         rejects=_rejects(url, score_networks, notes),
         manifests={n: _json(join(scored, n, MANIFEST), notes) for n in score_networks},
+        journal=_journal(join(url, "journal"), notes),
         notes=tuple(notes),
         **tables,
     )

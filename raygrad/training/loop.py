@@ -93,7 +93,7 @@ class TrainingLoop:
         self._order_seed = order_seed
         order = DataOrder(len(train), config.batch_size, order_seed)
         self._batches = Batches(self._train, order, self._device)
-        self._steps_per_epoch = steps_per_epoch or order.steps_per_epoch
+        self.steps_per_epoch = steps_per_epoch or order.steps_per_epoch
         self._optimizer = make_optimizer(network, config)
         self._observers = tuple(observers)
         # Of the epoch under way: this rank's summed loss, its examples, and seconds spent before.
@@ -111,12 +111,12 @@ class TrainingLoop:
     @property
     def between_epochs(self) -> bool:
         """Whether the last step was an epoch's last one."""
-        return self.outcome.step % self._steps_per_epoch == 0
+        return self.outcome.step % self.steps_per_epoch == 0
 
     @property
     def _validation_epochs(self) -> int:
         """Epochs from one validation to the next."""
-        return -(-self._config.validation_steps // self._steps_per_epoch)
+        return -(-self._config.validation_steps // self.steps_per_epoch)
 
     def run(
         self,
@@ -269,7 +269,7 @@ class TrainingLoop:
         labels, num_mine = batch.labels, batch.num_mine
         logits = self._forward(images)
         loss = F.cross_entropy(logits, labels, reduction="sum") * (1.0 if num_mine else 0.0)
-        rate = learning_rate_at(self._config, step, self._steps_per_epoch)
+        rate = learning_rate_at(self._config, step, self.steps_per_epoch)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         self._optimizer.zero_grad(set_to_none=True)

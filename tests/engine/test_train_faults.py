@@ -8,13 +8,14 @@ import pytest
 import torch
 
 from raygrad.config import TrainConfig
-from raygrad.engine.train import TrainTask, train
+from raygrad.engine.train import train
 from raygrad.training.checkpoints import load_checkpoint
 from raygrad.training.loop import TrainingLoop
 from raygrad.training.models import build_network
 from tests.engine import faulty_networks
 from tests.engine.lost_nodes import has_files, losing_a_node
 from tests.engine.sweeping import make_data
+from tests.engine.training_tasks import make_task
 
 RECIPE = TrainConfig(
     epochs=6,
@@ -29,18 +30,6 @@ RECIPE = TrainConfig(
 
 def recipe(network, **values):
     return TrainConfig(**{**vars(RECIPE), "network": network, **values})
-
-
-def make_task(folder, config):
-    folder.mkdir(exist_ok=True)
-    return TrainTask(
-        config=config,
-        inputs_digest="0123456789abcdef",
-        folder=str(folder / "ray"),
-        checkpoint_url=str(folder / "best.pt"),
-        metrics_url=str(folder / "metrics.json"),
-        measured_url=str(folder),
-    )
 
 
 def outcome(folder):

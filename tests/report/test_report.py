@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import struct
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from raygrad.data.journal import Entry
 from raygrad.errors import ConfigError
 from raygrad.report import write_report
 from raygrad.report.tables import read_run
@@ -278,6 +280,22 @@ def test_broken_files_are_named_and_the_rest_is_reported(copied):
         assert f"train/linear/{name} is no" in page
     assert "There are no scores yet" in page
     assert 'id="figure-accuracy"' in page
+
+
+def test_wall_times_are_those_of_all_starts_by_stage_and_together(copied):
+    """Two trainings, one of them killed; a sweep that ran for 5 s beside the second."""
+    (copied / "journal").mkdir()
+    starts = [(100, 10, "train", "running"), (200, 20, "train", "complete")]
+    starts.append((205, 25.5, "sweep", "complete"))
+    for started_s, seconds, stage, outcome in starts:
+        entry = Entry(stage, started_s, seconds, outcome, str(started_s), "0.1.0")
+        (copied / "journal" / f"{started_s}.json").write_text(json.dumps(asdict(entry)))
+    page = text_of(write_report([str(copied)]))
+    shown = page.partition("Wall time of each stage")[2].partition("</table>")[0]
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", shown)
+    assert cells == ["train", "2", "1", "30.0", "sweep", "1", "0", "25.5", "all", "3", "1", "40.5"]
+    (copied / "journal" / "100.json").write_text("{}")
+    assert "The journal could not be read" in text_of(write_report([str(copied)]))
 
 
 def test_one_seed_draws_curves_without_bands_and_concludes_nothing(copied):
