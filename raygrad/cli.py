@@ -1,13 +1,16 @@
 """The command `raygrad`: one subcommand a stage, and the way jobs are run.
 
-Exit status: 0 complete, 1 error, 2 wrong usage, 3 incomplete (run again to go on), 130 stopped by
-Ctrl-C (run again to go on).
+Exit status: 0 complete, 1 error, 2 wrong usage, 3 incomplete, 130 stopped by Ctrl-C, 143 by
+SIGTERM; after the last three the same command goes on.
 """
 
+import contextlib
 import logging
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, replace
 from typing import Annotated, Union
 
@@ -20,7 +23,8 @@ from raygrad.engine.session import session
 from raygrad.errors import ConfigError, IncompleteError, RaygradError
 from raygrad.training.recipes import named_recipe
 
-EXIT_ERROR, EXIT_USAGE, EXIT_INCOMPLETE, EXIT_INTERRUPTED = 1, 2, 3, 130
+EXIT_ERROR, EXIT_USAGE, EXIT_INCOMPLETE = 1, 2, 3
+EXIT_INTERRUPTED, EXIT_TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -60,8 +64,9 @@ def guarded(work: Callable[[], None]) -> int:
     """Does the work within a Ray session; turns errors into one line and an exit status."""
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("raygrad").setLevel(logging.INFO)
+    received: list[int] = []
     try:
-        with session():
+        with _terminable(received), session():
             work()
         sys.stdout.flush()
     except ConfigError as error:
@@ -74,8 +79,31 @@ def guarded(work: Callable[[], None]) -> int:
         # Who reads, such as `head`, has what it wanted; what is left must not be flushed at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
-        return _fail("stopped; the same command goes on from here", EXIT_INTERRUPTED)
+        status = EXIT_TERMINATED if received else EXIT_INTERRUPTED
+        return _fail("stopped; the same command goes on from here", status)
     return 0
+
+
+@contextlib.contextmanager
+def _terminable(received: list[int]) -> Iterator[None]:
+    """Makes SIGTERM, by which batch systems and spot nodes end a process, what Ctrl-C is.
+
+    Ray gives back the KeyboardInterrupt that came while it waited, and not a subclass of it: that
+    it was SIGTERM is kept in `received`.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, _: object) -> None:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _parse(args: list[str]) -> Command:

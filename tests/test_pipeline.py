@@ -217,6 +217,26 @@ def test_a_run_that_is_bound_to_another_column_refuses_the_subsets_it_has(study)
         pipeline.bind(config)
 
 
+def test_another_drop_fraction_is_not_given_the_subsets_of_the_first(study):
+    """Neither of those that say what was dropped, nor of those from before they said it."""
+    config, _ = study
+    cut = changed(config, "select", methods=("non_extreme_max_gradient",), keep_fractions=(0.07,))
+    pipeline.select(cut)
+    pipeline.select(cut)
+    other = changed(cut, "select", drop_fraction=0.1)
+    with pytest.raises(ConfigError, match=r"drop_fraction 0\.05, now 0\.1"):
+        pipeline.select(other)
+    for url in pipeline.subset_urls(cut):
+        table = pq.read_table(url)
+        facts = json.loads(table.schema.metadata[b"raygrad.subset"])
+        del facts["drop_fraction"]
+        metadata = {b"raygrad.subset": json.dumps(facts).encode()}
+        pq.write_table(table.replace_schema_metadata(metadata), url)
+    pipeline.select(cut)
+    with pytest.raises(ConfigError, match=r"drop_fraction 0\.05, now 0\.1"):
+        pipeline.select(other)
+
+
 def test_a_second_network_is_trained_beside_the_first_and_each_keeps_its_configuration(
     ray_session, tmp_path
 ):

@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from raygrad import pipeline
-from raygrad.cli import EXIT_INTERRUPTED
 from raygrad.data.journal import read_journal
 from raygrad.data.layout import RunLayout
 from tests.cases import make_tiny_config
@@ -39,7 +38,7 @@ def run_until(run: str, pattern: str | None, how: int = signal.SIGKILL) -> str:
         assert time.monotonic() < deadline_s, "".join(said)
     said += process.stderr.readlines()
     status = process.wait(TIMEOUT_S)
-    ended = EXIT_INTERRUPTED if how == signal.SIGINT else -how
+    ended = -how if how == signal.SIGKILL else 128 + how
     assert status == (0 if pattern is None else ended), "".join(said)
     return "".join(said)
 
@@ -64,7 +63,7 @@ def test_a_study_killed_in_every_stage_ends_as_an_undisturbed_one(config, tmp_pa
     assert "prepare: complete, skipped" in said
     assert "train: 1 of 100" not in said, "training went on from its last saved epoch"
     run_until(config.run, r"sweep: \d of 12")
-    said = run_until(config.run, r"sweep: \d of \d", signal.SIGINT)
+    said = run_until(config.run, r"sweep: \d of \d", signal.SIGTERM)
     assert said.splitlines()[-1] == "raygrad: stopped; the same command goes on from here"
     assert not Path(config.run, "sweep/failed.parquet").exists()
     said = run_until(config.run, None)
@@ -92,9 +91,13 @@ def test_a_study_killed_in_every_stage_ends_as_an_undisturbed_one(config, tmp_pa
     assert len({e.process for e in journal}) == 5, "five starts of the command"
 
 
-def test_ctrl_c_stops_a_training_and_what_comes_after_it_in_the_same_process(config):
-    """Ray Train's own handler of Ctrl-C would end the process without a word, and outlive it."""
-    for pattern in (r"train: \d\d of 100 epochs", r"sweep: \d of 12"):
-        said = run_until(config.run, pattern, signal.SIGINT)
+def test_signals_stop_a_training_and_what_comes_after_it_in_the_same_process(config):
+    """Ray's own handlers would end the process without a word, and one outlives the training."""
+    for pattern, how in (
+        (r"train: \d\d of 100 epochs", signal.SIGINT),
+        (r"train: \d\d of 100 epochs", signal.SIGTERM),
+        (r"sweep: \d of 12", signal.SIGINT),
+    ):
+        said = run_until(config.run, pattern, how)
         assert said.splitlines()[-1] == "raygrad: stopped; the same command goes on from here"
         assert "Traceback" not in said

@@ -3,6 +3,8 @@
 import contextlib
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator
 
 import ray
@@ -39,6 +41,7 @@ def ensure_ray() -> None:
         # Tune runs every trial in a thread of its own, and glibc gives threads heaps of their own,
         # eight a core, each of which keeps what its trial freed: half a gigabyte a process.
         os.environ.setdefault("MALLOC_ARENA_MAX", "1")
+    before = signal.getsignal(signal.SIGTERM)
     ray.init(
         address=address,
         include_dashboard=False if address == "local" else None,
@@ -46,6 +49,9 @@ def ensure_ray() -> None:
         log_to_driver=False,
     )
     logging.getLogger("ray.data").setLevel(logging.ERROR)
+    if callable(before) and threading.current_thread() is threading.main_thread():
+        # Ray's own would raise SystemExit where Ray waits, which ends the process with SIGABRT.
+        signal.signal(signal.SIGTERM, before)
 
 
 def cluster_capacity() -> dict[str, float]:

@@ -79,6 +79,12 @@ def subset_urls(config: StudyConfig) -> list[str]:
 
 def select(config: StudyConfig) -> None:
     """Draws a subset for every method, keep_fraction and seed that has none yet."""
+    if not draw_missing(config):
+        log.info("select: complete, skipped")
+
+
+def draw_missing(config: StudyConfig) -> int:
+    """Does the stage select, without a word where it is complete; returns how many it drew."""
     source = score_source(config)
     origin = {
         "scores": source.digest,
@@ -87,24 +93,39 @@ def select(config: StudyConfig) -> None:
         "class_balanced": config.select.class_balanced,
         "missing": config.select.missing,
     }
+    # Files of before they said it were drawn as the run was configured.
+    unsaid = (stored_config(config.run) or config).select
     cells = grid(config.select)
-    missing = [cell for cell in cells if not _is_drawn(subset_url(config, source, cell), origin)]
+    missing = [
+        cell
+        for cell in cells
+        if not _is_drawn(
+            subset_url(config, source, cell),
+            {**origin, **_options(cell[0], config.select)},
+            _options(cell[0], unsaid),
+        )
+    ]
     balanced = config.select.class_balanced
     for cell in missing:
-        options: dict[str, Any] = {}
-        if cell[0] == "non_extreme_max_gradient":
-            options["drop_fraction"] = config.select.drop_fraction
+        options = _options(cell[0], config.select)
         draw_subset(
             source.url,
             subset_url(config, source, cell),
             *cell,
-            origin,
+            {**origin, **options},
             score_column=config.select.score_column,
             class_balanced=False if balanced == "no" else balanced,
             missing=config.select.missing,
             **options,
         )
-    log.info("select: %d subsets drawn, %d were there", len(missing), len(cells) - len(missing))
+    if missing:
+        log.info("select: %d subsets drawn, %d were there", len(missing), len(cells) - len(missing))
+    return len(missing)
+
+
+def _options(method: str, config: SelectConfig) -> dict[str, Any]:
+    """Returns what a method is told besides how much to keep."""
+    return {"drop_fraction": config.drop_fraction} if method == "non_extreme_max_gradient" else {}
 
 
 def grid(config: SelectConfig) -> list[tuple[str, float, int]]:
@@ -127,14 +148,14 @@ def grid(config: SelectConfig) -> list[tuple[str, float, int]]:
     return cells
 
 
-def _is_drawn(url: str, origin: dict[str, Any]) -> bool:
+def _is_drawn(url: str, origin: dict[str, Any], unsaid: dict[str, Any]) -> bool:
     if not storage.exists(url):
         return False
-    _, found = read_subset(url)
+    found = {**unsaid, **read_subset(url)[1]}
     differ = [f"{k} {found.get(k)!r}, now {v!r}" for k, v in origin.items() if found.get(k) != v]
     if differ:
         raise ConfigError(
-            f"subset {url} must come from the scores that are asked for, got one drawn from "
+            f"subset {url} must have been drawn as is asked for, got one drawn by "
             f"{'; '.join(differ)}. Name another --run, or remove the file to draw it again."
         )
     return True

@@ -19,7 +19,7 @@ from raygrad.data.manifest import digest
 from raygrad.data.subsets import read_subset
 from raygrad.data.urls import expand
 from raygrad.errors import ConfigError, DataError
-from raygrad.pipeline.selecting import grid, score_source, select, subset_url
+from raygrad.pipeline.selecting import draw_missing, grid, score_source, subset_url
 from raygrad.pipeline.stages import facts_of
 from raygrad.training.trials import Trial, positions_of
 
@@ -77,7 +77,7 @@ def planned_trials(config: StudyConfig, own: Sequence[str] = ()) -> list[tuple[T
 
 
 def _drawn_subsets(config: StudyConfig) -> Iterator[_Subset]:
-    select(config)
+    draw_missing(config)
     source = score_source(config)
     for cell in grid(config.select):
         url = subset_url(config, source, cell)
