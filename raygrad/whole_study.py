@@ -1,11 +1,16 @@
 """A whole study from the command line: run it, or say what it would be; what is printed of it."""
 
+import logging
+
 import pyarrow as pa
 
 from raygrad import pipeline
 from raygrad.config import StudyConfig
 from raygrad.data.journal import read_journal, wall_s
 from raygrad.data.layout import RunLayout
+from raygrad.errors import DataError
+
+log = logging.getLogger("raygrad")
 
 PLAN_SECONDS = 5.0
 """How long `--plan` measures each network."""
@@ -16,11 +21,21 @@ def run_study(config: StudyConfig) -> None:
     results = pipeline.run(config)
     layout = RunLayout(config.run)
     print_results(results)
-    entries = read_journal(layout.journal)
-    starts = len({entry.process for entry in entries})
-    print(f"time     {wall_s(entries):,.0f} s in {starts} start{'s' * (starts != 1)}")
+    print_wall_time(layout)
     print(f"results  {layout.results}")
     print(f"report   {layout.report}/index.html")
+
+
+def print_wall_time(layout: RunLayout) -> None:
+    """Prints how long the run was worked on, over all starts that its journal holds."""
+    try:
+        entries = read_journal(layout.journal)
+    except DataError as error:
+        log.warning("%s", error)
+        return
+    starts = len({entry.process for entry in entries})
+    if starts:
+        print(f"time     {wall_s(entries):,.0f} s in {starts} start{'s' * (starts != 1)}")
 
 
 def prepare_study(config: StudyConfig) -> None:

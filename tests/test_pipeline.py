@@ -232,6 +232,10 @@ def test_another_drop_fraction_is_not_given_the_subsets_of_the_first(study):
         del facts["drop_fraction"]
         metadata = {b"raygrad.subset": json.dumps(facts).encode()}
         pq.write_table(table.replace_schema_metadata(metadata), url)
+    pipeline.bind(other)  # as `raygrad run` does first
+    with pytest.raises(ConfigError, match=r"drop_fraction 'another', now 0\.1"):
+        pipeline.select(other)
+    pipeline.bind(config)
     pipeline.select(cut)
     with pytest.raises(ConfigError, match=r"drop_fraction 0\.05, now 0\.1"):
         pipeline.select(other)

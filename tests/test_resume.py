@@ -63,7 +63,7 @@ def test_a_study_killed_in_every_stage_ends_as_an_undisturbed_one(config, tmp_pa
     assert "prepare: complete, skipped" in said
     assert "train: 1 of 100" not in said, "training went on from its last saved epoch"
     run_until(config.run, r"sweep: \d of 12")
-    said = run_until(config.run, r"sweep: \d of \d", signal.SIGTERM)
+    said = run_until(config.run, r"sweep: \d of \d+ trials, ", signal.SIGTERM)
     assert said.splitlines()[-1] == "raygrad: stopped; the same command goes on from here"
     assert not Path(config.run, "sweep/failed.parquet").exists()
     said = run_until(config.run, None)
@@ -84,6 +84,7 @@ def test_a_study_killed_in_every_stage_ends_as_an_undisturbed_one(config, tmp_pa
         ("train-linear", "complete"),
         ("score-linear", "running"),
         ("score-linear", "complete"),
+        ("select", "complete"),
         ("sweep", "running"),
         ("sweep", "interrupted"),
         ("sweep", "complete"),
@@ -94,9 +95,10 @@ def test_a_study_killed_in_every_stage_ends_as_an_undisturbed_one(config, tmp_pa
 def test_signals_stop_a_training_and_what_comes_after_it_in_the_same_process(config):
     """Ray's own handlers would end the process without a word, and one outlives the training."""
     for pattern, how in (
+        (r"prepare: starts", signal.SIGTERM),  # while Ray starts
         (r"train: \d\d of 100 epochs", signal.SIGINT),
         (r"train: \d\d of 100 epochs", signal.SIGTERM),
-        (r"sweep: \d of 12", signal.SIGINT),
+        (r"sweep: \d of 12 trials, ", signal.SIGINT),
     ):
         said = run_until(config.run, pattern, how)
         assert said.splitlines()[-1] == "raygrad: stopped; the same command goes on from here"

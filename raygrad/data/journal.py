@@ -17,11 +17,15 @@ from typing import Literal
 
 from raygrad import __version__
 from raygrad.data import storage
+from raygrad.errors import DataError
 
 log = logging.getLogger("raygrad")
 
 BEAT_S = 30.0
 """A file is written again this often, so that of a killed process this much is not known."""
+
+PATIENCE_S = 5.0
+"""A store that takes longer is not waited for, at the beginning and at the end."""
 
 _PROCESS = uuid.uuid4().hex[:8]
 
@@ -40,7 +44,7 @@ class Entry:
     outcome: Outcome
     """What ended it; one that is `running` and not written again was killed."""
     process: str
-    """The same for the stages that one command went through."""
+    """The same for all that one process did."""
     version: str
     """Of raygrad."""
 
@@ -65,47 +69,62 @@ def recorded(url: str, stage: str) -> Iterator[None]:
 
 
 class _Page:
-    """The file of one entry, written at its beginning, from time to time, and at its end."""
+    """The file of one entry, written at its beginning, from time to time, and at its end.
+
+    A thread writes it, so that a store that does not answer holds up neither the work nor Ctrl-C.
+    """
 
     def __init__(self, url: str, entry: Entry) -> None:
         at = datetime.datetime.fromtimestamp(entry.started_s, datetime.UTC)
         name = f"{at:%Y%m%dT%H%M%S}-{entry.stage}-{uuid.uuid4().hex[:8]}.json"
         self._url, self._entry = storage.join(url, name), entry
         self._start_s = time.monotonic()
-        self._ended = threading.Event()
-        self._write("running")
-        self._writer = threading.Thread(target=self._beat, daemon=True, name="raygrad-journal")
+        self._begun, self._ended, self._failed = threading.Event(), threading.Event(), False
+        self._outcome: Outcome = "running"
+        self._writer = threading.Thread(target=self._write_all, daemon=True, name="raygrad-journal")
         self._writer.start()
+        self._begun.wait(PATIENCE_S)
 
     def close(self, outcome: Outcome) -> None:
+        self._outcome = outcome
         self._ended.set()
-        self._writer.join()
-        self._write(outcome)
+        self._writer.join(PATIENCE_S)
 
-    def _beat(self) -> None:
-        while not self._ended.wait(BEAT_S):
-            self._write("running")
+    def _write_all(self) -> None:
+        while True:
+            ended = self._ended.is_set()  # asked before the last state is written
+            self._write()
+            self._begun.set()
+            if ended:
+                return
+            self._ended.wait(BEAT_S)
 
-    def _write(self, outcome: Outcome) -> None:
-        seconds = time.monotonic() - self._start_s
-        entry = replace(self._entry, seconds=round(seconds, 3), outcome=outcome)
+    def _write(self) -> None:
+        seconds = round(time.monotonic() - self._start_s, 3)
+        entry = replace(self._entry, seconds=seconds, outcome=self._outcome)
         try:
             storage.write_bytes(self._url, json.dumps(asdict(entry), indent=1).encode())
         except Exception as error:  # noqa: BLE001 - whatever the store raises
-            log.debug("journal: %s is not written: %s", self._url, error)
+            if not self._failed:
+                log.warning("journal: %s is not written: %s", self._url, error)
+            self._failed = True
 
 
 def read_journal(url: str) -> list[Entry]:
     """Returns the entries in the folder `url`, the earliest first; none of before there were any.
 
     Raises:
-        ValueError: A file is no entry.
+        DataError: A file is no entry.
     """
     entries = []
-    for file in storage.list_files(url):
-        if file.endswith(".json"):
+    for file in storage.list_files(url, ".json"):
+        try:
             values = json.loads(storage.read_bytes(file))
             entries.append(Entry(**{name: values[name] for name in Entry.__dataclass_fields__}))
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(
+                f"a journal must hold entries alone, got {error!r} in {file}. Remove the file."
+            ) from error
     return sorted(entries, key=lambda entry: entry.started_s)
 
 

@@ -14,12 +14,12 @@ from raygrad.data import score_table, storage
 from raygrad.data.manifest import write_json
 from raygrad.data.score_table import PartFacts
 from raygrad.data.shard_rows import shard_facts
-from raygrad.engine.arithmetic import warn_of_emulation
 from raygrad.engine.score_board import BoardState, start_board
 from raygrad.engine.score_pool import pool_statuses
 from raygrad.engine.score_task import SPLIT, ScoreTask, ShardStatus
 from raygrad.errors import ConfigError, DataError, IncompleteError, RaygradError
 from raygrad.progress import Progress
+from raygrad.training.arithmetic import warn_of_emulation
 
 log = logging.getLogger("raygrad")
 

@@ -4,7 +4,6 @@ import contextlib
 import logging
 import os
 import signal
-import threading
 from collections.abc import Iterator
 
 import ray
@@ -41,17 +40,31 @@ def ensure_ray() -> None:
         # Tune runs every trial in a thread of its own, and glibc gives threads heaps of their own,
         # eight a core, each of which keeps what its trial freed: half a gigabyte a process.
         os.environ.setdefault("MALLOC_ARENA_MAX", "1")
-    before = signal.getsignal(signal.SIGTERM)
-    ray.init(
-        address=address,
-        include_dashboard=False if address == "local" else None,
-        logging_level=logging.ERROR,
-        log_to_driver=False,
-    )
+    with _own_sigterm():
+        ray.init(
+            address=address,
+            include_dashboard=False if address == "local" else None,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+        )
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    if callable(before) and threading.current_thread() is threading.main_thread():
-        # Ray's own would raise SystemExit where Ray waits, which ends the process with SIGABRT.
-        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keeps the handler of SIGTERM that there is, if any, from being replaced by Ray's.
+
+    Ray's raises SystemExit, also where Ray waits in compiled code: the process ends with SIGABRT.
+    """
+    if not callable(signal.getsignal(signal.SIGTERM)):
+        yield
+        return
+    utils = ray._private.utils
+    register, utils.set_sigterm_handler = utils.set_sigterm_handler, lambda _: None
+    try:
+        yield
+    finally:
+        utils.set_sigterm_handler = register
 
 
 def cluster_capacity() -> dict[str, float]:

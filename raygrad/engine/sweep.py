@@ -19,12 +19,12 @@ from raygrad.config import SweepConfig, TrainConfig
 from raygrad.data import storage
 from raygrad.data.layout import RunLayout
 from raygrad.data.result_rows import ResultRows, write_failed, write_row
-from raygrad.engine.arithmetic import warn_of_emulation
 from raygrad.engine.packing import TrialNeeds, room_for_trials
 from raygrad.engine.session import ensure_ray
 from raygrad.engine.trial_process import SharedData, TrialWork, run_trial
 from raygrad.errors import IncompleteError
 from raygrad.progress import Progress
+from raygrad.training.arithmetic import warn_of_emulation
 from raygrad.training.study_data import StudyData, StudySource
 from raygrad.training.trials import Trial
 

@@ -16,7 +16,6 @@ from torch import nn
 
 from raygrad.config import TrainConfig
 from raygrad.data import storage
-from raygrad.engine.arithmetic import warn_of_emulation
 from raygrad.engine.relay import relayed
 from raygrad.engine.session import cluster_capacity, cluster_grows, fitting_workers
 from raygrad.engine.telling import Telling
@@ -24,6 +23,7 @@ from raygrad.engine.train_state import StateFile
 from raygrad.errors import RaygradError, ResourceError
 from raygrad.progress import Progress
 from raygrad.training import ranks
+from raygrad.training.arithmetic import warn_of_emulation
 from raygrad.training.checkpoints import Checkpoint, save_checkpoint
 from raygrad.training.loop import TrainingLoop, evaluate
 from raygrad.training.measurements import Measurements
@@ -38,6 +38,7 @@ MAX_WORKER_FAILURES = 3
 # shall not wait the minute that Ray Train gives it by default, but be tried again.
 _ELASTIC_START_TIMEOUT_S = 15
 _ABORT_S = 10
+"""How long workers may take to end where a training is stopped."""
 _PLACEMENT_S = 240
 """How long workers may wait for CPUs that the cluster has, and others use."""
 

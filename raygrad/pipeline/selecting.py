@@ -2,11 +2,15 @@
 
 import itertools
 import logging
+import tempfile
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
+
 from raygrad.config import SelectConfig, StudyConfig
 from raygrad.data import storage
+from raygrad.data.journal import recorded
 from raygrad.data.layout import RunLayout, folder_name
 from raygrad.data.subsets import draw_subset, read_subset
 from raygrad.errors import ConfigError
@@ -93,39 +97,88 @@ def draw_missing(config: StudyConfig) -> int:
         "class_balanced": config.select.class_balanced,
         "missing": config.select.missing,
     }
-    # Files of before they said it were drawn as the run was configured.
-    unsaid = (stored_config(config.run) or config).select
     cells = grid(config.select)
+    draws = [_Draw(config.select, source, cell, origin) for cell in cells]
     missing = [
-        cell
-        for cell in cells
-        if not _is_drawn(
-            subset_url(config, source, cell),
-            {**origin, **_options(cell[0], config.select)},
-            _options(cell[0], unsaid),
-        )
+        draw
+        for draw, cell in zip(draws, cells, strict=True)
+        if not draw.is_at(subset_url(config, source, cell))
     ]
-    balanced = config.select.class_balanced
-    for cell in missing:
-        options = _options(cell[0], config.select)
-        draw_subset(
-            source.url,
-            subset_url(config, source, cell),
-            *cell,
-            {**origin, **options},
-            score_column=config.select.score_column,
-            class_balanced=False if balanced == "no" else balanced,
-            missing=config.select.missing,
-            **options,
-        )
     if missing:
+        with recorded(RunLayout(config.run).journal, "select"):
+            for draw in missing:
+                draw.to(subset_url(config, source, draw.cell))
         log.info("select: %d subsets drawn, %d were there", len(missing), len(cells) - len(missing))
     return len(missing)
 
 
-def _options(method: str, config: SelectConfig) -> dict[str, Any]:
-    """Returns what a method is told besides how much to keep."""
-    return {"drop_fraction": config.drop_fraction} if method == "non_extreme_max_gradient" else {}
+@dataclass(frozen=True)
+class _Draw:
+    """The draw of one subset."""
+
+    config: SelectConfig
+    source: ScoreSource
+    cell: tuple[str, float, int]
+    """Method, keep_fraction and seed."""
+    shared: dict[str, Any]
+    """What subsets of the configuration come from."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the method is told besides how much to keep."""
+        if self.cell[0] != "non_extreme_max_gradient":
+            return {}
+        return {"drop_fraction": self.config.drop_fraction}
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """What the subset comes from."""
+        return {**self.shared, **self.options}
+
+    def to(self, url: str) -> None:
+        """Draws the subset to a file."""
+        balanced = self.config.class_balanced
+        draw_subset(
+            self.source.url,
+            url,
+            *self.cell,
+            self.origin,
+            score_column=self.config.score_column,
+            class_balanced=False if balanced == "no" else balanced,
+            missing=self.config.missing,
+            **self.options,
+        )
+
+    def is_at(self, url: str) -> bool:
+        """Tells whether the subset is there.
+
+        Raises:
+            ConfigError: Another subset is.
+        """
+        if not storage.exists(url):
+            return False
+        table, found = read_subset(url)
+        if self.options and not self.options.keys() & found.keys():
+            # Older files do not say what their method was told; from now on they do.
+            gives = self._gives(table)
+            found |= self.options if gives else dict.fromkeys(self.options, "another")
+            if gives:
+                self.to(url)
+        wanted = self.origin.items()
+        differ = [f"{k} {found.get(k)!r}, now {v!r}" for k, v in wanted if found.get(k) != v]
+        if differ:
+            raise ConfigError(
+                f"subset {url} must have been drawn as is asked for, got one drawn by "
+                f"{'; '.join(differ)}. Name another --run, or remove the file to draw it again."
+            )
+        return True
+
+    def _gives(self, table: pa.Table) -> bool:
+        """Tells whether the draw gives the rows of a table."""
+        with tempfile.TemporaryDirectory(prefix="raygrad-subset-") as folder:
+            url = storage.join(folder, "again.parquet")
+            self.to(url)
+            return read_subset(url)[0]["key"].equals(table["key"])
 
 
 def grid(config: SelectConfig) -> list[tuple[str, float, int]]:
@@ -146,16 +199,3 @@ def grid(config: SelectConfig) -> list[tuple[str, float, int]]:
     if 1.0 in config.keep_fractions:
         cells += [("random", 1.0, seed) for seed in config.seeds]
     return cells
-
-
-def _is_drawn(url: str, origin: dict[str, Any], unsaid: dict[str, Any]) -> bool:
-    if not storage.exists(url):
-        return False
-    found = {**unsaid, **read_subset(url)[1]}
-    differ = [f"{k} {found.get(k)!r}, now {v!r}" for k, v in origin.items() if found.get(k) != v]
-    if differ:
-        raise ConfigError(
-            f"subset {url} must have been drawn as is asked for, got one drawn by "
-            f"{'; '.join(differ)}. Name another --run, or remove the file to draw it again."
-        )
-    return True

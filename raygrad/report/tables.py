@@ -262,7 +262,7 @@ def _scores(url: str, network: str, notes: list[str]) -> Scores | None:
 def _journal(url: str, notes: list[str]) -> tuple[Entry, ...]:
     try:
         return tuple(read_journal(url))
-    except (ValueError, KeyError) as error:
+    except DataError as error:
         notes.append(f"The journal could not be read: {error}")
         return ()
 

@@ -2,12 +2,14 @@
 
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 
 from raygrad.data import journal, storage
 from raygrad.data.journal import Entry, read_journal, recorded, wall_s
+from raygrad.errors import DataError
 
 
 def entry(started_s, seconds, stage="train"):
@@ -52,7 +54,9 @@ def test_wall_time_counts_what_ran_at_the_same_time_once():
     assert wall_s([entry(105, 10), entry(100, 10), entry(101, 2)]) == 15
 
 
-def test_a_journal_that_cannot_be_written_costs_no_work(tmp_path, monkeypatch):
+def test_a_journal_that_cannot_be_written_costs_no_work_and_is_said_once(
+    tmp_path, monkeypatch, caplog
+):
     def fail(*_):
         raise OSError("no space left on device")
 
@@ -61,7 +65,26 @@ def test_a_journal_that_cannot_be_written_costs_no_work(tmp_path, monkeypatch):
     with recorded(str(tmp_path), "train"):
         done.append(1)
     assert done == [1]
-    assert journal.read_journal(str(tmp_path)) == []
+    assert read_journal(str(tmp_path)) == []
+    assert [r.message.endswith("no space left on device") for r in caplog.records] == [True]
+
+
+def test_a_store_that_does_not_answer_is_not_waited_for(tmp_path, monkeypatch):
+    answers = threading.Event()
+    monkeypatch.setattr(journal, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(storage, "write_bytes", lambda *_: answers.wait(60))
+    began_s = time.monotonic()
+    with recorded(str(tmp_path), "train"):
+        pass
+    assert time.monotonic() - began_s < 10
+    answers.set()
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", "null"])
+def test_a_damaged_file_is_named(tmp_path, content):
+    (tmp_path / "x.json").write_text(content)
+    with pytest.raises(DataError, match=r"must hold entries alone, got .*x\.json"):
+        read_journal(str(tmp_path))
 
 
 def test_a_run_of_before_there_was_a_journal_has_none(tmp_path):

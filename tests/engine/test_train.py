@@ -13,12 +13,12 @@ import ray
 
 from raygrad import pipeline
 from raygrad.config import SelectConfig, TrainConfig
-from raygrad.engine import arithmetic, telling
+from raygrad.engine import telling
 from raygrad.engine.relay import Board
 from raygrad.engine.telling import Telling
 from raygrad.engine.train import train
 from raygrad.errors import RaygradError
-from raygrad.training import trackers
+from raygrad.training import arithmetic, trackers
 from tests.cases import make_tiny_config
 from tests.engine import faulty_networks
 from tests.engine.sweeping import make_data
@@ -45,8 +45,10 @@ def test_ctrl_c_ends_a_training_in_a_ray_that_goes_on(ray_session, tmp_path):
     handler = signal.getsignal(signal.SIGINT)
 
     def interrupt():
-        wait_for(lambda: list((tmp_path / "ray").glob("*.state")))
-        os.kill(os.getpid(), signal.SIGINT)
+        try:
+            wait_for(lambda: list((tmp_path / "ray").glob("*.state")))
+        finally:  # the training would take hours
+            os.kill(os.getpid(), signal.SIGINT)
 
     thread = threading.Thread(target=interrupt)
     thread.start()
@@ -74,7 +76,7 @@ def test_bf16_on_a_cpu_without_it_is_said_by_every_stage_that_computes(
         score=dataclasses.replace(config.score, dtype="bf16"),
         select=SelectConfig(methods=("random",), keep_fractions=(0.05,), seeds=(0,)),
     )
-    monkeypatch.setattr(arithmetic, "cpu_has_bfloat16", lambda: False)
+    monkeypatch.setattr(arithmetic, "cpu_supports_bfloat16", lambda: False)
     pipeline.run(config)
     said = [r.message.split(":")[0] for r in caplog.records if "bf16 is emulated" in r.message]
     assert said == ["train", "score", "sweep"]
@@ -85,7 +87,7 @@ def test_bf16_on_a_cpu_without_it_is_said_by_every_stage_that_computes(
     [("float32", False, False), ("bf16", True, False), ("bf16", False, True)],
 )
 def test_arithmetic_that_is_there_is_not_warned_of(precision, on_gpu, has_it, caplog, monkeypatch):
-    monkeypatch.setattr(arithmetic, "cpu_has_bfloat16", lambda: has_it)
+    monkeypatch.setattr(arithmetic, "cpu_supports_bfloat16", lambda: has_it)
     arithmetic.warn_of_emulation("train", precision, on_gpu)
     assert caplog.records == []
 
