@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import signal
+import threading
 from collections.abc import Iterator
 
 import ray
@@ -52,11 +53,13 @@ def ensure_ray() -> None:
 
 @contextlib.contextmanager
 def _own_sigterm() -> Iterator[None]:
-    """Keeps the handler of SIGTERM that there is, if any, from being replaced by Ray's.
+    """Keeps the handler of SIGTERM that there is, if any, from being replaced by Ray's two.
 
-    Ray's raises SystemExit, also where Ray waits in compiled code: the process ends with SIGABRT.
+    The one in Python raises SystemExit, also where Ray waits in compiled code; the one of Ray's
+    core, which stands behind Python's back, prints a stack. Either ends the process with SIGABRT.
     """
-    if not callable(signal.getsignal(signal.SIGTERM)):
+    handler = signal.getsignal(signal.SIGTERM)
+    if not callable(handler) or threading.current_thread() is not threading.main_thread():
         yield
         return
     utils = ray._private.utils
@@ -65,6 +68,7 @@ def _own_sigterm() -> Iterator[None]:
         yield
     finally:
         utils.set_sigterm_handler = register
+        signal.signal(signal.SIGTERM, handler)
 
 
 def cluster_capacity() -> dict[str, float]:

@@ -37,7 +37,7 @@ MAX_WORKER_FAILURES = 3
 # A node that is lost still counts as there for some seconds: an elastic group that is placed on it
 # shall not wait the minute that Ray Train gives it by default, but be tried again.
 _ELASTIC_START_TIMEOUT_S = 15
-_ABORT_S = 10
+_ABORT_S = 5
 """How long workers may take to end where a training is stopped."""
 _PLACEMENT_S = 240
 """How long workers may wait for CPUs that the cluster has, and others use."""
