@@ -156,13 +156,17 @@ def both_attributes(table: pd.DataFrame) -> pd.DataFrame:
 def costs(table: pd.DataFrame) -> pd.DataFrame:
     """Returns retrainings, images of all their epochs and their seconds, by share kept."""
     names = ["network", "protocol", "score_network", "score_column", "score_run", "keep_fraction"]
-    return table.groupby(names, dropna=False).agg(
-        retrainings=("trial", "size"),
-        images=("examples_seen", "sum"),
-        seconds=("train_time_s", "sum"),
-        mean_s=("train_time_s", "mean"),
-        least_s=("train_time_s", "min"),
-    ).reset_index()
+    return (
+        table.groupby(names, dropna=False)
+        .agg(
+            retrainings=("trial", "size"),
+            images=("examples_seen", "sum"),
+            seconds=("train_time_s", "sum"),
+            mean_s=("train_time_s", "mean"),
+            least_s=("train_time_s", "min"),
+        )
+        .reset_index()
+    )
 
 
 def journal(layout: RunLayout) -> pd.DataFrame:
