@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F
 
-from raygrad.data.layout import RunLayout
 from raygrad.pipeline.binding import stored_config
 from raygrad.pipeline.stages import study_data
+from raygrad.runs.layout import RunLayout
 from raygrad.selection import draw
 from raygrad.training.checkpoints import load_checkpoint
 from raygrad.training.study_data import StudyData

@@ -14,9 +14,9 @@ import torch
 from scipy.stats import spearmanr
 
 from raygrad import pipeline
-from raygrad.data.layout import RunLayout
-from raygrad.engine.score_networks import NetworkScorer
+from raygrad.engine.score.networks import NetworkScorer
 from raygrad.pipeline.stages import study_data
+from raygrad.runs.layout import RunLayout
 from raygrad.selection.analysis import overlap
 from raygrad.training.checkpoints import load_checkpoint
 

@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from scipy.stats import mannwhitneyu
 
-from raygrad.data import score_table
-from raygrad.data.layout import RunLayout
+from raygrad.runs import score_table
+from raygrad.runs.layout import RunLayout
 
 RAW = Path("MNIST", "raw")
 LABELS = "train-labels-idx1-ubyte"

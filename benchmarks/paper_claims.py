@@ -22,11 +22,11 @@ import pandas as pd
 import pyarrow.parquet as pq
 from scipy.stats import rankdata, spearmanr
 
-from raygrad.data import score_table
-from raygrad.data.journal import read_journal, wall_s
-from raygrad.data.layout import RunLayout
 from raygrad.errors import DataError
 from raygrad.report.intervals import mean_interval
+from raygrad.runs import score_table
+from raygrad.runs.journal import read_journal, wall_s
+from raygrad.runs.layout import RunLayout
 from raygrad.selection.analysis import overlap
 from raygrad.selection.attributes import attributes
 

@@ -211,10 +211,10 @@ def score_once(
     """
     from raygrad import pipeline
     from raygrad.config import DataConfig, ScoreConfig, StudyConfig, TrainConfig
-    from raygrad.data import storage
-    from raygrad.data.manifest import read_json
-    from raygrad.data.score_table import PROVENANCE, finished_parts
     from raygrad.engine.session import ensure_ray, session
+    from raygrad.runs.score_table import PROVENANCE, finished_parts
+    from raygrad.storage import files
+    from raygrad.storage.manifest import read_json
 
     with tempfile.TemporaryDirectory(prefix="preemption-") as run:
         config = StudyConfig(
@@ -236,8 +236,8 @@ def score_once(
             end_s = time.monotonic()
             killer.ended.set()
             killer.join()
-        scores = storage.join(run, "scores", args.network)
-        provenance = read_json(storage.join(scores, PROVENANCE))
+        scores = files.join(run, "scores", args.network)
+        provenance = read_json(files.join(scores, PROVENANCE))
         times = [part.time_s for part in finished_parts(scores, provenance).values()]
         assert facts["num_shards"] == len(times)
         return end_s - killer.first_alive_s, times, killer

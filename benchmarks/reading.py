@@ -8,7 +8,7 @@ process, alternating between what is compared:
 * subset: a share of the examples, through `read_rows` and by streaming and skipping. Claim, at 1%:
   at least 20 times fewer bytes, and faster.
 
-webdataset reads S3 through `raygrad.data.webdatasets`, so both sides use the same requests.
+webdataset reads S3 through `raygrad.storage.webdatasets`, so both sides use the same requests.
 """
 
 import argparse
@@ -20,10 +20,10 @@ import numpy as np
 import webdataset
 
 from raygrad.data.index import Index, build_index
-from raygrad.data.ranges import cost_of, plan_ranges
 from raygrad.data.reading import read_rows
-from raygrad.data.urls import expand
-from raygrad.data.webdatasets import register
+from raygrad.storage.ranges import cost_of, plan_ranges
+from raygrad.storage.urls import expand
+from raygrad.storage.webdatasets import register
 
 
 def main() -> None:

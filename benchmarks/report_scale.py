@@ -22,8 +22,8 @@ import pyarrow as pa
 from PIL import Image
 
 from raygrad.data.index import Index, build_index, write_index, write_table
-from raygrad.data.manifest import write_json
-from raygrad.data.score_table import write_manifest, write_part
+from raygrad.runs.score_table import write_manifest, write_part
+from raygrad.storage.manifest import write_json
 
 COLUMNS = (
     "grad_l2_last_layer_weights",

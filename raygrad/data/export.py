@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from raygrad.data import storage
 from raygrad.data.example_sets import Example
 from raygrad.data.index import Index
-from raygrad.data.manifest import digest, read_marker, write_marker
 from raygrad.data.reading import EncodedExample, read_rows, rows_of_keys
 from raygrad.data.shards import write_tar
 from raygrad.errors import ConfigError
 from raygrad.progress import Progress
+from raygrad.storage import files
+from raygrad.storage.manifest import digest, read_marker, write_marker
 
 EXPORT_FILE = "export.json"
 _PNG = b"\x89PNG"
@@ -59,12 +59,12 @@ def export_subset(
     rows = _in_index_order(index, rows_of_keys(index, keys))
     columns = ["key", "shard", "offset", "size", "label"]
     inputs = digest([shard_bytes, weights or {}, *(rows[name].to_pylist() for name in columns)])
-    marker_url = storage.join(out, EXPORT_FILE)
+    marker_url = files.join(out, EXPORT_FILE)
     marker = read_marker(marker_url)
     if marker and marker["inputs_digest"] != inputs:
         raise ConfigError(f"a folder must hold one export, got another in {out}. Name another.")
     parts = _cut(rows, shard_bytes)
-    urls = [storage.join(out, f"subset-{number:06d}.tar") for number in range(len(parts))]
+    urls = [files.join(out, f"subset-{number:06d}.tar") for number in range(len(parts))]
     if marker is None:
         write_marker(marker_url, inputs, complete=False)
     if marker is None or not marker["complete"]:
@@ -82,8 +82,8 @@ def export_subset(
 
 def _write_part(index: Index, task: tuple[str, pa.Table, dict[str, float]]) -> int:
     url, rows, weights = task
-    if not storage.exists(url):
-        with storage.open_output(url) as stream:
+    if not files.exists(url):
+        with files.open_output(url) as stream:
             write_tar(stream, (_as_example(e, weights.get(e.key)) for e in read_rows(index, rows)))
     return rows.num_rows
 

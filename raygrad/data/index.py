@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from raygrad.data import storage
 from raygrad.data.index_rows import (
     Rejects,
     class_names,
@@ -20,9 +19,10 @@ from raygrad.data.index_rows import (
     with_validation,
     without_repeats,
 )
-from raygrad.data.manifest import digest
 from raygrad.data.shard_scan import LabelRule, ShardScan, scan_shard
 from raygrad.errors import ConfigError
+from raygrad.storage import files
+from raygrad.storage.manifest import digest
 
 SHARD_SCHEMA = pa.schema(
     [
@@ -188,7 +188,7 @@ def write_index(data_url: str, index: Index) -> None:
         ("rejects", index.rejects),
         ("index", index.examples),
     ):
-        write_table(storage.join(data_url, f"{name}.parquet"), table)
+        write_table(files.join(data_url, f"{name}.parquet"), table)
 
 
 def read_index(data_url: str) -> Index:
@@ -197,10 +197,10 @@ def read_index(data_url: str) -> Index:
     Raises:
         ConfigError: There is no index.
     """
-    if not storage.exists(storage.join(data_url, "index.parquet")):
+    if not files.exists(files.join(data_url, "index.parquet")):
         raise ConfigError(f"an index must exist, got none in {data_url}. Do: raygrad prepare.")
     index, rejects = (
-        read_table(storage.join(data_url, f"{name}.parquet")) for name in ("index", "rejects")
+        read_table(files.join(data_url, f"{name}.parquet")) for name in ("index", "rejects")
     )
     shards = read_shard_table(data_url)
     classes = tuple(json.loads((shards.schema.metadata or {}).get(_CLASSES, b"[]")))
@@ -209,9 +209,9 @@ def read_index(data_url: str) -> Index:
 
 def read_shard_table(data_url: str) -> pa.Table:
     """Returns the table of shards that `write_index` wrote, its URLs absolute."""
-    shards = read_table(storage.join(data_url, "shards.parquet"))
+    shards = read_table(files.join(data_url, "shards.parquet"))
     urls = [
-        url if storage.is_s3(url) or os.path.isabs(url) else storage.join(data_url, url)
+        url if files.is_s3(url) or os.path.isabs(url) else files.join(data_url, url)
         for url in shards["url"].to_pylist()
     ]
     return shards.set_column(1, "url", pa.array(urls, pa.string()))
@@ -222,10 +222,10 @@ def write_table(url: str, table: pa.Table) -> None:
     sink = pa.BufferOutputStream()
     # Groups of rows that can be read alone: a scoring actor reads its shard's, not all.
     pq.write_table(table, sink, row_group_size=_ROW_GROUP)
-    storage.write_bytes(url, sink.getvalue().to_pybytes())
+    files.write_bytes(url, sink.getvalue().to_pybytes())
 
 
 def read_table(url: str) -> pa.Table:
     """Reads one Parquet file."""
-    with storage.open_input(url) as stream:
+    with files.open_input(url) as stream:
         return pq.read_table(stream)

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from raygrad.data import s3, storage
 from raygrad.data.index import Index
-from raygrad.data.ranges import HEADER_BYTES, RangePlan, cost_of, plan_ranges
 from raygrad.errors import DataError
 from raygrad.selection.keyed_random import key_hashes
+from raygrad.storage import files, s3
+from raygrad.storage.ranges import HEADER_BYTES, RangePlan, cost_of, plan_ranges
 
 _IN_FLIGHT = 16
 _PREFETCH = 4
@@ -86,7 +86,7 @@ def rows_of_keys(index: Index, keys: Sequence[str]) -> pa.Table:
 
 def _read_shard(url: str, name: str, num_bytes: int, part: pa.Table) -> Iterator[EncodedExample]:
     plan = plan_ranges(part["offset"].to_numpy(), part["size"].to_numpy(), cost_of(url))
-    found_bytes = storage.file_size(url)
+    found_bytes = files.file_size(url)
     if found_bytes != num_bytes:
         raise _not_as_indexed(f"{found_bytes} bytes instead of {num_bytes}", name)
     offsets, sizes, keys, hashes, labels = (
@@ -107,12 +107,12 @@ def _read_shard(url: str, name: str, num_bytes: int, part: pa.Table) -> Iterator
 def _fetch(url: str, plan: RangePlan) -> Iterator[tuple[int, bytes]]:
     """Yields start and bytes of each request, in order; on S3 several are in flight."""
     ranges = list(zip(plan.starts.tolist(), plan.stops.tolist(), strict=True))
-    if not storage.is_s3(url):
+    if not files.is_s3(url):
         with open(url, "rb", buffering=0) as stream:
             for start, stop in ranges:
                 block = os.pread(stream.fileno(), stop - start, start)
                 if len(block) < stop - start:
-                    block = storage.read_range(url, start, stop - start)
+                    block = files.read_range(url, start, stop - start)
                 yield start, block
         return
     etag = s3.object_etag(url)

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from raygrad.data import storage
 from raygrad.data.index import Index, read_shard_table
 from raygrad.errors import ConfigError
+from raygrad.storage import files
 
 _DIGEST_BYTES = 16
 
@@ -27,10 +27,10 @@ class ShardRows:
     """
 
     def __init__(self, data_url: str) -> None:
-        url = storage.join(data_url, "index.parquet")
-        if not storage.exists(url):
+        url = files.join(data_url, "index.parquet")
+        if not files.exists(url):
             raise ConfigError(f"an index must exist, got none in {data_url}. Do: raygrad prepare.")
-        self._file = pq.ParquetFile(storage.open_input(url))
+        self._file = pq.ParquetFile(files.open_input(url))
         self._shards = read_shard_table(data_url)
         self._column = self._file.schema_arrow.get_field_index("shard")
 
@@ -92,7 +92,7 @@ def _by_shard(data_url: str, split: str) -> Iterator[tuple[str, list[pa.Table]]]
     columns = ["shard", "split", "key_hash", "offset", "size", "label"]
     current = ""
     tables: list[pa.Table] = []
-    with storage.open_input(storage.join(data_url, "index.parquet")) as stream:
+    with files.open_input(files.join(data_url, "index.parquet")) as stream:
         file = pq.ParquetFile(stream)
         for at in range(file.num_row_groups):
             group = file.read_row_group(at, columns=columns)

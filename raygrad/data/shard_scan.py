@@ -14,8 +14,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from raygrad.data import storage
 from raygrad.errors import ConfigError
+from raygrad.storage import files
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png")
 """What the part of a member's name after the key must be, in any case, for it to be an image."""
@@ -113,7 +113,7 @@ def scan_shard(url: str, labels: LabelRule = LabelRule()) -> ShardScan:
         DataError: The file cannot be read at all. A tar that is cut or garbage does not raise;
             `damage` says so.
     """
-    with storage.open_input(url) as stream:
+    with files.open_input(url) as stream:
         num_bytes = stream.size()
         reader = _MemberReader(stream, num_bytes)
         groups: dict[tuple[str, int], _Group] = {}

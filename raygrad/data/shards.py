@@ -9,13 +9,13 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from raygrad.data import storage
 from raygrad.data.example_sets import Example, ExampleSet
-from raygrad.data.manifest import digest, read_json, write_json
 from raygrad.data.shard_scan import scan_shard
 from raygrad.data.sources import Source
 from raygrad.errors import ConfigError
 from raygrad.progress import Progress
+from raygrad.storage import files
+from raygrad.storage.manifest import digest, read_json, write_json
 
 DATASET_FILE = "dataset.json"
 PLAN_FILE = "_plan.json"
@@ -74,7 +74,7 @@ def write_shards(
         "channels": source.channels,
         "counts": {"train": len(source.train), "test": len(source.test)},
     }
-    write_json(storage.join(out, DATASET_FILE), facts)
+    write_json(files.join(out, DATASET_FILE), facts)
     return WrittenShards(urls["train"], urls["test"])
 
 
@@ -84,8 +84,8 @@ def bind_folder(out: str, plan: Any) -> None:
     Raises:
         ConfigError: It is for something else.
     """
-    url, value = storage.join(out, PLAN_FILE), {"digest": digest(plan)}
-    if not storage.exists(url):
+    url, value = files.join(out, PLAN_FILE), {"digest": digest(plan)}
+    if not files.exists(url):
         write_json(url, value)
     elif read_json(url) != value:
         raise ConfigError(
@@ -109,7 +109,7 @@ def write_split(
         The URLs of the tars.
     """
     groups = _groups(examples, shard_bytes, seed)
-    urls = tuple(storage.join(out, f"{split}-{at:06d}.tar") for at in range(len(groups)))
+    urls = tuple(files.join(out, f"{split}-{at:06d}.tar") for at in range(len(groups)))
     tasks = ((url, examples.take(at)) for url, at in zip(urls, groups, strict=True))
     progress = Progress(f"write {split}", len(examples), "examples")
     for count in map_fn(_write_shard, tasks):
@@ -141,14 +141,14 @@ def write_tar(stream: IO[bytes], examples: Iterable[Example]) -> int:
 def _write_shard(task: tuple[str, ExampleSet]) -> int:
     url, examples = task
     if not _is_whole(url, examples):
-        with storage.open_output(url) as stream:
+        with files.open_output(url) as stream:
             write_tar(stream, examples)
     return len(examples)
 
 
 def _is_whole(url: str, examples: ExampleSet) -> bool:
     """Tells whether a tar of exactly these examples is there; only its headers are read."""
-    if not storage.exists(url):
+    if not files.exists(url):
         return False
     found = scan_shard(url)
     return not found.damage and found.examples["key"].to_pylist() == list(examples.keys())

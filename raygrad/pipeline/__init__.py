@@ -4,7 +4,10 @@ A stage knows its inputs, its outputs and its completion marker. A stage that is
 skipped; one that was complete for other inputs says so and stops, so that nothing is mixed.
 
 A stage's module, and with it Ray Train, Ray Tune or Ray Data, is imported when it is first asked
-for: together they take seconds, which scoring alone, or a wrong flag, need not wait for.
+for: together they take seconds, which scoring alone, or a wrong flag, need not wait for. It may
+import `raygrad.engine` and below.
+
+Read first: `stages.py`, then `study.py`.
 """
 
 import importlib

@@ -7,16 +7,16 @@ from dataclasses import replace
 import raygrad
 from raygrad.config import DataConfig, StudyConfig
 from raygrad.config_values import from_dict, identity, to_dict
-from raygrad.data import storage
-from raygrad.data.layout import RunLayout
 from raygrad.data.sources import check_source
-from raygrad.data.urls import expand
-from raygrad.engine.score_networks import TABLE_COLUMNS
+from raygrad.engine.score.networks import TABLE_COLUMNS
 from raygrad.errors import ConfigError
 from raygrad.pipeline.score_inputs import score_inputs
 from raygrad.pipeline.stages import completed, training_inputs
+from raygrad.runs.layout import RunLayout
 from raygrad.scoring import check_columns
 from raygrad.selection import check_method
+from raygrad.storage import files
+from raygrad.storage.urls import expand
 from raygrad.training.models import check_network
 
 
@@ -56,18 +56,18 @@ def bind(config: StudyConfig) -> None:
             # Another network has training and scores of its own, which its markers guard.
             del stages["train"], stages["score"]
             trained = f"train-{config.train.network}"
-            if storage.exists(layout.marker(trained)):
+            if files.exists(layout.marker(trained)):
                 completed(layout, trained, training_inputs(config))
             scored = f"score-{config.train.network}"
-            if storage.exists(layout.marker(scored)):
+            if files.exists(layout.marker(scored)):
                 completed(layout, scored, score_inputs(config).digest)
         if _has_grown(config.data, stored.data):
             del stages["data"]
-        complete = [name for name in stages if storage.exists(layout.marker(stages[name]))]
+        complete = [name for name in stages if files.exists(layout.marker(stages[name]))]
         _refuse_changes(config, stored, complete)
     text = json.dumps({**to_dict(config), "raygrad": raygrad.__version__}, indent=1)
     try:
-        storage.write_bytes(layout.config, text.encode())
+        files.write_bytes(layout.config, text.encode())
     except OSError as error:
         raise ConfigError(
             f"run folder must be writable, got {error}. Name another --run, or make room."
@@ -78,15 +78,15 @@ def complete_stages(config: StudyConfig) -> list[str]:
     """Returns the stages of a study that are complete in its run folder."""
     layout, network = RunLayout(config.run), config.train.network
     names = ("prepare", f"train-{network}", f"score-{network}")
-    return [name for name in names if storage.exists(layout.marker(name))]
+    return [name for name in names if files.exists(layout.marker(name))]
 
 
 def stored_config(run_url: str) -> StudyConfig | None:
     """Returns the configuration of a run folder, or None where there is no run yet."""
     url = RunLayout(run_url).config
-    if not storage.exists(url):
+    if not files.exists(url):
         return None
-    values = json.loads(storage.read_bytes(url))
+    values = json.loads(files.read_bytes(url))
     return from_dict({**values, "run": run_url})
 
 

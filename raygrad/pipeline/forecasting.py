@@ -7,20 +7,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from raygrad.config import StudyConfig
-from raygrad.data import storage
 from raygrad.data.index import read_index
-from raygrad.data.layout import RunLayout
 from raygrad.data.limiting import limited_index
-from raygrad.data.manifest import read_json, read_marker
 from raygrad.data.shards import DATASET_FILE
-from raygrad.engine import sweep as sweep_engine
-from raygrad.engine.calibrate import calibrate, scoring_rate
-from raygrad.engine.packing import TrialNeeds, room_for_trials
-from raygrad.engine.score_pool import CPUS_PER_ACTOR, choose_device, pool_size
+from raygrad.engine.score.pool import CPUS_PER_ACTOR, choose_device, pool_size
 from raygrad.engine.session import ensure_ray
+from raygrad.engine.sweep import job as sweep_engine
+from raygrad.engine.sweep.calibrate import calibrate, scoring_rate
+from raygrad.engine.sweep.packing import TrialNeeds, room_for_trials
 from raygrad.pipeline.binding import complete_stages
 from raygrad.pipeline.selecting import grid
 from raygrad.pipeline.stages import transform_of
+from raygrad.runs.layout import RunLayout
+from raygrad.storage import files
+from raygrad.storage.manifest import read_json, read_marker
 from raygrad.training.plan import Rates, Sizes, predict, trial_time
 from raygrad.training.study_data import StudyData, load_study_data
 from raygrad.training.trials import Trial
@@ -92,7 +92,7 @@ def forecast(config: StudyConfig, seconds: float) -> list[Forecast] | None:
 
 def _sample(config: StudyConfig, layout: RunLayout) -> tuple[Sizes, StudyData]:
     """Returns how large the splits are, and a few examples of each with the data set's classes."""
-    facts = read_json(storage.join(layout.data, DATASET_FILE))
+    facts = read_json(files.join(layout.data, DATASET_FILE))
     index = read_index(layout.data)
     sizes = Sizes(*(sum(index.counts(split).values()) for split in ("train", "val", "test")))
     few = limited_index(index, max(SAMPLE, 2 * config.train.batch_size))

@@ -9,19 +9,19 @@ from typing import Any
 
 from raygrad.config import StudyConfig
 from raygrad.config_values import identity
-from raygrad.data import storage
-from raygrad.data.layout import RunLayout
-from raygrad.data.manifest import digest, read_json, write_json
-from raygrad.data.result_rows import ResultRows
-from raygrad.data.score_table import MANIFEST
-from raygrad.engine import sweep as sweep_engine
-from raygrad.engine.calibrate import calibrate
-from raygrad.engine.packing import room_for_trials
 from raygrad.engine.session import ensure_ray
+from raygrad.engine.sweep import job as sweep_engine
+from raygrad.engine.sweep.calibrate import calibrate
+from raygrad.engine.sweep.packing import room_for_trials
 from raygrad.errors import ConfigError
 from raygrad.pipeline.selecting import score_source
 from raygrad.pipeline.stages import study_data
 from raygrad.pipeline.trial_grid import planned_trials
+from raygrad.runs.layout import RunLayout
+from raygrad.runs.result_rows import ResultRows
+from raygrad.runs.score_table import MANIFEST
+from raygrad.storage import files
+from raygrad.storage.manifest import digest, read_json, write_json
 from raygrad.training.plan import Prediction, Rates, Sizes, break_even, predict, trial_time
 from raygrad.training.trials import Trial
 
@@ -97,7 +97,7 @@ def plan(config: StudyConfig, seconds: float, own_subsets: Sequence[str] = ()) -
         "sizes": dataclasses.asdict(sizes),
         "rates": {network: dataclasses.asdict(r) for network, r in rates.items()},
     }
-    write_json(storage.join(layout.sweep, RATES_FILE), stored)
+    write_json(files.join(layout.sweep, RATES_FILE), stored)
     todo = [trial for trial, _ in sweep_engine.missing_trials(config.sweep, trials, rows)]
     epochs = _mean_epochs(rows)
     known = bool(todo) and all(t.network in epochs for t in todo)
@@ -124,8 +124,8 @@ def predicted_wall_s(
         The prediction at most, and that for the epochs that trials turned out to run; None where
         nothing was planned, or for other networks, recipes or resources.
     """
-    url = storage.join(RunLayout(config.run).sweep, RATES_FILE)
-    if not storage.exists(url):
+    url = files.join(RunLayout(config.run).sweep, RATES_FILE)
+    if not files.exists(url):
         return None
     stored = read_json(url)
     if stored["key"] != _rates_key(config):
@@ -195,10 +195,10 @@ def paybacks(config: StudyConfig, rows: Sequence[dict[str, Any]]) -> tuple[float
 
 def _spent_s(config: StudyConfig) -> float:
     source = score_source(config)
-    scored_s = float(read_json(storage.join(source.url, MANIFEST)).get("score_time_s", 0.0))
+    scored_s = float(read_json(files.join(source.url, MANIFEST)).get("score_time_s", 0.0))
     layout = RunLayout(config.select.score_run or config.run)
     url = layout.metrics(source.network.removesuffix("-dynamics"))
-    if not storage.exists(url):
+    if not files.exists(url):
         return scored_s
     trained = read_json(url)
     return scored_s + float(trained["train_time_s"]) * int(trained["world_size"])

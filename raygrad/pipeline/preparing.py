@@ -7,21 +7,21 @@ from typing import Any
 
 from raygrad.config import DataConfig, StudyConfig
 from raygrad.config_values import identity
-from raygrad.data import storage
 from raygrad.data.export import export_subset
 from raygrad.data.index import Index, build_index, read_index, read_shard_table, write_index
-from raygrad.data.journal import recorded
-from raygrad.data.layout import RunLayout
 from raygrad.data.limiting import index_of_first_shards, limited_source
-from raygrad.data.manifest import digest, read_json, read_marker, write_json, write_marker
 from raygrad.data.shards import DATASET_FILE, write_shards
 from raygrad.data.sources import SOURCES, check_source
-from raygrad.data.subsets import read_subset
-from raygrad.data.urls import expand
 from raygrad.engine import parallel
 from raygrad.engine.session import ensure_ray
 from raygrad.errors import ConfigError
 from raygrad.pipeline.stages import stage
+from raygrad.runs.journal import recorded
+from raygrad.runs.layout import RunLayout
+from raygrad.runs.subsets import read_subset
+from raygrad.storage import files
+from raygrad.storage.manifest import digest, read_json, read_marker, write_json, write_marker
+from raygrad.storage.urls import expand
 
 log = logging.getLogger("raygrad")
 
@@ -49,8 +49,8 @@ def index_shards(config: StudyConfig) -> None:
     marker = read_marker(layout.marker("prepare"))
     if marker is not None:
         known = set(read_shard_table(layout.data)["url"].to_pylist())
-        test = [storage.absolute(url) for url in expand(data.test_tars)] if data.test_tars else []
-        named = {storage.absolute(url) for url in expand(data.tars)}.union(test)
+        test = [files.absolute(url) for url in expand(data.test_tars)] if data.test_tars else []
+        named = {files.absolute(url) for url in expand(data.tars)}.union(test)
         if known == named:
             log.info("prepare: complete, skipped")
             return
@@ -68,9 +68,9 @@ def index_shards(config: StudyConfig) -> None:
 def _prepare(data: DataConfig, layout: RunLayout) -> dict[str, Any]:
     ensure_ray()
     if data.tars:
-        train_urls: Sequence[str] = [storage.absolute(url) for url in expand(data.tars)]
+        train_urls: Sequence[str] = [files.absolute(url) for url in expand(data.tars)]
         test = expand(data.test_tars) if data.test_tars else []
-        test_urls: Sequence[str] = [storage.absolute(url) for url in test]
+        test_urls: Sequence[str] = [files.absolute(url) for url in test]
         facts: dict[str, Any] = {"channels": data.channels}
     else:
         train_urls, test_urls, facts = _write_source(data, data.out or layout.shards)
@@ -78,7 +78,7 @@ def _prepare(data: DataConfig, layout: RunLayout) -> dict[str, Any]:
     write_index(layout.data, index)
     facts |= {"classes": list(index.classes), "num_classes": len(index.classes)}
     facts["image_size"] = data.image_size
-    write_json(storage.join(layout.data, DATASET_FILE), facts)
+    write_json(files.join(layout.data, DATASET_FILE), facts)
     counts = {"num_examples": index.examples.num_rows, "num_rejects": index.rejects.num_rows}
     log.info("prepare: %(num_examples)d examples, %(num_rejects)d rejects", counts)
     size = data.image_size
@@ -121,7 +121,7 @@ def export(run: str, subset_url: str, out: str, shard_bytes: int) -> list[str]:
     return export_subset(
         read_index(RunLayout(run).data),
         keys,
-        storage.absolute(out),
+        files.absolute(out),
         shard_bytes=shard_bytes,
         weights=None if set(weights) == {1.0} else dict(zip(keys, weights, strict=True)),
         map_fn=parallel.ray_map,
@@ -130,8 +130,8 @@ def export(run: str, subset_url: str, out: str, shard_bytes: int) -> list[str]:
 
 def _write_source(data: DataConfig, out: str) -> tuple[Sequence[str], Sequence[str], dict]:
     check_source(data.source)
-    out = storage.absolute(out)
-    folder = storage.absolute(data.data_dir) if data.data_dir else None
+    out = files.absolute(out)
+    folder = files.absolute(data.data_dir) if data.data_dir else None
     source = SOURCES[data.source](folder, download=data.download)
     if data.max_examples is not None:
         source = limited_source(source, data.max_examples)
@@ -143,5 +143,5 @@ def _write_source(data: DataConfig, out: str) -> tuple[Sequence[str], Sequence[s
         seed=data.split_seed,
         map_fn=parallel.ray_map,
     )
-    facts = read_json(storage.join(out, DATASET_FILE))
+    facts = read_json(files.join(out, DATASET_FILE))
     return written.train_urls, written.test_urls, facts

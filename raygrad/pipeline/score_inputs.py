@@ -7,14 +7,14 @@ import torch
 
 import raygrad
 from raygrad.config import ScoreConfig, StudyConfig
-from raygrad.data import storage
-from raygrad.data.layout import RunLayout
-from raygrad.data.manifest import digest, read_json
 from raygrad.data.shards import DATASET_FILE
 from raygrad.data.transforms import CropTransform
-from raygrad.engine.score_task import Preprocess
+from raygrad.engine.score.task import Preprocess
 from raygrad.errors import ConfigError
 from raygrad.pipeline.stages import facts_of, transform_of
+from raygrad.runs.layout import RunLayout
+from raygrad.storage import files
+from raygrad.storage.manifest import digest, read_json
 from raygrad.training.checkpoints import load_checkpoint
 from raygrad.training.models import ImageSpec
 from raygrad.training.outside import NetworkSource, weights_digest
@@ -59,7 +59,7 @@ def score_inputs(config: StudyConfig) -> ScoreInputs:
         ConfigError: The run is not that far, or the network, its weights and the data do not fit.
     """
     layout, network = RunLayout(config.run), config.train.network
-    facts = read_json(storage.join(layout.data, DATASET_FILE))
+    facts = read_json(files.join(layout.data, DATASET_FILE))
     if config.score.is_own:
         sources, preprocess = _own(config.score, network, facts)
         weights = own_digests = tuple(weights_digest(source.build()) for source in sources)
@@ -118,7 +118,7 @@ def _own(
             config.weights_seed,
         )
     spec = ImageSpec(channels, size, size, num_classes)
-    urls: list[str | None] = [storage.absolute(url) for url in config.checkpoint]
+    urls: list[str | None] = [files.absolute(url) for url in config.checkpoint]
     sources = tuple(
         NetworkSource(network, spec, url, config.weights_seed) for url in urls or [None]
     )

@@ -5,18 +5,18 @@ import time
 from typing import Any
 
 from raygrad.config import ScoreConfig, StudyConfig
-from raygrad.data import score_table
-from raygrad.data.journal import recorded
-from raygrad.data.layout import RunLayout
-from raygrad.data.manifest import digest, write_marker
-from raygrad.engine import score as score_engine
-from raygrad.engine.score_networks import TABLE_COLUMNS
-from raygrad.engine.score_pool import choose_device, decode_threads
-from raygrad.engine.score_task import ScoreTask
+from raygrad.engine.score import job as score_engine
+from raygrad.engine.score.networks import TABLE_COLUMNS
+from raygrad.engine.score.pool import choose_device, decode_threads
+from raygrad.engine.score.task import ScoreTask
 from raygrad.engine.session import ensure_ray
 from raygrad.pipeline.score_inputs import ScoreInputs, score_inputs
 from raygrad.pipeline.stages import completed, facts_of
+from raygrad.runs import score_table
+from raygrad.runs.journal import recorded
+from raygrad.runs.layout import RunLayout
 from raygrad.scoring import check_columns
+from raygrad.storage.manifest import digest, write_marker
 
 log = logging.getLogger("raygrad")
 

@@ -9,13 +9,13 @@ from typing import Any
 import pyarrow as pa
 
 from raygrad.config import SelectConfig, StudyConfig
-from raygrad.data import storage
-from raygrad.data.journal import recorded
-from raygrad.data.layout import RunLayout, folder_name
-from raygrad.data.subsets import draw_subset, read_subset
 from raygrad.errors import ConfigError
 from raygrad.pipeline.binding import stored_config
 from raygrad.pipeline.stages import facts_of
+from raygrad.runs.journal import recorded
+from raygrad.runs.layout import RunLayout, folder_name
+from raygrad.runs.subsets import draw_subset, read_subset
+from raygrad.storage import files
 
 log = logging.getLogger("raygrad")
 
@@ -64,7 +64,7 @@ def score_source(config: StudyConfig) -> ScoreSource:
 def _table_digest(layout: RunLayout, network: str) -> str:
     """Returns the digest of a score table; training writes `<network>-dynamics` itself."""
     trained = network.removesuffix("-dynamics")
-    by_training = trained != network and not storage.exists(layout.marker(f"score-{network}"))
+    by_training = trained != network and not files.exists(layout.marker(f"score-{network}"))
     stage = f"train-{trained}" if by_training else f"score-{network}"
     return str(facts_of(layout, stage)["digest"])
 
@@ -72,7 +72,7 @@ def _table_digest(layout: RunLayout, network: str) -> str:
 def subset_url(config: StudyConfig, source: ScoreSource, cell: tuple[str, float, int]) -> str:
     """Returns the file of a subset; those drawn by other scores stand in a folder of their own."""
     folder, name = RunLayout(config.run).subset(*cell).rsplit("/", 1)
-    return storage.join(folder, *source.folders, name)
+    return files.join(folder, *source.folders, name)
 
 
 def subset_urls(config: StudyConfig) -> list[str]:
@@ -155,7 +155,7 @@ class _Draw:
         Raises:
             ConfigError: Another subset is.
         """
-        if not storage.exists(url):
+        if not files.exists(url):
             return False
         table, found = read_subset(url)
         if self.options and not self.options.keys() & found.keys():
@@ -176,7 +176,7 @@ class _Draw:
     def _gives(self, table: pa.Table) -> bool:
         """Tells whether the draw gives the rows of a table."""
         with tempfile.TemporaryDirectory(prefix="raygrad-subset-") as folder:
-            url = storage.join(folder, "again.parquet")
+            url = files.join(folder, "again.parquet")
             self.to(url)
             return read_subset(url)[0]["key"].equals(table["key"])
 

@@ -10,14 +10,14 @@ from typing import Any
 
 from raygrad.config import DataConfig, StudyConfig
 from raygrad.config_values import identity
-from raygrad.data import storage
 from raygrad.data.index import read_index
-from raygrad.data.journal import recorded
-from raygrad.data.layout import RunLayout
-from raygrad.data.manifest import digest, read_json, read_marker, write_marker
 from raygrad.data.shards import DATASET_FILE
 from raygrad.data.transforms import CropTransform
 from raygrad.errors import ConfigError
+from raygrad.runs.journal import recorded
+from raygrad.runs.layout import RunLayout
+from raygrad.storage import files
+from raygrad.storage.manifest import digest, read_json, read_marker, write_marker
 from raygrad.training.study_data import StudyData, StudySource, decoded_bytes, load_study_data
 
 log = logging.getLogger("raygrad")
@@ -79,7 +79,7 @@ def facts_of(layout: RunLayout, stage: str) -> dict[str, Any]:
 @functools.lru_cache(maxsize=1)
 def study_data(layout: RunLayout, config: DataConfig) -> StudyData | StudySource:
     """Returns the data set of a run, in memory where it fits; loaded once a process."""
-    facts = read_json(storage.join(layout.data, DATASET_FILE))
+    facts = read_json(files.join(layout.data, DATASET_FILE))
     index, transform = read_index(layout.data), transform_of(facts)
     shape = facts["num_classes"], facts["channels"], transform
     needed = decoded_bytes(index, facts["channels"], transform)

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from raygrad.config import StudyConfig
-from raygrad.data.journal import recorded
-from raygrad.data.layout import RunLayout
-from raygrad.data.result_rows import ResultRows
-from raygrad.engine import sweep as sweep_engine
+from raygrad.engine.sweep import job as sweep_engine
 from raygrad.pipeline.planning import paybacks, predicted_wall_s
 from raygrad.pipeline.stages import study_data
 from raygrad.pipeline.trial_grid import planned_trials
+from raygrad.runs.journal import recorded
+from raygrad.runs.layout import RunLayout
+from raygrad.runs.result_rows import ResultRows
 from raygrad.training.trials import Trial
 
 log = logging.getLogger("raygrad")

@@ -3,12 +3,12 @@
 from typing import Any
 
 from raygrad.config import StudyConfig
-from raygrad.data import storage
 from raygrad.data.index import read_index, read_table
-from raygrad.data.layout import RunLayout
-from raygrad.engine import train as train_engine
 from raygrad.engine.session import ensure_ray
+from raygrad.engine.train import job as train_engine
 from raygrad.pipeline.stages import facts_of, stage, study_data, training_inputs
+from raygrad.runs.layout import RunLayout
+from raygrad.storage import files
 from raygrad.training.checkpoints import load_checkpoint
 from raygrad.training.dynamics import DYNAMICS_COLUMNS
 from raygrad.training.measurements import DYNAMICS_FILE, write_dynamics_scores
@@ -28,7 +28,7 @@ def train(config: StudyConfig) -> dict[str, Any]:
         task = train_engine.TrainTask(
             config=config.train,
             inputs_digest=inputs,
-            folder=storage.join(layout.train(network), "ray"),
+            folder=files.join(layout.train(network), "ray"),
             checkpoint_url=layout.checkpoint(network),
             metrics_url=layout.metrics(network),
             measured_url=layout.train(network),
@@ -42,7 +42,7 @@ def train(config: StudyConfig) -> dict[str, Any]:
                 "columns": ",".join(DYNAMICS_COLUMNS),
                 "dtype": config.train.precision,
             }
-            found = read_table(storage.join(layout.train(network), DYNAMICS_FILE))
+            found = read_table(files.join(layout.train(network), DYNAMICS_FILE))
             url = layout.scores(f"{network}-dynamics")
             write_dynamics_scores(found, read_index(layout.data), url, provenance)
         return {"digest": checkpoint_digest, **metrics}

@@ -12,15 +12,15 @@ import pyarrow.compute as pc
 
 from raygrad.config import StudyConfig
 from raygrad.config_values import identity
-from raygrad.data import storage
 from raygrad.data.index import read_index
-from raygrad.data.layout import RunLayout
-from raygrad.data.manifest import digest
-from raygrad.data.subsets import read_subset
-from raygrad.data.urls import expand
 from raygrad.errors import ConfigError, DataError
 from raygrad.pipeline.selecting import draw_missing, grid, score_source, subset_url
 from raygrad.pipeline.stages import facts_of
+from raygrad.runs.layout import RunLayout
+from raygrad.runs.subsets import read_subset
+from raygrad.storage import files
+from raygrad.storage.manifest import digest
+from raygrad.storage.urls import expand
 from raygrad.training.trials import Trial, positions_of
 
 
@@ -88,7 +88,7 @@ def _own_subsets(config: StudyConfig, own: Sequence[str]) -> Iterator[_Subset]:
     """Returns subsets made elsewhere, once their keys are known to be in the training split."""
     train_keys = read_index(RunLayout(config.run).data).rows("train")["key"].combine_chunks()
     seen: dict[tuple[str, int, int], str] = {}
-    for url in map(storage.absolute, expand(own)):
+    for url in map(files.absolute, expand(own)):
         subset, origin = read_subset(url)
         try:
             positions_of(subset["key"].combine_chunks(), train_keys)

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 import pyarrow.csv
 
 from raygrad import __version__
-from raygrad.data.storage import join, write_bytes
 from raygrad.errors import ConfigError
 from raygrad.report.chapter import run_chapter, run_panels
 from raygrad.report.compared import compared_chapter
@@ -15,6 +14,7 @@ from raygrad.report.page import Chapter, render_page
 from raygrad.report.style import Rendered, render
 from raygrad.report.tables import Run, read_run
 from raygrad.report.wording import listed
+from raygrad.storage.files import join, write_bytes
 
 
 def write_report(run_urls: Sequence[str], out_url: str | None = None) -> str:

@@ -9,12 +9,12 @@ from typing import Any
 import pyarrow.compute as pc
 
 from raygrad import __version__
-from raygrad.data.journal import Entry, wall_s
 from raygrad.report.figures.cost import break_even
 from raygrad.report.markup import table
 from raygrad.report.results import FULL, Panel, summary_rows
 from raygrad.report.tables import Run
 from raygrad.report.wording import count, duration, protocol_words
+from raygrad.runs.journal import Entry, wall_s
 
 _MAX_REJECTS = 200
 

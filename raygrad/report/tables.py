@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from raygrad.data.index import Index, read_index
-from raygrad.data.journal import Entry, read_journal
-from raygrad.data.score_table import MANIFEST, read_score_table
-from raygrad.data.storage import exists, filesystem, join, list_files, read_bytes
 from raygrad.errors import ConfigError, DataError
+from raygrad.runs.journal import Entry, read_journal
+from raygrad.runs.score_table import MANIFEST, read_score_table
+from raygrad.storage.files import exists, filesystem, join, list_files, read_bytes
 
 # What of a score table is not a score.
 NOT_SCORES = frozenset(

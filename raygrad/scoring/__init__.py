@@ -1,4 +1,11 @@
-"""Per-example gradient norms and scores, in torch alone."""
+"""Per-example gradient norms and scores, in torch alone.
+
+`prepare` watches a model and plans how each parameter's norms are found, `plan` runs the two
+passes, `operations`, `convolution`, `outer` and `normalization` hold the formulas, `verify` and
+`oracle` check them. It imports nothing of raygrad but `raygrad.errors`.
+
+Read first: `grad_norms.py`.
+"""
 
 from raygrad.scoring.columns import GRAD_COLUMNS, SCORE_COLUMNS, check_columns
 from raygrad.scoring.grad_norms import (

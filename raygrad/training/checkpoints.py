@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from raygrad.data import storage
 from raygrad.errors import ConfigError
+from raygrad.storage import files
 from raygrad.training.models import ImageSpec, build_network
 from raygrad.training.preprocess import Normalize
 
@@ -59,7 +59,7 @@ def save_checkpoint(url: str, checkpoint: Checkpoint) -> None:
         "normalize": asdict(checkpoint.normalize),
         "weights": checkpoint.weights,
     }
-    storage.write_bytes(url, to_bytes(values))
+    files.write_bytes(url, to_bytes(values))
 
 
 def load_checkpoint(url: str) -> Checkpoint:
@@ -68,9 +68,9 @@ def load_checkpoint(url: str) -> Checkpoint:
     Raises:
         ConfigError: There is no such file, or it is not a checkpoint of raygrad's.
     """
-    if not storage.exists(url):
+    if not files.exists(url):
         raise ConfigError(f"checkpoint must exist, got {url!r}. Train first: raygrad train.")
-    values = from_bytes(storage.read_bytes(url))
+    values = from_bytes(files.read_bytes(url))
     try:
         return Checkpoint(
             values["network"],

@@ -6,8 +6,9 @@ import pyarrow as pa
 from torch import nn
 
 from raygrad.config import TrainConfig
-from raygrad.data import score_table, storage
 from raygrad.data.index import Index, write_table
+from raygrad.runs import score_table
+from raygrad.storage import files
 from raygrad.training.dynamics import Dynamics
 from raygrad.training.examples import Examples
 from raygrad.training.loop import device_of
@@ -57,11 +58,11 @@ class Measurements:
         """
         if self._dynamics is not None:
             columns = {"key": pa.array(keys, pa.string()), **self._dynamics.columns()}
-            write_table(storage.join(folder, DYNAMICS_FILE), pa.table(columns))
+            write_table(files.join(folder, DYNAMICS_FILE), pa.table(columns))
         if self._probe is not None:
-            write_table(storage.join(folder, "probe.parquet"), self._probe.table(keys))
+            write_table(files.join(folder, "probe.parquet"), self._probe.table(keys))
         if self._bound is not None:
-            write_table(storage.join(folder, "bound.parquet"), self._bound.table())
+            write_table(files.join(folder, "bound.parquet"), self._bound.table())
 
 
 def write_dynamics_scores(

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from raygrad.data import storage
 from raygrad.errors import ConfigError
+from raygrad.storage import files
 from raygrad.training.checkpoints import from_bytes
 from raygrad.training.models import ImageSpec, build_network
 
@@ -68,9 +68,9 @@ def read_weights(url: str) -> dict[str, Tensor]:
     Raises:
         ConfigError: There is no such file, or it is no file of weights.
     """
-    if not storage.exists(url):
+    if not files.exists(url):
         raise ConfigError(f"checkpoint must exist, got {url!r}. Check the path.")
-    data = storage.read_bytes(url)
+    data = files.read_bytes(url)
     values = _safetensors(data, url) if url.endswith(".safetensors") else _pickled(data, url)
     for holder in _HOLDERS:
         if isinstance(values, Mapping) and isinstance(values.get(holder), Mapping):

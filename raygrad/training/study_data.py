@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from raygrad.data.arrays import ImageArrays, load_arrays, shared_arrays
 from raygrad.data.decode import decode_image
 from raygrad.data.index import Index, read_index
-from raygrad.data.manifest import digest
 from raygrad.data.reading import read_rows
 from raygrad.data.transforms import CropTransform
 from raygrad.errors import DataError
+from raygrad.storage.manifest import digest
 from raygrad.training.examples import Examples
 from raygrad.training.models import ImageSpec
 from raygrad.training.preprocess import Normalize, channel_statistics

@@ -5,11 +5,12 @@ import tarfile
 
 import pytest
 
-from raygrad.data import export, storage
+from raygrad.data import export
 from raygrad.data.export import export_subset
 from raygrad.data.index import build_index
 from raygrad.data.reading import read_rows, rows_of_keys
 from raygrad.errors import ConfigError, DataError
+from raygrad.storage import files
 from tests.data.making import example, jpeg, png, put
 
 
@@ -33,7 +34,7 @@ def keys(index):
 
 
 def contents(urls):
-    return [storage.read_bytes(url) for url in urls]
+    return [files.read_bytes(url) for url in urls]
 
 
 def test_the_new_shards_hold_the_subset_and_nothing_else(index, keys, tmp_path):

@@ -8,10 +8,11 @@ import threading
 import numpy as np
 import pytest
 
-from raygrad.data import reading, s3, storage
+from raygrad.data import reading
 from raygrad.data.index import build_index
 from raygrad.data.reading import read_rows, rows_of_keys
 from raygrad.errors import DataError, IncompleteError
+from raygrad.storage import files, s3
 from tests.data.making import examples, jpeg, put, tar
 
 NUM_SHARDS, PER_SHARD = 3, 40
@@ -57,7 +58,7 @@ def s3_index(folder, s3_url):
     urls = []
     for path in sorted(folder.glob("*.tar")):
         urls.append(f"{s3_url}/{path.name}")
-        storage.write_bytes(urls[-1], path.read_bytes())
+        files.write_bytes(urls[-1], path.read_bytes())
     return build_index(urls, [], val_fraction=0.0)
 
 
@@ -110,7 +111,7 @@ def changed(index, folder, tmp_path, change):
     again = build_index(copies, [], val_fraction=0.0)
     with open(copies[1], "rb") as stream:
         data = stream.read()
-    storage.write_bytes(copies[1], change(data))
+    files.write_bytes(copies[1], change(data))
     return again
 
 

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from raygrad.data import shards as shards_module
 from raygrad.data.example_sets import ArrayExamples, Example, encode_png
-from raygrad.data.manifest import read_json
 from raygrad.data.shards import write_shards, write_tar
 from raygrad.data.sources import Source
 from raygrad.errors import ConfigError
+from raygrad.storage.manifest import read_json
 
 
 def source(num=50, seed=0):

@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tests.data.s3_server import free_ports
+from tests.storage.s3_server import free_ports
 
 ROOT = Path(__file__).parent.parent.parent
 TIMEOUT_S = 90.0

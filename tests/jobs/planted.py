@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.data.s3_server import ACCESS_KEY, SECRET_KEY
+from tests.storage.s3_server import ACCESS_KEY, SECRET_KEY
 
 PLANTED = [text.encode() for text in (ACCESS_KEY, SECRET_KEY)]
 

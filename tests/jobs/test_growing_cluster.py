@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from raygrad.config import ScoreConfig
-from raygrad.data import score_table
 from raygrad.data.decode import decode_image
+from raygrad.runs import score_table
 from raygrad.scoring import example_scores, per_example_grad_norms
 from raygrad.training.models import ImageSpec, build_network
 from raygrad.training.preprocess import Normalize

@@ -4,8 +4,7 @@ import re
 
 import pytest
 
-from raygrad import whole_study
-from raygrad.cli import job
+from raygrad.cli import job, whole_study
 from raygrad.config import ScoreConfig, StudyConfig, SweepConfig
 from raygrad.pipeline import forecasting
 from raygrad.training.plan import Rates

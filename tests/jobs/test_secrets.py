@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from raygrad.data import storage
-from tests.data.conftest import s3_env, s3_process, s3_url  # noqa: F401 - fixtures
+from raygrad.storage import files
 from tests.jobs.planted import files_that_tell, objects_that_tell, tells
 
 ROOT = Path(__file__).parent.parent.parent
@@ -29,7 +28,7 @@ def ray_folder():
     shutil.rmtree(folder)
 
 
-def test_a_study_on_s3_writes_its_credentials_nowhere(s3_url, s3_process, ray_folder):  # noqa: F811
+def test_a_study_on_s3_writes_its_credentials_nowhere(s3_url, s3_process, ray_folder):
     """The whole study, shards and run folder on S3: objects, output, and every file of Ray's."""
     run = f"{s3_url}/run"
     command = [sys.executable, "-m", "raygrad", "run", "--run", run, *FLAGS]
@@ -37,7 +36,7 @@ def test_a_study_on_s3_writes_its_credentials_nowhere(s3_url, s3_process, ray_fo
     environment |= {"RAY_AUTH_MODE": "disabled"}
     done = subprocess.run(command, env=environment, capture_output=True, timeout=600)
     assert done.returncode == 0, done.stderr.decode()
-    assert storage.exists(f"{run}/report/index.html")
+    assert files.exists(f"{run}/report/index.html")
     assert not tells(done.stdout + done.stderr)
     assert list((ray_folder / "ray").rglob("runtime_env_agent.log")), "Ray's logs stand elsewhere"
     assert not list(files_that_tell(ray_folder))

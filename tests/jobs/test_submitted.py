@@ -20,11 +20,10 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from tests.data.conftest import s3_process  # noqa: F401 - a fixture
 from tests.data.making import example, jpeg, tar
-from tests.data.s3_server import ACCESS_KEY, SECRET_KEY
 from tests.jobs.head import ROOT, LocalCluster, find_ray
 from tests.jobs.planted import files_that_tell, objects_that_tell, tells
+from tests.storage.s3_server import ACCESS_KEY, SECRET_KEY
 
 SERVER_NEEDS = ("aiohttp", "aiohttp_cors", "grpc", "opencensus", "prometheus_client", "smart_open")
 LACKING = [name for name in SERVER_NEEDS if importlib.util.find_spec(name) is None]
@@ -42,7 +41,7 @@ ENTRYPOINT = [
 
 
 @pytest.fixture
-def s3(s3_process):  # noqa: F811
+def s3(s3_process):
     """A client of the server, which holds shards of photographs of several sizes."""
     client = s3_process.client()
     for split, count in (("train", NUM_SHARDS), ("test", 1)):
@@ -66,7 +65,7 @@ def shard_key(split, shard):
 
 
 @pytest.fixture
-def cluster(s3_process):  # noqa: F811
+def cluster(s3_process):
     """A head and a worker whose environment, and no other, holds the credentials."""
     if find_ray() is None or LACKING:
         pytest.skip(f"no job server here, for want of {LACKING}: pip install 'ray[default]'")
@@ -139,7 +138,7 @@ def read_rows(s3, key):
     return pq.read_table(io.BytesIO(content))
 
 
-def test_a_job_that_is_stopped_killed_and_short_of_a_shard_ends_complete(cluster, s3, s3_process):  # noqa: F811
+def test_a_job_that_is_stopped_killed_and_short_of_a_shard_ends_complete(cluster, s3, s3_process):
     """Stopped, killed by process id, incomplete (3), complete: one run folder, nothing twice."""
     submit, trained, scored = cluster.submit, "train-linear", "score-linear"
 

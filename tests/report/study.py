@@ -20,7 +20,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from raygrad.data.index import Index, build_index, write_index
-from raygrad.data.score_table import write_manifest, write_part
+from raygrad.runs.score_table import write_manifest, write_part
 
 CLASSES = 10
 FRACTIONS = (0.02, 0.05, 0.1, 0.3, 1.0)

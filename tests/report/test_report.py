@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raygrad.data.journal import Entry
 from raygrad.errors import ConfigError
 from raygrad.report import write_report
 from raygrad.report.tables import read_run
+from raygrad.runs.journal import Entry
 from tests.report import study
 
 EVERY_FIGURE = (

@@ -3,13 +3,12 @@ from pathlib import Path
 
 import pytest
 
-from raygrad.data.storage import list_files, read_bytes, write_bytes
 from raygrad.report import write_report
-from tests.data.conftest import s3_env, s3_process, s3_url  # noqa: F401
+from raygrad.storage.files import list_files, read_bytes, write_bytes
 
 
 @pytest.mark.slow
-def test_a_run_on_s3_gives_the_same_report_as_on_disk(small_run_folder, tmp_path, s3_url):  # noqa: F811
+def test_a_run_on_s3_gives_the_same_report_as_on_disk(small_run_folder, tmp_path, s3_url):
     """The same tables, figures and thumbnails; only the run's own address differs."""
     local = tmp_path / "local"
     shutil.copytree(small_run_folder, local)

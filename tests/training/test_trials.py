@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from raygrad.errors import DataError
 from raygrad.training.trials import Trial, positions_of, retrain
-from tests.engine.sweeping import RECIPE, make_data
+from tests.engine.sweep.sweeping import RECIPE, make_data
 
 TRIAL = Trial(
     network="linear",

@@ -1,0 +1,153 @@
+"""The command `raygrad`: one subcommand a stage, and the way jobs are run.
+
+Exit status: 0 complete, 1 error, 2 wrong usage, 3 incomplete, 130 stopped by Ctrl-C, 143 by
+SIGTERM; after the last three the same command goes on.
+"""
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields, replace
+from typing import Annotated, Union
+
+import tyro
+
+from raygrad import pipeline
+from raygrad.cli.subcommands import COMMANDS, Command, Job, RunStudy
+from raygrad.config import StudyConfig
+from raygrad.engine.session import session
+from raygrad.errors import ConfigError, IncompleteError, RaygradError
+from raygrad.training.recipes import named_recipe
+
+EXIT_ERROR, EXIT_USAGE, EXIT_INCOMPLETE = 1, 2, 3
+EXIT_INTERRUPTED, EXIT_TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Runs the command `raygrad`; returns the exit status.
+
+    A run folder that is named among the arguments gives the defaults of the flags, so that a
+    stage on its own works as it was configured for the whole study; a recipe gives training's.
+    """
+    given = list(sys.argv[1:] if args is None else args)
+    return guarded(lambda: _parse(given).execute())
+
+
+def job(
+    default: StudyConfig, smoke: StudyConfig | None = None, args: Sequence[str] | None = None
+) -> int:
+    """Runs an experiment of jobs/: its configuration, changed by flags; returns the exit status.
+
+    Args:
+        default: The experiment; every field is a flag.
+        smoke: The same experiment made small, which `--smoke` takes instead. `--recipe` gives
+            either the training of another network.
+        args: The command line, by default the process's own.
+    """
+    given = list(sys.argv[1:] if args is None else args)
+    chosen = smoke if smoke is not None and "--smoke" in given else default
+
+    def execute() -> None:
+        name = _value(given, "--recipe")
+        train = chosen.train if name is None else named_recipe(name)
+        flags = Job(**vars(replace(chosen, train=train)))
+        tyro.cli(Job, default=flags, args=given, use_underscores=False).execute()
+
+    return guarded(execute)
+
+
+def guarded(work: Callable[[], None]) -> int:
+    """Does the work within a Ray session; turns errors into one line and an exit status."""
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    logging.getLogger("raygrad").setLevel(logging.INFO)
+    received: list[int] = []
+    try:
+        with _terminable(received), session():
+            work()
+        sys.stdout.flush()
+    except ConfigError as error:
+        return _fail(error, EXIT_USAGE)
+    except IncompleteError as error:
+        return _fail(error, EXIT_INCOMPLETE)
+    except RaygradError as error:
+        return _fail(error, EXIT_ERROR)
+    except BrokenPipeError:
+        # Who reads, such as `head`, has what it wanted; what is left must not be flushed at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        status = EXIT_TERMINATED if received else EXIT_INTERRUPTED
+        return _fail("stopped; the same command goes on from here", status)
+    return 0
+
+
+@contextlib.contextmanager
+def _terminable(received: list[int]) -> Iterator[None]:
+    """Makes SIGTERM, by which batch systems and spot nodes end a process, what Ctrl-C is.
+
+    Ray gives back the KeyboardInterrupt that came while it waited, and not a subclass of it: that
+    it was SIGTERM is kept in `received`.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, _: object) -> None:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _parse(args: list[str]) -> Command:
+    stored = _stored_defaults(args)
+    kinds = tuple(
+        Annotated[kind, tyro.conf.subcommand(name, default=_default(kind, stored))]
+        for name, kind in COMMANDS.items()
+    )
+    return tyro.cli(Union[kinds], prog="raygrad", description=__doc__, args=args)  # type: ignore[call-overload]  # noqa: UP007
+
+
+def _default(kind: type[Command], stored: StudyConfig | None) -> object:
+    """Returns the defaults of a subcommand's flags: the run's own sections where there is one."""
+    if stored is None:
+        return tyro.MISSING_NONPROP
+    if kind is RunStudy:
+        return RunStudy(**vars(stored))
+    names = {f.name for f in fields(kind)} & set(vars(stored))  # type: ignore[arg-type]
+    if names <= {"run"}:
+        return tyro.MISSING_NONPROP
+    return kind(**{name: getattr(stored, name) for name in names})
+
+
+def _stored_defaults(args: list[str]) -> StudyConfig | None:
+    """Returns the configuration that the arguments name: the run folder's, with their recipe."""
+    run, name = _value(args, "--run"), _value(args, "--recipe")
+    if run is None and len(args) > 1 and args[0] == "select" and not args[1].startswith("-"):
+        run = args[1]
+    stored = None if run is None else pipeline.stored_config(run)
+    if name is None or run is None:
+        return stored
+    return replace(stored or StudyConfig(run), train=named_recipe(name))
+
+
+def _value(args: list[str], flag: str) -> str | None:
+    """Returns what stands behind a flag, or None where it is not given."""
+    for at, arg in enumerate(args):
+        if arg == flag and at + 1 < len(args):
+            return args[at + 1]
+        if arg.startswith(f"{flag}="):
+            return arg.removeprefix(f"{flag}=")
+    return None
+
+
+def _fail(error: object, status: int) -> int:
+    print(f"raygrad: {error}", file=sys.stderr)
+    return status

@@ -1,0 +1,288 @@
+"""The scoring actor: streams a shard, scores it while the next batches decode, commits its part."""
+
+import contextlib
+import errno
+import faulthandler
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+import torch
+from numpy.typing import NDArray
+from ray.util import metrics
+
+from raygrad.data.index import write_table
+from raygrad.data.reading import read_rows
+from raygrad.data.shard_rows import ShardRows, rows_digest
+from raygrad.engine.score.batches import decoded_batches
+from raygrad.engine.score.memory import batch_size_within, bytes_each, pass_budget
+from raygrad.engine.score.networks import NetworkScorer
+from raygrad.engine.score.task import SPLIT, ScoreTask, ShardStatus
+from raygrad.errors import ConfigError, DataError, ResourceError
+from raygrad.runs import score_table
+from raygrad.training.outside import weights_digest
+
+MAX_DEATHS = 3
+"""A shard, or the building of an actor, that ended as many actors is given up."""
+
+_POST_INTERVAL_S = 0.5
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
+
+
+class ShardScorer:
+    """A Ray Data actor that scores one shard at a time and commits its part.
+
+    What fails inside a shard becomes that shard's status, so that one bad shard never ends the
+    job. An actor that makes no progress ends itself: Ray starts another, and the board knows.
+
+    Args:
+        task: What to do.
+        board: The driver's board.
+    """
+
+    def __init__(self, task: ScoreTask, board: Any) -> None:
+        self._task, self._board, self._fatal = task, board, ""
+        context = ray.get_runtime_context()
+        self._id, self._node = context.get_actor_id() or "", context.get_node_id()
+        died = ray.get(board.build.remote(self._id))
+        if died >= MAX_DEATHS:
+            self._fatal = f"actors must live while they are built, got {died} that died of it"
+            return
+        with _bounded(task.shard_timeout_s):
+            try:
+                self._work = ShardWork(task)
+            except Exception as error:  # noqa: BLE001 - told to the driver, which ends the job
+                self._fatal = _text(error)
+        board.built.remote(self._id)
+        self._count = metrics.Counter("raygrad_examples_scored", "Examples scored.")
+        self._rate = metrics.Gauge("raygrad_examples_per_s", "Examples a second, of this actor.")
+
+    def __call__(self, batch: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Scores the one shard of a batch; returns its status."""
+        shard = str(batch["shard"][0])
+        status = self._status(shard)
+        settled = status.used + len(json.loads(status.rejects))
+        self._board.end.remote(shard, settled)
+        return status.row()
+
+    def _status(self, shard: str) -> ShardStatus:
+        if self._fatal:
+            return ShardStatus(shard, "fatal", error=self._fatal)
+        died = ray.get(self._board.begin.remote(shard, self._id, self._node))
+        if died >= MAX_DEATHS:
+            reason = (
+                f"its actor died, or made no progress for {self._task.shard_timeout_s:g} s, "
+                f"{died} times"
+            )
+            return ShardStatus(shard, "final", error=reason)
+        with _bounded(self._task.shard_timeout_s) as still_alive:
+            try:
+                return self._work.score(shard, self._posting(shard, still_alive))
+            except OutputError as error:
+                return ShardStatus(shard, "fatal", error=str(error))
+            except (DataError, ConfigError, FileNotFoundError) as error:
+                return ShardStatus(shard, "final", error=_text(error))
+            except Exception as error:  # noqa: BLE001 - reports instead of dying; tried elsewhere
+                return ShardStatus(shard, "failed", error=_text(error))
+
+    def _posting(self, shard: str, still_alive: Callable[[], None]) -> Callable[[int], None]:
+        """Returns what is called with the number of examples done, batch by batch."""
+        start_s = last_s = time.monotonic()
+        counted = 0
+
+        def post(done: int) -> None:
+            nonlocal last_s, counted
+            still_alive()
+            now_s = time.monotonic()
+            if now_s - last_s < _POST_INTERVAL_S:
+                return
+            last_s = now_s
+            self._board.progress.remote(shard, done)
+            self._count.inc(max(done - counted, 1))
+            self._rate.set(done / (now_s - start_s))
+            counted = done
+
+        return post
+
+
+class OutputError(OSError):
+    """The part could not be written, and no other part could be."""
+
+
+class ShardWork:
+    """Scores shards in this process; knows nothing of Ray.
+
+    Args:
+        task: What to do.
+
+    Raises:
+        ConfigError: A network cannot be built, or has other weights than it had for the driver.
+        ResourceError: There is no GPU where one was asked for.
+    """
+
+    def __init__(self, task: ScoreTask) -> None:
+        if task.device == "cuda" and not torch.cuda.is_available():
+            raise ResourceError("an actor must see its GPU, got none. Use --device cpu.")
+        if task.device == "cpu":
+            torch.set_num_threads(1)
+        self._task = task
+        self._rows = ShardRows(task.data_url)
+        networks = [source.build() for source in task.networks]
+        for source, network, digest in zip(task.networks, networks, task.digests, strict=True):
+            if weights_digest(network) != digest:
+                raise ConfigError(
+                    f"checkpoint must not change while scores are made from it, got other weights "
+                    f"in {source.checkpoint_url or source.network}. Score into another --run."
+                )
+        batch_size = task.batch_size
+        if batch_size == 0:
+            spec = task.networks[0].spec
+            each = bytes_each(networks[0], (spec.channels, spec.height, spec.width))
+            batch_size = batch_size_within(pass_budget(task.device, task.actors_per_gpu), each)
+        self._scorer = NetworkScorer(
+            networks,
+            task.preprocess.normalize,
+            task.columns,
+            device=task.device,
+            dtype=task.dtype,
+            channels_last=task.channels_last,
+            batch_size=batch_size,
+            features=task.features,
+        )
+
+    def score(self, shard: str, progress: Callable[[int], None]) -> ShardStatus:
+        """Scores a shard and commits its part, unless it is there.
+
+        Args:
+            shard: The shard's name.
+            progress: Called with the number of examples done, used or rejected.
+
+        Raises:
+            DataError: used + rejected are not the index's examples.
+            OutputError: There is no room, or no right, to write the part.
+        """
+        task, start_s = self._task, time.monotonic()
+        index = self._rows.load(shard)
+        rows = index.rows(SPLIT)
+        digest = rows_digest([rows])
+        there = score_table.part_facts(task.out_url, shard, task.provenance)
+        if there is not None and there.rows_digest == digest:
+            return ShardStatus(
+                shard, "found", there.num_used, there.time_s, json.dumps(there.rejects)
+            )
+        found = _Found()
+        batches = decoded_batches(
+            read_rows(index, rows),
+            task.preprocess.decode,
+            self._scorer.batch_size,
+            task.decode_threads,
+        )
+        with contextlib.closing(batches):  # type: ignore[type-var]
+            for batch in batches:
+                found.rejects += batch.rejects
+                if batch.keys:
+                    scores = self._scorer.score(batch.images, batch.labels)
+                    found.add(batch.keys, batch.labels, scores)
+                progress(found.num_used + len(found.rejects))
+        if found.num_used + len(found.rejects) != rows.num_rows:
+            raise DataError(
+                f"used + rejected must be the index's {rows.num_rows} examples, "
+                f"got {found.num_used} + {len(found.rejects)} in {shard}. "
+                "Index the data set again."
+            )
+        time_s = time.monotonic() - start_s
+        with _writing(shard):
+            self._commit(shard, found, digest, time_s)
+        return ShardStatus(shard, "done", found.num_used, time_s, json.dumps(found.rejects))
+
+    def _commit(self, shard: str, found: "_Found", digest: str, time_s: float) -> None:
+        task = self._task
+        scores = found.columns() or self._scorer.no_scores()
+        features = scores.pop("features", None)
+        if features is not None:
+            width = features.shape[1]
+            flat = pa.array(features.reshape(-1))
+            vectors = pa.FixedSizeListArray.from_arrays(flat, width)
+            side = pa.table({"key": pa.array(found.keys, pa.string()), "features": vectors})
+            # Before the part: a part says that all of its shard is there.
+            write_table(score_table.features_url(task.out_url, shard), side)
+        columns = {
+            "key": pa.array(found.keys, pa.string()),
+            "shard": pa.array([shard] * found.num_used, pa.string()),
+            "label": pa.array(np.concatenate([*found.labels, np.empty(0, np.int64)])),
+            **scores,
+        }
+        score_table.write_part(
+            task.out_url,
+            shard,
+            pa.table(columns),
+            task.provenance,
+            time_s,
+            rejects=found.rejects,
+            rows_digest=digest,
+        )
+
+
+class _Found:
+    """The scores of a shard so far: a few numbers an example."""
+
+    def __init__(self) -> None:
+        self.keys: list[str] = []
+        self.labels: list[NDArray[np.int64]] = []
+        self.rejects: list[dict[str, str]] = []
+        self._scores: list[dict[str, NDArray[Any]]] = []
+
+    @property
+    def num_used(self) -> int:
+        return len(self.keys)
+
+    def add(
+        self, keys: list[str], labels: NDArray[np.int64], scores: dict[str, NDArray[Any]]
+    ) -> None:
+        self.keys += keys
+        self.labels.append(labels)
+        self._scores.append(scores)
+
+    def columns(self) -> dict[str, NDArray[Any]]:
+        if not self._scores:
+            return {}
+        return {name: np.concatenate([s[name] for s in self._scores]) for name in self._scores[0]}
+
+
+@contextlib.contextmanager
+def _bounded(timeout_s: float) -> Iterator[Callable[[], None]]:
+    """Ends this process if `timeout_s` pass without a call of the function that it gives.
+
+    The clock is in C and needs no lock of the interpreter, so that code which holds it is ended.
+    """
+
+    def still_alive() -> None:
+        faulthandler.dump_traceback_later(timeout_s, exit=True, file=sys.__stderr__ or 2)
+
+    still_alive()
+    try:
+        yield still_alive
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+@contextlib.contextmanager
+def _writing(shard: str) -> Iterator[None]:
+    """Turns what no retry would mend into an error of its own."""
+    try:
+        yield
+    except (OSError, ConfigError) as error:
+        if isinstance(error, ConfigError) or error.errno in _NO_ROOM:
+            raise OutputError(
+                f"the output must be writable, got {_text(error)}, for {shard}."
+            ) from error
+        raise
+
+
+def _text(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}" if not isinstance(error, DataError) else str(error)

@@ -1,0 +1,278 @@
+"""Scoring a data set with Ray Data: every shard once, whatever dies, one committed part a shard."""
+
+import json
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+
+from raygrad.config import ScoreConfig
+from raygrad.data.shard_rows import shard_facts
+from raygrad.engine.score.board import BoardState, start_board
+from raygrad.engine.score.pool import pool_statuses
+from raygrad.engine.score.task import SPLIT, ScoreTask, ShardStatus
+from raygrad.errors import ConfigError, DataError, IncompleteError, RaygradError
+from raygrad.progress import Progress
+from raygrad.runs import score_table
+from raygrad.runs.score_table import PartFacts
+from raygrad.storage import files
+from raygrad.storage.manifest import write_json
+from raygrad.training.arithmetic import warn_of_emulation
+
+log = logging.getLogger("raygrad")
+
+FAILURES = "_failures.json"
+MAX_TRIES = 3
+"""A shard whose scoring failed is tried by as many pools of actors."""
+
+_NUM_NAMED = 5
+_NOTE_S = 5.0
+"""Actors and retries alone, with no example done, are told this often at most."""
+_STALLED = 3
+"""The job ends if no actor tells of progress for this many times `shard_timeout_s`."""
+
+
+@dataclass
+class _Tally:
+    """What the driver keeps of a job: numbers, rejects and failures, nothing of an example."""
+
+    used: int = 0
+    device_s: float = 0.0
+    scored: int = 0
+    rejects: list[dict[str, str]] = field(default_factory=list)
+    failures: dict[str, str] = field(default_factory=dict)
+    retries: int = 0
+    most_actors: int = 0
+
+    def add(self, used: int, time_s: float, rejects: Sequence[dict[str, str]]) -> None:
+        self.used += used
+        self.device_s += time_s
+        self.rejects += rejects
+
+
+def score(config: ScoreConfig, task: ScoreTask) -> dict[str, Any]:
+    """Scores every shard that has no part yet, with a pool of actors.
+
+    Args:
+        config: How many actors, and what they may cost.
+        task: What is scored with what, and where the parts go.
+
+    Returns:
+        Facts for the completion marker: shards, examples used and rejected.
+
+    Raises:
+        ResourceError: The cluster cannot hold an actor.
+        ConfigError: The output is not writable, or holds scores that came from something else.
+        IncompleteError: A shard was given up, or nothing moves; what is scored is kept.
+    """
+    start_s = time.monotonic()
+    shards = shard_facts(task.data_url, SPLIT)
+    _claim(task)
+    tally = _Tally()
+    todo = _without_parts(task, shards, tally)
+    if todo and len(todo) < len(shards):
+        log.info(
+            "score: %d of %d shards have their part already", len(shards) - len(todo), len(shards)
+        )
+    if todo:
+        warn_of_emulation("score", task.dtype, task.device != "cpu")
+        _score_all(config, task, shards, todo, tally)
+    if tally.failures:
+        raise _incomplete(task, tally, len(shards))
+    counts = {name: count for name, (count, _) in shards.items()}
+    _check(task, counts, tally)
+    _forget_failures(task)
+    score_table.write_rejects(task.out_url, tally.rejects)
+    metrics = _metrics(config, task, tally, time.monotonic() - start_s)
+    write_json(files.join(task.out_url, "metrics.json"), metrics)
+    facts = {"num_examples": tally.used, "rejected": len(tally.rejects)}
+    score_table.write_manifest(task.out_url, list(shards), task.provenance, tally.device_s, **facts)
+    _summary(metrics)
+    return {"num_shards": len(shards), **facts}
+
+
+def _claim(task: ScoreTask) -> None:
+    try:
+        score_table.bind_table(task.out_url, task.provenance)
+    except OSError as error:
+        raise ConfigError(
+            f"the output must be writable, got {error}, in {task.out_url}. "
+            "Name another --run, or make room."
+        ) from error
+
+
+def _without_parts(task: ScoreTask, shards: dict[str, tuple[int, str]], tally: _Tally) -> list[str]:
+    """Returns the shards without a part; what the parts that are there hold goes to the tally.
+
+    Raises:
+        ConfigError: A part is of other rows than the index's now.
+        DataError: A part does not hold its shard's examples.
+    """
+    found: dict[str, PartFacts] = score_table.finished_parts(task.out_url, task.provenance)
+    for shard, facts in found.items():
+        if shard not in shards:
+            continue
+        (count, rows_digest), part = shards[shard], score_table.part_url(task.out_url, shard)
+        if facts.rows_digest != rows_digest:
+            raise ConfigError(
+                f"a part must be of the shard as it is indexed, got another, in "
+                f"{part}. Remove it to score the shard again."
+            )
+        settled = facts.num_used + len(facts.rejects)
+        if settled != count:
+            raise DataError(
+                f"a part must hold its shard's {count} examples, got {settled}, in {part}. "
+                "Remove it to score the shard again."
+            )
+        tally.add(facts.num_used, facts.time_s, facts.rejects)
+    return [shard for shard in shards if shard not in found]
+
+
+def _score_all(
+    config: ScoreConfig,
+    task: ScoreTask,
+    shards: dict[str, tuple[int, str]],
+    todo: list[str],
+    tally: _Tally,
+) -> None:
+    """Scores shards; those whose scoring failed go to another pool, `MAX_TRIES` in all."""
+    progress = Progress("score", sum(shards[shard][0] for shard in todo), "images")
+    shown = settled = 0
+    told = _LastNote()
+    for attempt in range(1, MAX_TRIES + 1):
+        board = start_board()
+        failed: list[str] = []
+        for status in pool_statuses(config, task, board, todo):
+            state: BoardState = ray.get(board.read.remote())
+            tally.most_actors = max(tally.most_actors, state.actors)
+            if status is not None:
+                _settle(status, failed, tally, last=attempt == MAX_TRIES)
+            note = (
+                f"{state.actors} actors, {tally.retries + state.retries} retries, "
+                f"{len(tally.rejects)} rejects"
+            )
+            if settled + state.done != shown or told.differs(note):
+                progress.add(settled + state.done - shown, note)
+            shown = settled + state.done
+            _check_moving(state, task.shard_timeout_s)
+        tally.retries += ray.get(board.read.remote()).retries + len(failed)
+        settled = shown
+        todo = failed
+        if not todo:
+            return
+        log.warning("score: %d shards failed and are tried again", len(todo))
+
+
+class _LastNote:
+    """Keeps what was told while no example was done, so that it is told once, and not too often."""
+
+    def __init__(self) -> None:
+        self._text, self._told_s = "", 0.0
+
+    def differs(self, note: str) -> bool:
+        """Tells whether a note is to be told: another one than the last, `_NOTE_S` after it."""
+        now_s = time.monotonic()
+        if note == self._text or now_s - self._told_s < _NOTE_S:
+            return False
+        self._text, self._told_s = note, now_s
+        return True
+
+
+def _check_moving(state: BoardState, shard_timeout_s: float) -> None:
+    if state.idle_s > _STALLED * shard_timeout_s:
+        raise IncompleteError(
+            f"an actor must tell of progress, got none for {state.idle_s:.0f} s. See "
+            "whether the cluster can hold an actor (`ray status`), and run again."
+        )
+
+
+def _settle(status: ShardStatus, failed: list[str], tally: _Tally, *, last: bool) -> None:
+    """Takes a status to the tally, or to the shards that are tried again.
+
+    Raises:
+        RaygradError: No shard will fare better.
+    """
+    if status.kind in ("done", "found"):
+        tally.scored += status.used if status.kind == "done" else 0
+        tally.add(status.used, status.time_s, json.loads(status.rejects))
+    elif status.kind == "fatal":
+        raise RaygradError(f"scoring cannot go on: {status.error} Parts that are there are kept.")
+    elif status.kind == "failed" and not last:
+        log.warning("score: %s failed: %s", status.shard, status.error)
+        failed.append(status.shard)
+    else:
+        log.error("score: %s is given up: %s", status.shard, status.error)
+        tally.failures[status.shard] = status.error
+
+
+def _incomplete(task: ScoreTask, tally: _Tally, num_shards: int) -> IncompleteError:
+    write_json(files.join(task.out_url, FAILURES), tally.failures)
+    named = list(tally.failures.items())[:_NUM_NAMED]
+    more = len(tally.failures) - len(named)
+    return IncompleteError(
+        f"every shard must be scored, got {len(tally.failures)} of {num_shards} that failed: "
+        + "; ".join(f"{shard}: {reason}" for shard, reason in named)
+        + (f"; and {more} more in {FAILURES}" if more else "")
+        + ". Mend what is wrong and run again; finished shards are kept."
+    )
+
+
+def _forget_failures(task: ScoreTask) -> None:
+    """Says that none is left, where an earlier run gave shards up."""
+    url = files.join(task.out_url, FAILURES)
+    if files.exists(url):
+        write_json(url, {})
+
+
+def _check(task: ScoreTask, counts: dict[str, int], tally: _Tally) -> None:
+    """Raises unless every shard has its part and used + rejected is the index."""
+    there = {url.rsplit("/", 1)[-1] for url in files.list_files(task.out_url, ".parquet")}
+    lacking = [s for s in counts if score_table.part_url("", s).rsplit("/", 1)[-1] not in there]
+    if lacking:
+        raise IncompleteError(
+            f"every shard must have its part, got none for {lacking[:_NUM_NAMED]}. Run again."
+        )
+    if tally.used + len(tally.rejects) != sum(counts.values()):
+        raise DataError(
+            f"used + rejected must be the index's {sum(counts.values())} examples, "
+            f"got {tally.used} + {len(tally.rejects)}. Remove {task.out_url} and score again."
+        )
+
+
+def _metrics(config: ScoreConfig, task: ScoreTask, tally: _Tally, wall_s: float) -> dict[str, Any]:
+    examples = tally.used + len(tally.rejects)
+    device_s_per_million = tally.device_s / max(examples, 1) * 1e6
+    metrics: dict[str, Any] = {
+        "device": task.device,
+        "dtype": task.dtype,
+        "num_checkpoints": len(task.networks),
+        "num_examples": tally.used,
+        "rejected": len(tally.rejects),
+        "scored_now": tally.scored,
+        "wall_time_s": wall_s,
+        "images_per_s": tally.scored / wall_s,
+        "device_time_s": tally.device_s,
+        "device_s_per_million": device_s_per_million,
+        "most_actors": tally.most_actors,
+        "retries": tally.retries,
+    }
+    if config.price_per_hour:
+        metrics["cost_per_million"] = device_s_per_million / 3600 * config.price_per_hour
+    return metrics
+
+
+def _summary(metrics: dict[str, Any]) -> None:
+    cost = metrics.get("cost_per_million")
+    log.info(
+        "score: %d examples, %d rejected, %d retries, %.1f %s-seconds (%.0f a million examples%s)",
+        metrics["num_examples"],
+        metrics["rejected"],
+        metrics["retries"],
+        metrics["device_time_s"],
+        metrics["device"],
+        metrics["device_s_per_million"],
+        "" if cost is None else f", cost {cost:.2f}",
+    )

@@ -1,0 +1,145 @@
+"""A DDP group inside a trial: its own process is rank 0, actors on the trial's bundles the rest.
+
+A trial asks Tune for all its workers' bundles in one placement group, which Ray grants whole or not
+at all. Ray Train inside Tune places its workers after the trial has started, with resources that
+Tune does not know of: trials that each hold a part can then wait for each other for ever, and a
+trial that takes every CPU leaves none for its own trainer. Its start also costs 15 to 20 s a trial;
+here the actors are kept from trial to trial.
+"""
+
+import contextlib
+import datetime
+import os
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import ray
+import torch
+import torch.distributed as dist
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+from torch.distributed import Store, TCPStore  # type: ignore[attr-defined]
+
+from raygrad.engine.sweep.packing import TrialNeeds
+from raygrad.errors import RaygradError
+
+Result = TypeVar("Result")
+
+# A peer that is gone is noticed at once, by its closed connection; this is for one that hangs.
+TIMEOUT = datetime.timedelta(minutes=10)
+
+_peers: list[Any] = []
+"""The actors of this process's group, kept while trials follow each other in it."""
+
+
+class _Peer:
+    """A rank above 0."""
+
+    def run(
+        self,
+        address: tuple[str, int],
+        rank: int,
+        needs: TrialNeeds,
+        function: Callable[..., Any],
+        arguments: tuple[Any, ...],
+    ) -> None:
+        """Joins the group and does its share of the work."""
+        use_threads(needs)
+        store = TCPStore(*address, needs.num_workers, is_master=False, timeout=TIMEOUT)
+        with _joined(store, rank, needs):
+            function(*arguments)
+
+
+def run_in_group(needs: TrialNeeds, function: Callable[..., Result], *arguments: Any) -> Result:
+    """Calls a function in every process of a trial's group; returns what rank 0 got.
+
+    Called in the process of a Tune trial, or of an actor on the first bundle of a placement group.
+    With one worker it is a plain call. Inside, torch.distributed is set up.
+
+    Args:
+        needs: What the trial takes; the placement group has a bundle for each worker.
+        function: What each rank does.
+        *arguments: What it is given; object references save copies.
+
+    Raises:
+        RaygradError: Another rank failed or was lost.
+    """
+    use_threads(needs)
+    if needs.num_workers == 1:
+        return function(*arguments)
+    if not _peers:
+        _peers.extend(_start_peers(needs))
+    host = ray.util.get_node_ip_address()
+    store = TCPStore(
+        host, 0, needs.num_workers, is_master=True, timeout=TIMEOUT, wait_for_workers=False
+    )
+    tasks = [
+        peer.run.remote((host, store.port), rank, needs, function, arguments)
+        for rank, peer in enumerate(_peers, start=1)
+    ]
+    try:
+        with _joined(store, 0, needs):
+            result = function(*arguments)
+        ray.get(tasks)
+    except (RuntimeError, ray.exceptions.RayError) as error:
+        reason = _first_failure(tasks) or error
+        _end_peers()
+        raise RaygradError(
+            f"every rank of a trial must finish, got {reason}. It is tried again."
+        ) from error
+    return result
+
+
+def use_threads(needs: TrialNeeds) -> None:
+    """Gives torch the threads that the worker's CPUs stand for."""
+    torch.set_num_threads(max(1, int(needs.cpus_each)))
+
+
+def _start_peers(needs: TrialNeeds) -> Iterator[Any]:
+    placement = ray.util.get_current_placement_group()
+    for bundle in range(1, needs.num_workers):
+        yield (
+            ray.remote(_Peer)
+            .options(
+                num_cpus=needs.cpus_each,
+                num_gpus=needs.gpus_each,
+                scheduling_strategy=PlacementGroupSchedulingStrategy(
+                    placement, placement_group_bundle_index=bundle
+                ),
+            )
+            .remote()
+        )
+
+
+def _end_peers() -> None:
+    for peer in _peers:
+        ray.kill(peer)
+    _peers.clear()
+
+
+@contextlib.contextmanager
+def _joined(store: Store, rank: int, needs: TrialNeeds) -> Iterator[None]:
+    os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "1")
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if needs.gpus_each else "gloo",
+        store=store,
+        rank=rank,
+        world_size=needs.num_workers,
+        timeout=TIMEOUT,
+    )
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def _first_failure(tasks: list[Any]) -> BaseException | None:
+    """Returns why a rank failed, if one has ended with an error: the cause, not its echo here."""
+    ended, _ = ray.wait(tasks, num_returns=len(tasks), timeout=2)
+    for task in ended:
+        try:
+            ray.get(task)
+        except ray.exceptions.RayTaskError as error:
+            return error.cause
+        except ray.exceptions.RayError as error:
+            return error
+    return None

@@ -1,0 +1,114 @@
+"""What happens inside a trial's process: read the subset, train, test once, write the row."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import ray
+from ray import tune
+
+from raygrad.config import TrainConfig
+from raygrad.engine.sweep.group import run_in_group
+from raygrad.engine.sweep.packing import TrialNeeds
+from raygrad.errors import DataError
+from raygrad.runs.result_rows import read_row, write_row
+from raygrad.runs.subsets import read_subset
+from raygrad.training.loop import TrainingLoop
+from raygrad.training.study_data import StudyData, StudySource
+from raygrad.training.trials import Trial, positions_of, retrain
+
+
+@dataclass(frozen=True)
+class SharedData:
+    """The data set as all trials of a node share it: what is large lies in Ray's object store.
+
+    Keys are an Arrow array instead of Python strings, which each process would have to build.
+    """
+
+    data: StudyData | StudySource
+    """Images and labels, without keys; or where they come from, if they do not fit in memory."""
+    keys: pa.Array | None
+    """The keys of the training split, in the order of its images; those of mapped images are with
+    them."""
+
+    @staticmethod
+    def put(data: StudyData | StudySource) -> "ray.ObjectRef":
+        """Puts a data set into the object store, once for all trials."""
+        if isinstance(data, StudySource):
+            return ray.put(SharedData(data, None))
+        splits = {
+            name: dataclasses.replace(getattr(data, name), keys=())
+            for name in ("train", "val", "test")
+        }
+        shared = dataclasses.replace(data, **splits)
+        return ray.put(SharedData(shared, pa.array(data.train.keys, pa.large_string())))
+
+    def open(self) -> tuple[StudyData, pa.Array]:
+        """Returns the data set and the keys of its training split."""
+        data = self.data if isinstance(self.data, StudyData) else self.data.open()
+        keys = self.keys
+        return data, pa.array(data.train.keys, pa.large_string()) if keys is None else keys
+
+
+@dataclass(frozen=True)
+class TrialWork:
+    """All that the trials of a sweep have in common, and which they are; paths, not subsets."""
+
+    recipe: TrainConfig
+    """How each is trained."""
+    shared: "ray.ObjectRef"
+    """The `SharedData`."""
+    trials: tuple[tuple[Trial, str], ...]
+    """Each trial with its subset's file."""
+    needs: TrialNeeds
+    """What each takes."""
+    folder: str
+    """The sweep's folder, where rows go."""
+    reports_epochs: bool
+    """Whether Tune is told of every epoch: to end trials early, or for TensorBoard."""
+
+
+def run_trial(choice: dict[str, int], work: TrialWork) -> None:
+    """The function that Tune runs: does one trial, unless its row is there.
+
+    The row is there when the process or the driver was lost between writing and reporting it.
+    """
+    trial, subset_url = work.trials[choice["position"]]
+    row = read_row(work.folder, trial.id)
+    if row is None or row["ended_early"]:
+        row = run_in_group(work.needs, _train_rank, trial, subset_url, work)
+        write_row(work.folder, row)
+    # A scheduler looks at the validation accuracy of every report, the last one too.
+    measured = {"test_accuracy": row["test_accuracy"], "best_val_accuracy": row["val_accuracy"]}
+    tune.report({**measured, "row": json.dumps(row)})
+
+
+def _train_rank(trial: Trial, subset_url: str, work: TrialWork) -> dict[str, Any]:
+    shared: SharedData = ray.get(work.shared)
+    data, keys = shared.open()
+    subset, _ = read_subset(subset_url)
+    if subset.num_rows != trial.budget:
+        raise DataError(
+            f"a subset must not change while a sweep runs, got {subset.num_rows} examples instead "
+            f"of {trial.budget} in {subset_url}. Run again."
+        )
+    kept = positions_of(subset["key"].combine_chunks(), keys)
+    device = "cuda" if work.needs.gpus_each else "cpu"
+    reports = work.reports_epochs and tune.get_context().get_trial_id() is not None
+    return retrain(
+        trial,
+        kept,
+        work.recipe,
+        data,
+        device=device,
+        after_epoch=_report_epoch if reports else None,
+    )
+
+
+def _report_epoch(loop: TrainingLoop) -> None:
+    """Tells Tune of an epoch; a trial that it ends does not return from here."""
+    out = loop.outcome
+    if not loop.finished:
+        tune.report({**out.history[-1], "best_val_accuracy": out.best_val_accuracy})

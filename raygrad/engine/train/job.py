@@ -1,0 +1,271 @@
+"""Training with Ray Train: DDP workers around the training loop."""
+
+import contextlib
+import json
+import logging
+import os
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+import ray.train
+import ray.train.torch
+import torch
+from torch import nn
+
+from raygrad.config import TrainConfig
+from raygrad.engine.relay import relayed
+from raygrad.engine.session import cluster_capacity, cluster_grows, fitting_workers
+from raygrad.engine.train.state import StateFile
+from raygrad.engine.train.telling import Telling
+from raygrad.errors import RaygradError, ResourceError
+from raygrad.progress import Progress
+from raygrad.storage import files
+from raygrad.training import ranks
+from raygrad.training.arithmetic import warn_of_emulation
+from raygrad.training.checkpoints import Checkpoint, save_checkpoint
+from raygrad.training.loop import TrainingLoop, evaluate
+from raygrad.training.measurements import Measurements
+from raygrad.training.models import build_network, num_parameters
+from raygrad.training.study_data import StudyData, StudySource
+from raygrad.training.trackers import check_installed
+
+log = logging.getLogger("raygrad")
+
+MAX_WORKER_FAILURES = 3
+# A node that is lost still counts as there for some seconds: an elastic group that is placed on it
+# shall not wait the minute that Ray Train gives it by default, but be tried again.
+_ELASTIC_START_TIMEOUT_S = 15
+_ABORT_S = 5
+"""How long workers may take to end where a training is stopped."""
+_PLACEMENT_S = 240
+"""How long workers may wait for CPUs that the cluster has, and others use."""
+
+
+@dataclass(frozen=True)
+class TrainTask:
+    """What is trained, and where what comes out of it goes."""
+
+    config: TrainConfig
+    """The recipe."""
+    inputs_digest: str
+    """Hash of the recipe and the data set; a training goes on from what one of the same inputs
+    has saved, and from no other's."""
+    folder: str
+    """Where the training's saved state and Ray Train's own files are, a URL."""
+    checkpoint_url: str
+    """Where the best epoch's checkpoint goes."""
+    metrics_url: str
+    """Where the metrics go."""
+    measured_url: str
+    """The folder of probe.parquet, bound.parquet and dynamics.parquet."""
+
+    @property
+    def state_url(self) -> str:
+        """Where the state to go on from is kept."""
+        return files.join(self.folder, f"{self.inputs_digest[:16]}.state")
+
+
+class _Trainer(ray.train.torch.TorchTrainer):
+    """Ray's trainer, whose Ctrl-C is a KeyboardInterrupt as everywhere else.
+
+    The handler that Ray would register here ends the process with status 1 and without a word,
+    and stays: Ctrl-C in the scoring after a training would meet it too.
+    """
+
+    _controller: Any = None
+
+    def _register_sigint_handler(self, controller: Any) -> None:
+        """Called by Ray in the main thread, before it waits for the controller."""
+        self._controller = controller
+
+    def abort(self) -> None:
+        """Ends the workers, which would go on in a Ray that outlives the training."""
+        if self._controller is not None:
+            with contextlib.suppress(ray.exceptions.RayError):  # it ends while it is asked
+                ray.get(self._controller.abort.remote(), timeout=_ABORT_S)
+
+
+def train(task: TrainTask, data: StudyData | StudySource) -> dict[str, Any]:
+    """Trains a network with DDP and writes its best epoch's checkpoint, metrics and measurements.
+
+    Goes on from its last saved state when a worker, a node or the driver died before, also with
+    another number of workers.
+
+    Args:
+        task: What to train.
+        data: The data set; in memory, it is put into Ray's object store once.
+
+    Returns:
+        The metrics: history by epoch, best epoch, its validation and test accuracy, times.
+
+    Raises:
+        ConfigError: A tracker is not installed.
+        ResourceError: There is no CPU for a worker, or no GPU where one is asked for.
+        RaygradError: Training failed more often than it is retried.
+    """
+    config = task.config
+    check_installed(config.track)
+    scaling = _scaling(config)
+    warn_of_emulation("train", config.precision, scaling.use_gpu)
+    filesystem, path = files.filesystem(task.folder)
+    arguments = {"task": task, "data": ray.put(data), "use_gpu": scaling.use_gpu}
+    trainer = _Trainer(
+        _train_worker,
+        train_loop_config=arguments,
+        scaling_config=scaling,
+        run_config=ray.train.RunConfig(
+            # The state to go on from is ours, so each attempt is a run of its own to Ray.
+            name=f"{task.inputs_digest[:16]}-{time.time_ns()}",
+            storage_path=path,
+            storage_filesystem=filesystem,
+            failure_config=_failures(config),
+            logging_config=ray.train.LoggingConfig(log_level="WARNING"),
+        ),
+    )
+    try:
+        with relayed(Progress("train", config.epochs, "epochs")) as board:
+            arguments["board"] = board
+            metrics = trainer.fit().return_value
+    except KeyboardInterrupt:
+        trainer.abort()
+        raise
+    except ray.train.TrainingFailedError as error:
+        raise RaygradError(f"training must finish, got {_first_cause(error)}") from error
+    if "failed" in metrics:
+        raise RaygradError(metrics["failed"])
+    files.write_bytes(task.metrics_url, json.dumps(metrics, indent=1).encode())
+    StateFile(task.state_url).remove()
+    return metrics
+
+
+def _failures(config: TrainConfig) -> ray.train.FailureConfig:
+    """Returns how often workers are started again, and how long nodes for them are waited for."""
+    timeout_s = 60
+    if config.min_workers:
+        timeout_s = _ELASTIC_START_TIMEOUT_S
+        os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(timeout_s))
+    return ray.train.FailureConfig(
+        max_failures=MAX_WORKER_FAILURES,
+        # What an autoscaler has promised may take it many minutes to bring.
+        controller_failure_limit=-1 if cluster_grows() else _PLACEMENT_S // timeout_s,
+    )
+
+
+def _scaling(config: TrainConfig) -> ray.train.ScalingConfig:
+    """Returns how many workers there are and what each one has."""
+    num_gpus = int(cluster_capacity().get("GPU", 0))
+    if config.device == "cuda" and num_gpus == 0:
+        raise ResourceError(
+            "device cuda needs a GPU, got a cluster without one. Set device to cpu or auto."
+        )
+    cpus = config.cpus_per_worker
+    num_workers = fitting_workers(config.num_workers, "training workers", cpus)
+    use_gpu = num_gpus > 0 and (config.device == "cuda" or num_gpus >= num_workers > 0)
+    use_gpu = use_gpu and config.device != "cpu"
+    if use_gpu and num_gpus < num_workers:
+        log.info("%d training workers instead of %d: one a GPU", num_gpus, num_workers)
+        num_workers = num_gpus
+    least = min(config.min_workers, num_workers)
+    return ray.train.ScalingConfig(
+        num_workers=(least, num_workers) if least else num_workers,
+        use_gpu=use_gpu,
+        resources_per_worker={"CPU": cpus, **({"GPU": 1} if use_gpu else {})},
+    )
+
+
+def _first_cause(error: BaseException) -> str:
+    """Returns the last line of the innermost error's text, which names what went wrong."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[-1].strip() if lines else type(error).__name__
+
+
+def _train_worker(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Runs in each worker: builds, goes on from what is saved, trains, tests once."""
+    task: TrainTask = arguments["task"]
+    config = task.config
+    data: StudyData | StudySource = ray.get(arguments["data"])
+    data = data if isinstance(data, StudyData) else data.open()
+    torch.set_num_threads(config.cpus_per_worker)
+    device = ray.train.torch.get_device() if arguments["use_gpu"] else torch.device("cpu")
+    network = build_network(config.network, data.spec, config.seed).to(device)
+    train = data.examples("train").near(device)
+    measurements = Measurements(config, network, train, data.normalize)
+    loop = TrainingLoop(
+        network,
+        config,
+        data.normalize,
+        train,
+        data.examples("val"),
+        order_seed=config.seed,
+        ddp=_wrapped(network, config),
+        observers=measurements.observers,
+    )
+    state = StateFile(task.state_url, config.save_interval_s)
+    saved = state.read()
+    if saved is not None:
+        loop.load_state_dict(saved)
+    folder = files.join(task.measured_url, "tensorboard")
+    telling = Telling(loop, arguments["board"], config, task.inputs_digest, folder)
+
+    def after_epoch(loop: TrainingLoop) -> None:
+        telling.after_epoch(loop, len(train))
+        state.save_if_due(loop)
+
+    def after_step(loop: TrainingLoop) -> None:
+        telling.after_step(loop)
+        state.save_if_due(loop)
+
+    try:
+        with telling:
+            loop.run(after_epoch, after_step)
+    except RaygradError as error:
+        # What comes of the recipe comes again: no worker is restarted for it.
+        return {"failed": str(error)}
+    is_first = ranks.rank() == 0
+    if is_first:
+        measurements.write(task.measured_url, data.train.keys)
+    return _finish(task, data, network, loop, is_first)
+
+
+def _wrapped(network: nn.Module, config: TrainConfig) -> nn.Module:
+    """Returns what is trained: the network for this rank's device, in DDP, compiled."""
+    if config.channels_last:
+        network.to(memory_format=torch.channels_last)
+    wrapped: nn.Module = ray.train.torch.prepare_model(network, move_to_device=False)
+    if config.compile:
+        wrapped.compile()  # in place: the module stays what it was to all others
+    return wrapped
+
+
+def _finish(
+    task: TrainTask, data: StudyData, network: nn.Module, loop: TrainingLoop, is_first: bool
+) -> dict[str, Any]:
+    """Tests the best epoch's network once, saves it, and sums the training up."""
+    config, out = task.config, loop.outcome
+    tested = evaluate(network, data.normalize, data.examples("test"))
+    if is_first:
+        weights = {n: t.cpu().contiguous() for n, t in network.state_dict().items()}
+        save_checkpoint(
+            task.checkpoint_url, Checkpoint(config.network, data.spec, data.normalize, weights)
+        )
+    return {
+        "network": config.network,
+        "num_parameters": num_parameters(network),
+        "world_size": ranks.world_size(),
+        "num_train": len(data.train.labels),
+        "num_val": len(data.val.labels),
+        "num_test": len(data.test.labels),
+        "best_epoch": out.best_epoch,
+        "epochs": out.epoch,
+        "steps": out.step,
+        "val_accuracy": out.best_val_accuracy,
+        "val_loss": out.best_val_loss,
+        "test_accuracy": tested.accuracy,
+        "test_loss": tested.loss,
+        "train_time_s": sum(row["epoch_time_s"] for row in out.history),
+        "history": out.history,
+    }

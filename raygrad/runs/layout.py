@@ -1,0 +1,80 @@
+"""Where everything stands in a run folder; the names are stable."""
+
+from dataclasses import dataclass
+
+from raygrad.storage import files
+
+
+@dataclass(frozen=True)
+class RunLayout:
+    """The paths of a run folder, on local disk or S3."""
+
+    url: str
+    """The run folder; a local one is made absolute, since workers have folders of their own."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "url", files.absolute(self.url))
+
+    @property
+    def config(self) -> str:
+        """The resolved configuration, JSON."""
+        return files.join(self.url, "config.json")
+
+    @property
+    def data(self) -> str:
+        """The folder of the index, its rejects and, unless placed elsewhere, the shards."""
+        return files.join(self.url, "data")
+
+    @property
+    def shards(self) -> str:
+        """The folder of shards that raygrad wrote itself."""
+        return files.join(self.url, "data", "shards")
+
+    def train(self, network: str) -> str:
+        """The folder of a trained network."""
+        return files.join(self.url, "train", folder_name(network))
+
+    def checkpoint(self, network: str) -> str:
+        """The best epoch's checkpoint of a network."""
+        return files.join(self.train(network), "best.pt")
+
+    def metrics(self, network: str) -> str:
+        """What training a network came to, JSON."""
+        return files.join(self.train(network), "metrics.json")
+
+    def scores(self, network: str) -> str:
+        """The folder of a network's score table."""
+        return files.join(self.url, "scores", folder_name(network))
+
+    def subset(self, method: str, keep_fraction: float, seed: int) -> str:
+        """The Parquet file of a subset."""
+        return files.join(self.url, "subsets", f"{method}-{keep_fraction:g}-{seed}.parquet")
+
+    @property
+    def sweep(self) -> str:
+        """The folder of a sweep."""
+        return files.join(self.url, "sweep")
+
+    @property
+    def results(self) -> str:
+        """The table of retraining results, Parquet, one row a trial."""
+        return files.join(self.sweep, "results.parquet")
+
+    @property
+    def report(self) -> str:
+        """The folder of figures and page."""
+        return files.join(self.url, "report")
+
+    @property
+    def journal(self) -> str:
+        """The folder of what was started when, and what ended it."""
+        return files.join(self.url, "journal")
+
+    def marker(self, stage: str) -> str:
+        """The completion marker of a stage."""
+        return files.join(self.url, "stages", f"{stage}.json")
+
+
+def folder_name(network: str) -> str:
+    """Returns a network's name as a folder name: `module:callable` without its colon."""
+    return network.replace(":", "-").replace("/", "-")

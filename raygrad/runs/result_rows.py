@@ -1,0 +1,140 @@
+"""A sweep's rows on disk: one file a trial, written as it ends, and one table of them all."""
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raygrad.storage import files
+
+RESULT_SCHEMA = pa.schema(
+    [
+        ("trial", pa.string()),
+        ("network", pa.string()),
+        ("score_network", pa.string()),
+        ("score_column", pa.string()),
+        ("score_run", pa.string()),
+        ("method", pa.string()),
+        ("keep_fraction", pa.float64()),
+        ("budget", pa.int64()),
+        ("seed", pa.int64()),
+        ("protocol", pa.string()),
+        ("subset_digest", pa.string()),
+        ("config_digest", pa.string()),
+        ("subset_seed", pa.int64()),
+        ("init_seed", pa.int64()),
+        ("order_seed", pa.int64()),
+        ("test_accuracy", pa.float64()),
+        ("test_loss", pa.float64()),
+        ("val_accuracy", pa.float64()),
+        ("val_loss", pa.float64()),
+        ("best_epoch", pa.int64()),
+        ("epochs", pa.int64()),
+        ("steps", pa.int64()),
+        ("examples_seen", pa.int64()),
+        ("train_time_s", pa.float64()),
+        ("loop_time_s", pa.float64()),
+        ("num_workers", pa.int64()),
+        ("device", pa.string()),
+        ("ended_early", pa.bool_()),
+    ]
+)
+"""The columns of `sweep/results.parquet`. A trial that was ended early, because others did clearly
+better, has no test accuracy."""
+
+FAILED_SCHEMA = pa.schema(
+    [
+        ("trial", pa.string()),
+        ("network", pa.string()),
+        ("method", pa.string()),
+        ("keep_fraction", pa.float64()),
+        ("seed", pa.int64()),
+        ("protocol", pa.string()),
+        ("attempts", pa.int64()),
+        ("reason", pa.string()),
+    ]
+)
+"""The columns of `sweep/failed.parquet`: trials that failed more often than they are retried."""
+
+_ORDER = ("network", "protocol", "method", "keep_fraction", "seed", "trial")
+
+
+class ResultRows:
+    """The finished trials of a sweep's folder.
+
+    A trial's own file is the truth: it is written by the trial's process, whole or not at all, so
+    that neither a lost trial nor a lost driver loses or repeats one. The table is made of them.
+
+    Args:
+        folder: The sweep's folder.
+        table_url: The table of results.
+    """
+
+    def __init__(self, folder: str, table_url: str) -> None:
+        self._folder, self._table_url = files.join(folder, "trials"), table_url
+        self._rows = self._read()
+
+    @property
+    def rows(self) -> dict[str, dict[str, Any]]:
+        """The rows that are known, by trial."""
+        return self._rows
+
+    @staticmethod
+    def url(folder: str, trial: str) -> str:
+        """Returns where a trial's own row stands."""
+        return files.join(folder, "trials", f"{trial}.json")
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Takes a row that the trial's file holds, and writes the table with it."""
+        self._rows[row["trial"]] = row
+        self.write()
+
+    def write(self) -> pa.Table:
+        """Writes the table of results, whole or not at all, and returns it."""
+        rows = list(self._rows.values())
+        table = _table(rows, RESULT_SCHEMA).sort_by([(name, "ascending") for name in _ORDER])
+        _write_table(self._table_url, table)
+        return table
+
+    def _read(self) -> dict[str, dict[str, Any]]:
+        """Reads what the table holds from it, and only later trials from their own files."""
+        known: dict[str, dict[str, Any]] = {}
+        if files.exists(self._table_url):
+            stored = pq.read_table(pa.BufferReader(files.read_bytes(self._table_url)))
+            if stored.schema.equals(RESULT_SCHEMA):
+                known = {row["trial"]: row for row in stored.to_pylist()}
+        rows = {}
+        for url in files.list_files(self._folder, ".json"):
+            trial = url.rsplit("/", 1)[-1].removesuffix(".json")
+            rows[trial] = known.get(trial) or json.loads(files.read_bytes(url))
+        return rows
+
+
+def write_row(folder: str, row: dict[str, Any]) -> None:
+    """Writes a trial's own row, whole or not at all."""
+    files.write_bytes(ResultRows.url(folder, row["trial"]), json.dumps(row).encode())
+
+
+def read_row(folder: str, trial: str) -> dict[str, Any] | None:
+    """Returns a trial's own row, or None where it is not finished."""
+    url = ResultRows.url(folder, trial)
+    return json.loads(files.read_bytes(url)) if files.exists(url) else None
+
+
+def write_failed(folder: str, rows: Iterable[dict[str, Any]]) -> str:
+    """Writes the list of failed trials, empty where none failed; returns its URL."""
+    url = files.join(folder, "failed.parquet")
+    _write_table(url, _table(list(rows), FAILED_SCHEMA))
+    return url
+
+
+def _table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
+    return pa.table({name: [row.get(name) for row in rows] for name in schema.names}, schema=schema)
+
+
+def _write_table(url: str, table: pa.Table) -> None:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    files.write_bytes(url, sink.getvalue().to_pybytes())

@@ -1,0 +1,225 @@
+"""The score table: one Parquet part a shard, and a manifest that says what all came from.
+
+A part is the completion marker of its shard. It holds the scores, and in its footer what they
+came from, which rows of the index they are of, and the examples that could not be used: all that
+must be true together is committed in one file.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raygrad.data.index import write_table
+from raygrad.data.index_rows import REJECT_SCHEMA
+from raygrad.errors import ConfigError, DataError
+from raygrad.storage import files
+from raygrad.storage.manifest import read_json, write_json
+
+MANIFEST = "_manifest.json"
+PROVENANCE = "_provenance.json"
+REJECTS = "rejects.parquet"
+_META = b"raygrad.provenance"
+_TIME = b"raygrad.time_s"
+_ROWS = b"raygrad.rows"
+_REJECTS = b"raygrad.rejects"
+_IN_FLIGHT = 16
+
+
+@dataclass(frozen=True)
+class PartFacts:
+    """What the footer of a part says."""
+
+    time_s: float
+    """How long its scoring took, on its actor."""
+    num_used: int
+    """Examples that have scores."""
+    rejects: list[dict[str, str]]
+    """Examples that could not be used."""
+    rows_digest: str
+    """A hash of the rows of the index that it is of; empty in parts that do not say."""
+
+
+def part_url(url: str, shard: str) -> str:
+    """Returns where the part of a shard is."""
+    return files.join(url, f"part-{shard}.parquet")
+
+
+def features_url(url: str, shard: str) -> str:
+    """Returns where the penultimate features of a shard are."""
+    return files.join(url, "features", f"part-{shard}.parquet")
+
+
+def write_part(
+    url: str,
+    shard: str,
+    table: pa.Table,
+    provenance: dict[str, str],
+    time_s: float = 0.0,
+    *,
+    rejects: Sequence[Mapping[str, str]] = (),
+    rows_digest: str = "",
+) -> None:
+    """Commits the scores of a shard: the part is there whole, or not at all.
+
+    Args:
+        url: The folder of the table.
+        shard: The shard's name.
+        table: Columns key, shard, label and one a score.
+        provenance: What the scores came from; kept in the part.
+        time_s: How long the scoring took; kept in the part.
+        rejects: Examples that could not be used: shard, key, reason; kept in the part.
+        rows_digest: A hash of the index's rows that it is of; kept in the part.
+    """
+    metadata = {
+        _META: json.dumps(provenance, sort_keys=True),
+        _TIME: str(time_s),
+        _ROWS: rows_digest,
+        _REJECTS: json.dumps(list(rejects)),
+    }
+    write_table(part_url(url, shard), table.replace_schema_metadata(metadata))
+
+
+def bind_table(url: str, provenance: dict[str, str]) -> None:
+    """Claims a folder for scores of one provenance, the first of several jobs that come at once.
+
+    Raises:
+        ConfigError: The folder is of another provenance.
+    """
+    claim = files.join(url, PROVENANCE)
+    files.write_bytes(claim, json.dumps(provenance, indent=1).encode(), if_absent=True)
+    _compare(read_json(claim), provenance, claim)
+
+
+def finished_parts(url: str, provenance: dict[str, str]) -> dict[str, PartFacts]:
+    """Returns the shards that have their part already, with what its footer says.
+
+    Raises:
+        ConfigError: A part came from something else.
+    """
+    parts = {}
+    for part in files.list_files(url, ".parquet"):
+        name = part.rsplit("/", 1)[-1]
+        if name.startswith("part-"):
+            parts[name.removeprefix("part-").removesuffix(".parquet")] = part
+    with ThreadPoolExecutor(_IN_FLIGHT) as pool:
+        facts = pool.map(lambda part: _facts(part, provenance), parts.values())
+        return dict(zip(parts, facts, strict=True))
+
+
+def part_facts(url: str, shard: str, provenance: dict[str, str]) -> PartFacts | None:
+    """Returns what the footer of a shard's part says, None where the shard has no part.
+
+    Raises:
+        ConfigError: The part came from something else.
+    """
+    part = part_url(url, shard)
+    return _facts(part, provenance) if files.exists(part) else None
+
+
+def write_rejects(url: str, rows: Sequence[Mapping[str, str]]) -> None:
+    """Writes the table of examples that could not be used: shard, key, reason."""
+    write_table(files.join(url, REJECTS), pa.Table.from_pylist(list(rows), REJECT_SCHEMA))
+
+
+def write_manifest(
+    url: str,
+    shards: Sequence[str],
+    provenance: dict[str, str],
+    score_time_s: float,
+    **facts: Any,
+) -> None:
+    """Marks the table complete; `score_time_s` is how long its parts took to make."""
+    manifest = {
+        "shards": sorted(shards),
+        "provenance": provenance,
+        "score_time_s": score_time_s,
+        **facts,
+    }
+    write_json(files.join(url, MANIFEST), manifest)
+
+
+def table_parts(url: str) -> list[str]:
+    """Returns the URLs of a complete table's parts, in the order of their shards' names.
+
+    Raises:
+        ConfigError: The table is not complete, or mixes provenances.
+    """
+    manifest_url = files.join(url, MANIFEST)
+    if not files.exists(manifest_url):
+        raise ConfigError(f"a score table must be complete, got {url}. Do: raygrad score.")
+    manifest = read_json(manifest_url)
+    parts = [part_url(url, shard) for shard in manifest["shards"]]
+    with ThreadPoolExecutor(_IN_FLIGHT) as pool:
+        for _ in pool.map(lambda part: _facts(part, manifest["provenance"]), parts):
+            pass
+    return parts
+
+
+def lacking_files(url: str) -> list[str]:
+    """Returns the URLs of what is not there any more of a table that was complete."""
+    manifest_url = files.join(url, MANIFEST)
+    if not files.exists(manifest_url):
+        return [manifest_url]
+    there = set(files.list_files(url, ".parquet"))
+    parts = (part_url(url, shard) for shard in read_json(manifest_url)["shards"])
+    return [part for part in parts if part not in there]
+
+
+def read_score_table(url: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """Reads the whole table, parts in the order of their shards' names.
+
+    Args:
+        url: The folder of the table.
+        columns: The columns wanted; by default all.
+
+    Raises:
+        ConfigError: The table is not complete, lacks a column, or mixes provenances.
+    """
+    return pa.concat_tables(_read_parts(url, columns)).replace_schema_metadata(None)
+
+
+def _read_parts(url: str, columns: Sequence[str] | None) -> Iterator[pa.Table]:
+    for part in table_parts(url):
+        with files.open_input(part) as stream:
+            file = pq.ParquetFile(stream)
+            missing = set(columns or ()) - set(file.schema_arrow.names)
+            if missing:
+                raise ConfigError(
+                    f"score columns must be in the table, got {sorted(missing)}, "
+                    f"not of {file.schema_arrow.names}. Score with --columns."
+                )
+            table = file.read(columns=list(columns) if columns else None)
+            yield table.replace_schema_metadata(None)
+
+
+def _facts(part: str, provenance: dict[str, str]) -> PartFacts:
+    with files.open_input(part) as stream:
+        try:
+            file = pq.read_metadata(stream)
+        except pa.ArrowInvalid as error:
+            raise DataError(
+                f"a part must be a whole Parquet file, got {error}, in {part}. "
+                "Remove it and score again."
+            ) from error
+    metadata = file.metadata or {}
+    _compare(json.loads(metadata.get(_META, b"{}")), provenance, part)
+    return PartFacts(
+        float(metadata.get(_TIME, b"0")),
+        file.num_rows,
+        json.loads(metadata.get(_REJECTS, b"[]")),
+        metadata.get(_ROWS, b"").decode(),
+    )
+
+
+def _compare(found: Mapping[str, str], provenance: Mapping[str, str], where: str) -> None:
+    differ = sorted(k for k in {*found, *provenance} if found.get(k) != provenance.get(k))
+    if differ:
+        raise ConfigError(
+            f"all parts of a score table must have one provenance, got another "
+            f"{', '.join(differ)} in {where}. Name another --run, or remove the folder."
+        )

@@ -1,0 +1,147 @@
+"""Subsets on disk: which examples were kept, with what they were drawn from."""
+
+import json
+import re
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pyarrow import fs
+
+from raygrad.errors import ConfigError
+from raygrad.runs import score_table
+from raygrad.selection.out_of_core import draw_parts
+from raygrad.storage import files
+
+_META = b"raygrad.subset"
+
+
+def draw_subset(
+    scores_url: str,
+    url: str,
+    method: str,
+    keep_fraction: float,
+    seed: int,
+    origin: dict[str, Any],
+    **options: Any,
+) -> None:
+    """Draws a subset from a score table of any size and writes it, whole or not at all.
+
+    Args:
+        scores_url: The folder of the score table.
+        url: The subset's file.
+        method: A method of selection.
+        keep_fraction: The share of the table's rows that is kept, at least one row.
+        seed: Seeds the draw.
+        origin: What the subset comes from; kept in the file, with method, budget and seed.
+        **options: What `draw_parts` takes: score_column, class_balanced, missing and the
+            method's own.
+
+    Raises:
+        ConfigError: The table is not complete, or the budget is impossible.
+        DataError: A score is missing, or negative where it must not be.
+    """
+    parts = [files.filesystem(part) for part in score_table.table_parts(scores_url)]
+    facts = {**origin, "method": method, "keep_fraction": keep_fraction, "seed": seed}
+    with tempfile.TemporaryDirectory(prefix="raygrad-subset-") as folder:
+        drawn = Path(folder, "subset.parquet")
+        draw_parts(
+            method,
+            [path for _, path in parts],
+            str(drawn),
+            lambda num_rows: max(1, round(keep_fraction * num_rows)),
+            seed=seed,
+            filesystem=parts[0][0],
+            sink_filesystem=fs.LocalFileSystem(),
+            metadata={_META: json.dumps(facts).encode()},
+            **options,
+        )
+        with drawn.open("rb") as source, files.open_output(url) as sink:
+            shutil.copyfileobj(source, sink)
+
+
+def read_subset(url: str) -> tuple[pa.Table, dict[str, Any]]:
+    """Returns a subset and its origin.
+
+    A file that raygrad did not write needs a column `key`, and has a `weight` of 1 where it has
+    none. Its name is its origin, `METHOD-SEED.parquet` or `METHOD-KEEP_FRACTION-SEED.parquet`;
+    any other name is the method's, of seed 0.
+
+    Returns:
+        At least the columns key and weight; and method, keep_fraction (None if nothing says it),
+        seed, score_network and score_column (None if it was drawn elsewhere).
+
+    Raises:
+        ConfigError: There is no such file, or it is not a subset.
+    """
+    if not files.exists(url):
+        raise ConfigError(f"subset must exist, got {url}. Draw it first: raygrad select.")
+    table = _parquet(url)
+    metadata = table.schema.metadata or {}
+    if _META in metadata:
+        return table, json.loads(metadata[_META])
+    return _own_rows(table, url), _origin_of_name(url)
+
+
+def _parquet(url: str) -> pa.Table:
+    if not files.is_s3(url) and Path(url).is_dir():
+        raise ConfigError(
+            f"a subset must be a file, got the folder {url}. Name files: DIR/*.parquet."
+        )
+    content = files.read_bytes(url)
+    try:
+        return pq.read_table(pa.BufferReader(content))
+    except (pa.ArrowException, OSError) as error:  # cut and damaged files are OSErrors
+        raise ConfigError(f"a subset must be a Parquet file, got {url}: {error}.") from error
+
+
+def _own_rows(table: pa.Table, url: str) -> pa.Table:
+    if "key" not in table.column_names:
+        raise ConfigError(
+            f"a subset must have a column key, got {', '.join(table.column_names)} in {url}. "
+            "Name the examples as the index does."
+        )
+    keys = _as_type(table, "key", pa.string(), url)
+    if not len(keys) or keys.null_count:
+        raise ConfigError(f"a subset must have a key in every row, got none or a null in {url}.")
+    if "weight" not in table.column_names:
+        return pa.table({"key": keys, "weight": np.ones(len(keys))})
+    weights = _as_type(table, "weight", pa.float64(), url)
+    numbers = weights.to_numpy()  # nulls become NaN
+    if not (np.isfinite(numbers) & (numbers >= 0)).all() or not numbers.any():
+        wrong = numbers[~(np.isfinite(numbers) & (numbers >= 0))]
+        raise ConfigError(
+            "weights of a subset must be finite, at least 0, and one of them above 0, got "
+            f"{wrong[0] if len(wrong) else 'zeros alone'} in {url}."
+        )
+    return pa.table({"key": keys, "weight": weights})
+
+
+def _as_type(table: pa.Table, name: str, kind: pa.DataType, url: str) -> pa.ChunkedArray:
+    try:
+        return pc.cast(table[name], kind)
+    except pa.ArrowException as error:
+        raise ConfigError(
+            f"column {name} of a subset must be of type {kind}, got {table[name].type} in {url}: "
+            f"{error}."
+        ) from error
+
+
+def _origin_of_name(url: str) -> dict[str, Any]:
+    stem = url.rstrip("/").rsplit("/", 1)[-1].removesuffix(".parquet")
+    # A fraction has a point or an exponent, so that `mine-1-3` is the seed 3 of `mine-1`.
+    fraction_of = r"0?\.\d+|1\.0|\d(\.\d+)?e-\d+"
+    found = re.fullmatch(rf"(?P<method>.+?)(-(?P<fraction>{fraction_of}))?-(?P<seed>\d+)", stem)
+    method, fraction, seed = found.group("method", "fraction", "seed") if found else (stem, None, 0)
+    return {
+        "method": method,
+        "keep_fraction": float(fraction) if fraction else None,
+        "seed": int(seed),
+        "score_network": None,
+        "score_column": None,
+    }

@@ -1,0 +1,49 @@
+"""On fewer CPUs than asked for nothing hangs: the work adapts and says so, or fails clearly."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+TIMEOUT_S = 240
+PROGRAM = """
+import sys
+from pathlib import Path
+import ray
+ray.init(address="local", num_cpus=int(sys.argv[1]), include_dashboard=False, logging_level=40)
+from raygrad.cli import command as cli
+from raygrad.cli import subcommands as commands
+from tests.cases import make_tiny_config
+sys.exit(cli.guarded(lambda: commands.run_study(make_tiny_config(Path()))))
+"""
+
+
+def study_on(num_cpus, folder):
+    """Runs the tiny study in a folder, named by a relative path as a user names it."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled"}
+    command = [sys.executable, "-c", PROGRAM, str(num_cpus)]
+    return subprocess.run(
+        command,
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+
+
+def test_one_cpu_is_enough_and_it_is_said(tmp_path):
+    done = study_on(1, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "1 training workers instead of 2: the cluster has 1 CPUs" in done.stderr
+    assert (tmp_path / "run" / "report" / "index.html").exists()
+
+
+def test_no_cpu_is_a_clear_error(tmp_path):
+    done = study_on(0, tmp_path)
+    assert done.returncode == 1, done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("raygrad: ")
+    assert "need at least 1 CPU, got a cluster with 0" in last
