@@ -1,4 +1,5 @@
 import os
+import signal
 import uuid
 
 import pytest
@@ -18,6 +19,17 @@ def ray_session():
     )
     yield
     ray.shutdown()
+
+
+@pytest.fixture
+def sigint_heard():
+    """Ctrl-C is heard here and in processes started from here, also where pytest ignores it.
+
+    A shell ignores SIGINT for what it starts in the background, and children inherit that.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

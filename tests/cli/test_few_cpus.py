@@ -5,8 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 240
+pytestmark = pytest.mark.timeout(900)
 PROGRAM = """
 import sys
 from pathlib import Path

@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "raygrad", "run", "--run"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled"}
 TIMEOUT_S = 240
+pytestmark = pytest.mark.timeout(900)
 COMPARED = ["trial", "test_accuracy", "test_loss", "val_loss", "best_epoch", "steps"]
 
 
@@ -92,7 +93,7 @@ def test_a_study_killed_in_every_stage_ends_as_an_undisturbed_one(config, tmp_pa
     assert len({e.process for e in journal}) == 5, "five starts of the command"
 
 
-def test_signals_stop_a_training_and_what_comes_after_it_in_the_same_process(config):
+def test_signals_stop_a_training_and_what_comes_after_it_in_the_same_process(config, sigint_heard):
     """Ray's own handlers would end the process without a word, and one outlives the training."""
     for pattern, how in (
         (r"prepare: starts", signal.SIGTERM),  # while Ray starts

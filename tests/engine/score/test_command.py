@@ -11,7 +11,7 @@ from raygrad.cli import command as cli
 from raygrad.training.models import build_network
 from tests.engine.score.scoring_cases import SIZE, SPEC, make_shards
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 TIMEOUT_S = 240
 
 

@@ -15,6 +15,8 @@ from tests.engine.lost_nodes import has_files, losing_a_node
 from tests.engine.score import faulty_networks
 from tests.engine.sweep.sweeping import COMPARED, RECIPE, comparable, make_data, make_trials
 
+pytestmark = pytest.mark.timeout(900)
+
 LONGER = dataclasses.replace(RECIPE, epochs=12, patience=12)
 
 

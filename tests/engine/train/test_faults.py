@@ -17,6 +17,8 @@ from tests.engine.score import faulty_networks
 from tests.engine.sweep.sweeping import make_data
 from tests.engine.train.training_tasks import make_task
 
+pytestmark = pytest.mark.timeout(900)
+
 RECIPE = TrainConfig(
     epochs=6,
     batch_size=16,

@@ -38,7 +38,7 @@ def test_a_diverging_recipe_ends_at_once_with_the_epoch_and_no_restart(
     assert "train-mlp: complete" not in caplog.text
 
 
-def test_ctrl_c_ends_a_training_in_a_ray_that_goes_on(ray_session, tmp_path):
+def test_ctrl_c_ends_a_training_in_a_ray_that_goes_on(ray_session, tmp_path, sigint_heard):
     """Its workers give their CPUs back, and Ctrl-C is again what it was before."""
     slow = faulty_networks.name("slow", tmp_path, 0)
     config = TrainConfig(network=slow, epochs=10_000, patience=10_000, save_interval_s=0.0)
