@@ -11,23 +11,58 @@ from raygrad.config import (
     SweepConfig,
     TrainConfig,
 )
+from raygrad.config.declaring import declared
 from raygrad.errors import ConfigError
+
+_FIRST_FIELDS: dict[str, str] = {
+    "DataConfig": """
+        source tars test_tars labels channels image_size max_examples max_reject_share
+        strict shard_bytes val_fraction split_seed
+    """,
+    "TrainConfig": """
+        network epochs batch_size optimizer learning_rate momentum weight_decay schedule
+        lr_decay_epochs lr_decay_factor warmup_epochs augment augment_pixels patience
+        validation_steps precision seed dynamics probe_size bound_epochs bound_batches
+    """,
+    "ScoreConfig": """
+        columns network checkpoint num_classes weights_seed image_size resize keep_aspect
+        mean std dtype features
+    """,
+    "SelectConfig": """
+        methods keep_fractions seeds score_column score_run score_network drop_fraction
+        class_balanced missing
+    """,
+    "SweepConfig": """
+        networks protocols early_termination
+    """,
+}
+"""The fields of the results in the first run folders: these are in every digest, also at their
+defaults. Fields that were gained later are not, so nothing is to be added here."""
 
 
 def identity(section: Any) -> dict[str, Any]:
     """Returns the fields of a section that decide what comes out, without those of execution.
 
-    What is None is not asked for and left out, so that a run keeps its identity when raygrad gains
-    a field.
+    What is None is not asked for and left out, and so is a field that raygrad gained after its
+    first run folders, while it has its default: a run keeps its identity when there are more.
 
     Two runs whose sections have the same identity have the same results (up to the rounding that
     the number of workers brings into training), wherever and with however many workers they ran.
     """
-    return {
-        f.name: getattr(section, f.name)
-        for f in dataclasses.fields(section)
-        if not f.metadata.get("execution") and getattr(section, f.name) is not None
-    }
+    first = _FIRST_FIELDS[type(section).__name__].split()
+    found = {}
+    for f in dataclasses.fields(section):
+        value = getattr(section, f.name)
+        is_later = f.name not in first
+        is_asked = value is not None and not (is_later and value == _default(f))
+        if is_asked and declared(section, f).identity == "results":
+            found[f.name] = value
+    return found
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    made = field.default_factory
+    return field.default if made is dataclasses.MISSING else made()
 
 
 def to_dict(config: StudyConfig) -> dict[str, Any]:

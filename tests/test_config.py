@@ -3,6 +3,7 @@ import pickle
 
 import pytest
 
+from raygrad import config_values
 from raygrad.config import (
     DataConfig,
     ScoreConfig,
@@ -13,6 +14,16 @@ from raygrad.config import (
 )
 from raygrad.config_values import from_dict, identity, to_dict
 from raygrad.errors import ConfigError, DataError, unknown_name
+from raygrad.storage.manifest import digest
+
+DIGESTS = [
+    "29e13e211cdb760e432b92fb1201084b",
+    "26896bfde1ca67fb063ab97689515d15",
+    "599711e42c239c0d707565abe616d6ad",
+    "9b79b1ce0808061005634fa02ca5daea",
+    "9ba75efe047cf7b75790b46ab6233b6c",
+]
+"""Of the sections at their defaults, as the first run folders hold them."""
 
 
 @pytest.mark.parametrize("fraction", [0.0, -0.1, 1.5, float("nan")])
@@ -62,6 +73,21 @@ def test_a_field_of_another_version_is_named():
 def test_how_work_is_done_is_not_what_comes_out():
     assert identity(TrainConfig(num_workers=1)) == identity(TrainConfig(num_workers=8))
     assert identity(TrainConfig(epochs=1)) != identity(TrainConfig(epochs=8))
+
+
+def test_a_field_gained_later_leaves_the_identity_of_older_runs(monkeypatch):
+    """At its default it is left out; with another value it is part of what was asked."""
+    first = config_values._FIRST_FIELDS["TrainConfig"].replace("momentum", "")
+    monkeypatch.setitem(config_values._FIRST_FIELDS, "TrainConfig", first)
+    assert "momentum" not in identity(TrainConfig())
+    assert identity(TrainConfig(momentum=0.8))["momentum"] == 0.8
+    assert identity(TrainConfig())["weight_decay"] == 5e-4, "a first field at its default"
+
+
+def test_the_identities_of_the_first_run_folders_are_what_they_were():
+    """Digests of stages that are complete in someone's run folder must not change."""
+    sections = (DataConfig(), TrainConfig(), ScoreConfig(), SelectConfig(), SweepConfig())
+    assert [digest(identity(section)) for section in sections] == DIGESTS
 
 
 def test_the_nearest_right_name_is_offered():

@@ -1,0 +1,62 @@
+"""The section data: which data set, and how it is cut into shards and splits."""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+import tyro
+
+from raygrad.config.declaring import EXECUTION, positive, require
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which data set, and how it is cut into shards and splits."""
+
+    source: tyro.conf.Positional[str] = "digits"
+    """Where the examples come from; `raygrad prepare --help` lists the sources."""
+    data_dir: str | None = field(default=None, metadata=EXECUTION)
+    """The folder that holds the source's own files; not needed for digits."""
+    download: bool = field(default=False, metadata=EXECUTION)
+    """Fetch the source's files into data_dir if they are not there (mnist, cifar10, cifar100)."""
+    tars: Annotated[tuple[str, ...], tyro.conf.arg(aliases=("--data",))] = ()
+    """Your own training shards, used as they are, instead of a source: URLs with braces or globs,
+    such as `s3://bucket/train-{0000..1023}.tar`."""
+    test_tars: Annotated[tuple[str, ...], tyro.conf.arg(aliases=("--test-data",))] = ()
+    """Your own test shards."""
+    labels: str = "cls"
+    """Where the labels of your own shards stand: cls, json:FIELD, or folder (of the key)."""
+    channels: Literal[1, 3] = 3
+    """Colour channels that your own shards are decoded to; a source knows its own."""
+    image_size: int | None = None
+    """Photographs of several sizes become squares of this many pixels: both sides are scaled to
+    8/7 of it and the centre is cut out (256 and 224 in the paper); by default they stay."""
+    max_examples: int | None = None
+    """At most so many training examples, and a quarter as many test examples, from the first
+    shards: to try the whole way. Classes that are then without an example are left out."""
+    max_reject_share: float = 0.01
+    """The largest share of examples that may be unusable, in [0, 1]."""
+    strict: bool = False
+    """Fail on the first unusable example."""
+    out: str | None = field(default=None, metadata=EXECUTION)
+    """Where the shards are written; by default `<run>/data/shards`."""
+    shard_bytes: int = 256 * 2**20
+    """About how large a shard becomes, in bytes."""
+    memory_bytes: int = field(default=4 * 2**30, metadata=EXECUTION)
+    """Data sets that take up to this many bytes once they are decoded are held in memory, once a
+    node; larger ones are decoded once a node into files in `cache_dir`, which processes map."""
+    cache_dir: str | None = field(default=None, metadata=EXECUTION)
+    """A folder on each node's own disk; by default `raygrad-images` in its temporary folder."""
+    val_fraction: float = 0.1
+    """The share of the training examples held out for validation, chosen by a hash of the key."""
+    split_seed: int = 0
+    """Changes which examples are held out, and the order of examples over shards."""
+
+    def __post_init__(self) -> None:
+        positive("shard_bytes", self.shard_bytes)
+        require(self.memory_bytes >= 0, "memory_bytes must be at least 0", self.memory_bytes)
+        for name in ("image_size", "max_examples"):
+            if getattr(self, name) is not None:
+                positive(name, getattr(self, name))
+        share = self.max_reject_share
+        require(0 <= share <= 1, "max_reject_share must be in [0, 1]", share)
+        require(0 <= self.val_fraction < 1, "val_fraction must be in [0, 1)", self.val_fraction)

@@ -1,0 +1,56 @@
+"""The section select: which subsets are drawn from the scores."""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+import tyro
+
+from raygrad.config.declaring import fraction, require
+
+
+@dataclass(frozen=True)
+class SelectConfig:
+    """Which subsets are drawn from the scores."""
+
+    ON_CHANGE: ClassVar[str] = "acted on"
+    """More subsets are drawn beside those that are there."""
+
+    methods: Annotated[tuple[str, ...], tyro.conf.arg(aliases=("--method",))] = (
+        "random",
+        "max_gradient",
+        "non_extreme_max_gradient",
+        "gradient_cdf",
+    )
+    """Methods of selection, by the paper's names."""
+    keep_fractions: Annotated[tuple[float, ...], tyro.conf.arg(aliases=("--keep-fraction",))] = (
+        0.01,
+        0.03,
+        0.1,
+        0.3,
+        1.0,
+    )
+    """Shares of the scored examples that are kept, each in (0, 1]."""
+    seeds: Annotated[tuple[int, ...], tyro.conf.arg(aliases=("--seed",))] = (0, 1, 2)
+    """A subset is drawn, and a network retrained, for each seed."""
+    score_column: str = "grad_l2_last_layer_weights"
+    """The score that the methods rank or weight by."""
+    score_run: str | None = None
+    """Another run folder whose scores the subsets are drawn by; by default the run's own."""
+    score_network: str | None = None
+    """The network whose scores these are; by default the one of the run that they come from."""
+    drop_fraction: float = 0.05
+    """The share of highest scores that non_extreme_max_gradient leaves out."""
+    class_balanced: Literal["no", "even", "proportional"] = "no"
+    """Draw within each class: equal quotas, or quotas in proportion to the classes."""
+    missing: Literal["error", "drop", "hardest", "easiest"] = "error"
+    """What becomes of scores that are not finite: an error that names the keys, never drawn, or
+    counted as the hardest or easiest there is."""
+
+    def __post_init__(self) -> None:
+        for name in ("methods", "keep_fractions", "seeds"):
+            values = getattr(self, name)
+            require(len(values) > 0, f"{name} must not be empty", values)
+            require(len(set(values)) == len(values), f"{name} must not repeat a value", values)
+        for share in self.keep_fractions:
+            fraction("keep_fraction", share)
+        require(0 <= self.drop_fraction < 1, "drop_fraction must be in [0, 1)", self.drop_fraction)

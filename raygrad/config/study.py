@@ -1,0 +1,37 @@
+"""A whole study: its run folder and a section a stage."""
+
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import tyro
+
+from raygrad.config.data import DataConfig
+from raygrad.config.declaring import require
+from raygrad.config.scoring import ScoreConfig
+from raygrad.config.selecting import SelectConfig
+from raygrad.config.sweeping import SweepConfig
+from raygrad.config.training import TrainConfig
+
+
+@dataclass(frozen=True)
+class StudyConfig:
+    """A whole study: data, training, scores, subsets and the sweep over them."""
+
+    run: Annotated[str, tyro.conf.arg(aliases=("--storage",))]
+    """The run folder, on local disk or s3://; the same folder again goes on where it stopped."""
+    data: DataConfig = field(default_factory=DataConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    score: ScoreConfig = field(default_factory=ScoreConfig)
+    select: SelectConfig = field(default_factory=SelectConfig)
+    sweep: SweepConfig = field(default_factory=SweepConfig)
+
+    def __post_init__(self) -> None:
+        require(bool(self.run), "run must name a folder", self.run)
+        chosen = self.select.score_column
+        elsewhere = self.select.score_run is not None or self.select.score_network is not None
+        require(
+            elsewhere or chosen in self.score.columns,
+            f"select.score_column must be one of score.columns {self.score.columns}",
+            chosen,
+            "Add it to score.columns or choose one of these.",
+        )

@@ -1,0 +1,56 @@
+"""The section sweep: how networks are retrained on the subsets."""
+
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar, Literal
+
+import tyro
+
+from raygrad.config.declaring import EXECUTION, positive, require
+
+Protocol = Literal["equal_epochs", "equal_steps"]
+
+
+@dataclass(frozen=True)
+class SweepConfig:
+    """How networks are retrained on the subsets."""
+
+    ON_CHANGE: ClassVar[str] = "acted on"
+    """More retrainings are run beside those that are there."""
+
+    networks: Annotated[tuple[str, ...], tyro.conf.arg(aliases=("--network",))] = ()
+    """The networks that are retrained, by name or as `module:callable`; none: the run's. They need
+    not be the network that the scores come from."""
+    protocols: tuple[Protocol, ...] = ("equal_epochs",)
+    """equal_epochs: as many epochs as the full run (the paper's); equal_steps: as many updates."""
+    early_termination: Literal["no", "asha"] = "no"
+    """asha ends trials whose validation accuracy is clearly below the others' (asynchronous
+    successive halving, over all trials together: small subsets go first). They are listed without
+    a test accuracy, so a study that needs every point leaves this off."""
+    max_concurrent: int = field(default=0, metadata=EXECUTION)
+    """Trials at a time; 0: as many as the cluster holds."""
+    workers_per_trial: int = field(default=1, metadata=EXECUTION)
+    """Processes that train one trial together (DDP)."""
+    cpus_per_worker: float = field(default=1.0, metadata=EXECUTION)
+    """CPUs of each of them; a fraction packs several trials on a CPU."""
+    gpus_per_worker: float = field(default=0.0, metadata=EXECUTION)
+    """GPUs of each of them; a fraction packs several trials on a GPU, 0 trains on the CPU."""
+    max_failures: int = field(default=2, metadata=EXECUTION)
+    """How often a failed trial is tried again before it is listed as failed."""
+    tensorboard: bool = field(default=False, metadata=EXECUTION)
+    """Write every trial's epochs for TensorBoard, under `<run>/sweep/tune`."""
+
+    def __post_init__(self) -> None:
+        repeats = len(set(self.networks)) < len(self.networks)
+        require(not repeats, "networks must not repeat a name", self.networks)
+        positive("workers_per_trial", self.workers_per_trial)
+        positive("cpus_per_worker", self.cpus_per_worker)
+        gpus = self.gpus_per_worker
+        whole = gpus <= 1 or gpus == int(gpus)
+        require(gpus >= 0, "gpus_per_worker must be at least 0", gpus)
+        require(whole, "gpus_per_worker must be whole where it is above 1", gpus)
+        require(len(self.protocols) > 0, "protocols must not be empty", self.protocols)
+        known = ("equal_epochs", "equal_steps")
+        for protocol in self.protocols:
+            require(protocol in known, f"protocols must be of {known}", protocol)
+        require(self.max_concurrent >= 0, "max_concurrent must be at least 0", self.max_concurrent)
+        require(self.max_failures >= 0, "max_failures must be at least 0", self.max_failures)

@@ -1,0 +1,109 @@
+"""The section train: a network and how it is trained."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from raygrad.config.declaring import EXECUTION, positive, require
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A network and how it is trained; retraining on subsets uses the same recipe."""
+
+    network: str = "cnn"
+    """A network by name, or your own as `module:callable`."""
+    epochs: int = 30
+    """Passes over the training split, at most."""
+    batch_size: int = 64
+    """Examples a step, over all workers together, at most; an epoch's batches are of even size."""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """The update rule; sgd is with Nesterov momentum."""
+    learning_rate: float = 0.05
+    """The learning rate before any decay."""
+    momentum: float = 0.9
+    """Momentum of sgd."""
+    weight_decay: float = 5e-4
+    """L2 penalty of sgd, decoupled decay of adamw."""
+    schedule: Literal["step", "cosine"] = "step"
+    """How the learning rate falls: by steps at `lr_decay_epochs`, or along half a cosine to 0."""
+    lr_decay_epochs: tuple[int, ...] = (18, 25)
+    """With `schedule` step: the rate is multiplied by `lr_decay_factor` when each of these epochs
+    begins."""
+    lr_decay_factor: float = 0.1
+    """With `schedule` step: what the learning rate is multiplied by at each decay."""
+    warmup_epochs: float = 0.0
+    """The learning rate rises linearly from 0 over this many first epochs; 0 is no warm-up."""
+    augment: Literal["none", "shift", "shift_flip"] = "none"
+    """How training images are varied: not; moved by up to `augment_pixels` and filled with black
+    (for digits, which must not be mirrored); or that and mirrored half of the time."""
+    augment_pixels: int = 2
+    """The farthest that an image is moved along each side, in pixels."""
+    patience: int = 10
+    """Training stops after this many epochs without a better validation accuracy."""
+    validation_steps: int = 1
+    """At least this many steps lie between two validations: epochs of fewer steps, as small subsets
+    have them, are validated every few epochs, which can be most of what they cost."""
+    precision: Literal["float32", "bf16"] = "float32"
+    """The arithmetic of training's forward and backward passes: float32, or bfloat16 by autocast
+    with float32 weights. Validation and test are float32 always."""
+    seed: int = 0
+    """Seeds the initial weights, the order of the data and its augmentation."""
+    dynamics: bool = False
+    """Follow every training example through training and write scores of how it was learned:
+    forgetting, aum, dyn_unc, dual, el2n_mean, mean_probability."""
+    probe_size: int = 0
+    """Random training examples whose gradient norms are measured after every epoch (the paper's
+    Figures 2 and 5 show 512); 0 measures none."""
+    bound_epochs: tuple[int, ...] = ()
+    """After these epochs, counted from 1, the gradients' norms of random batches are set against
+    the sums of their examples' norms (the paper's Figure 1)."""
+    bound_batches: int = 50
+    """Batches that are measured after each of `bound_epochs`."""
+    num_workers: int = field(default=2, metadata=EXECUTION)
+    """Ray Train workers; fewer are used, and it is said, when the CPUs are fewer."""
+    min_workers: int = field(default=0, metadata=EXECUTION)
+    """Go on with as few workers as these where nodes are lost, and with more again where there
+    are more; 0 waits for all `num_workers`."""
+    cpus_per_worker: int = field(default=1, metadata=EXECUTION)
+    """CPUs, and threads, of each worker."""
+    device: Literal["auto", "cpu", "cuda"] = field(default="auto", metadata=EXECUTION)
+    """Where workers train; auto takes GPUs where the cluster has one for every worker."""
+    channels_last: bool = field(default=False, metadata=EXECUTION)
+    """Keep images and convolutions in the layout NHWC, which can be faster; rounding differs."""
+    compile: bool = field(default=False, metadata=EXECUTION)
+    """Compile the network with torch.compile, which needs a C++ compiler; rounding differs."""
+    track: tuple[Literal["tensorboard", "mlflow", "wandb"], ...] = field(
+        default=(), metadata=EXECUTION
+    )
+    """Who is told of training's epochs: tensorboard (under
+    `<run>/train/<network>/tensorboard`), mlflow, wandb (Weights & Biases)."""
+    save_interval_s: float = field(default=10.0, metadata=EXECUTION)
+    """A killed training loses at most about this many seconds; 0 saves after every epoch."""
+
+    def __post_init__(self) -> None:
+        for name in (
+            "epochs", "batch_size", "learning_rate", "patience", "validation_steps", "num_workers",
+            "lr_decay_factor", "cpus_per_worker", "augment_pixels", "bound_batches",
+        ):  # fmt: skip
+            positive(name, getattr(self, name))
+        for name in (
+            "save_interval_s", "weight_decay", "probe_size", "warmup_epochs", "min_workers"
+        ):  # fmt: skip
+            value = getattr(self, name)
+            require(value >= 0, f"{name} must be at least 0", value)
+        require(0 <= self.momentum < 1, "momentum must be in [0, 1)", self.momentum)
+        for name in ("lr_decay_epochs", "bound_epochs"):
+            epochs = getattr(self, name)
+            require(list(epochs) == sorted(set(epochs)), f"{name} must increase", epochs)
+        require(
+            self.bound_epochs[:1] > (0,) or not self.bound_epochs,
+            "bound_epochs must be counted from 1",
+            self.bound_epochs,
+        )
+        for name, known in (
+            ("schedule", ("step", "cosine")),
+            ("augment", ("none", "shift", "shift_flip")),
+            ("precision", ("float32", "bf16")),
+            ("device", ("auto", "cpu", "cuda")),
+        ):
+            require(getattr(self, name) in known, f"{name} must be of {known}", getattr(self, name))
