@@ -8,12 +8,14 @@ the same pixels, those of torchvision's own data sets, so no result depends on w
 """
 
 import io
+import re
 import warnings
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
+from raygrad.data.signatures import kind_of
 from raygrad.errors import DataError
 
 try:
@@ -24,6 +26,9 @@ except ImportError:
 MAX_PIXELS = 64 * 2**20
 _MODES = {1: "L", 3: "RGB"}
 _FORMATS = ("JPEG", "PNG")
+_READ_KINDS = ("a JPEG image", "a PNG image")
+_SINGULAR = re.compile(r" ?\([^()]*\)| ?<[^<>]*>| ?b['\"].*['\"]| ?\b(0x[0-9a-f]+|\d+)\b")
+"""What a decoder says of one file alone: counts, addresses and bytes."""
 
 # A bomb is refused below by its pixels, so Pillow's own warning about one is noise.
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -72,8 +77,9 @@ def decode_image(
     except Exception as error:
         # Decoders raise nearly every kind of error on broken bytes, and whatever they hold must
         # become a reject with its reason and not the end of a job.
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(f"an image must be a whole JPEG or PNG, got {reason[:200]}.") from error
+        raise DataError(
+            f"an image must be a whole JPEG or PNG, got {_reason(data, error)}."
+        ) from error
     return pixels.reshape(*pixels.shape[:2], channels)
 
 
@@ -85,6 +91,17 @@ def _decode_plain_jpeg(data: bytes, channels: int) -> NDArray[np.uint8] | None:
         return simplejpeg.decode_jpeg(data, "RGB" if channels == 3 else "GRAY", strict=True)
     except ValueError:
         return None
+
+
+def _reason(data: bytes, error: Exception) -> str:
+    """Returns what is wrong with an image: the same words for the same flaw, to be grouped."""
+    kind = kind_of(data)
+    if isinstance(error, UnidentifiedImageError) and kind not in _READ_KINDS:
+        return kind
+    flaw = _SINGULAR.sub("", (str(error).splitlines() or [type(error).__name__])[0])
+    if isinstance(error, UnidentifiedImageError):
+        flaw = "its header is broken"
+    return f"{kind}: {flaw[:200]}"
 
 
 def _converted(image: Image.Image, mode: str) -> Image.Image:
