@@ -17,10 +17,11 @@ from raygrad.scoring.columns import (
     split_column,
 )
 from raygrad.scoring.fallback import fallback_norms
+from raygrad.scoring.labels import check_labels, check_logits
+from raygrad.scoring.losses import logit_gradient
 from raygrad.scoring.plan import Plan, backward, run_sites
 from raygrad.scoring.prepare import prepare, refuse_modules
 from raygrad.scoring.reductions import Partial, combine
-from raygrad.scoring.scores import check_labels, check_logits, logit_gradient
 
 
 @dataclass(frozen=True)

@@ -4,76 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from raygrad.errors import ConfigError, DataError
-
-
-def check_logits(logits: object, labels: Tensor) -> Tensor:
-    """Returns the logits if they and the labels have the right form.
-
-    Args:
-        logits: What the model returned; must be floating point, ``[B, C]``.
-        labels: int64 ``[B]``, each in ``0..C-1``.
-
-    Raises:
-        ConfigError: The logits or the labels have the wrong type or shape.
-        DataError: A label is not a class.
-    """
-    if not isinstance(logits, Tensor):
-        raise ConfigError(
-            f"the model must return logits as one tensor [B, C], got {type(logits).__name__}. "
-            "Wrap the model so that forward returns the logits alone."
-        )
-    if logits.ndim != 2 or not logits.is_floating_point():
-        raise ConfigError(
-            f"logits must be floating point [B, C], got {logits.dtype} {list(logits.shape)}. "
-            "Pool or flatten the other dimensions in the model's forward."
-        )
-    check_labels(labels, logits.shape[0])
-    if len(labels):
-        low, high = (int(value) for value in torch.aminmax(labels))
-        if low < 0 or high >= logits.shape[1]:
-            wrong = low if low < 0 else high
-            raise DataError(
-                f"labels must be classes 0..{logits.shape[1] - 1}, got {wrong}. "
-                "Map the labels to the model's classes."
-            )
-    return logits
-
-
-def check_labels(labels: object, batch: int) -> None:
-    """Checks that labels are one class index an example.
-
-    Raises:
-        ConfigError: Labels are not an int64 tensor ``[batch]``.
-    """
-    if not isinstance(labels, Tensor) or labels.dtype != torch.int64:
-        got = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
-        raise ConfigError(f"labels must be an int64 tensor, got {got}. Convert with labels.long().")
-    if labels.shape != (batch,):
-        raise ConfigError(
-            f"labels must have the shape [{batch}], one class index an example, "
-            f"got {list(labels.shape)}. Give one label for each image."
-        )
-
-
-def logit_gradient(logits: Tensor, labels: Tensor) -> Tensor:
-    r"""Gradient of each example's own cross-entropy loss at its logits.
-
-    .. math:: \partial L_i / \partial z_i = \mathrm{softmax}(z_i) - \mathrm{onehot}(y_i)
-
-    There is no mean over the batch, so no example's gradient depends on the batch it is in.
-
-    Args:
-        logits: ``[B, C]``.
-        labels: int64 ``[B]``.
-
-    Returns:
-        float64 ``[B, C]``. The label's entry is minus the sum of the others, not the difference of
-        two numbers near one, so that confidently right examples keep their digits.
-    """
-    column = labels[:, None]
-    others = logits.double().softmax(1).scatter_(1, column, 0.0)
-    return others.scatter(1, column, -others.sum(1, keepdim=True))
+from raygrad.errors import ConfigError
+from raygrad.scoring.labels import check_logits
+from raygrad.scoring.losses import logit_gradient
 
 
 def example_scores(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
