@@ -1,11 +1,43 @@
 import os
 import signal
 import uuid
+from pathlib import Path
 
 import pytest
 
 from tests.cases import make_tiny_config
 from tests.storage import s3_server
+
+# Workers beside each other have a core or less each: more threads would only wait for one another.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+SHARING = {"cli", "engine", "jobs", "pipeline", "report", "training"}
+"""Folders whose files have fixtures that are worth making once."""
+
+
+def pytest_collection_modifyitems(items):
+    """Says which tests belong on one worker, and puts first what takes longest.
+
+    Tests of one file stay together where they share a costly fixture, and all of S3 shares one
+    server. A long test is a group of its own: it mostly waits, while other workers go on.
+    """
+
+    def rank(item):
+        if item.get_closest_marker("long"):
+            return 0
+        return 1 if {"ray_session", "s3_process"} & set(item.fixturenames) else 2
+
+    here = Path(__file__).parent
+    for item in items:
+        if rank(item) == 0 or not item.path.is_relative_to(here):
+            continue
+        file = item.path.relative_to(here)
+        if "s3_process" in item.fixturenames:
+            item.add_marker(pytest.mark.xdist_group("s3"))
+        elif file.parts[0] in SHARING:
+            item.add_marker(pytest.mark.xdist_group(file.as_posix()))
+    items.sort(key=rank)
 
 
 @pytest.fixture(scope="session")
