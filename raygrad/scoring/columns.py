@@ -7,11 +7,12 @@ from raygrad.errors import ConfigError, unknown_name
 NORMS = ("l1", "l2", "linf")
 """Norms of a gradient that can be asked for."""
 
-SUBSETS = ("all", "biases", "weights", "last_layer_weights")
-"""Parameter subsets (section 4.1 of arXiv 1811.12569) that a norm can be taken over."""
+SUBSETS = ("all", "biases", "weights", "last_layer_weights", "trainable")
+"""Parameter subsets that a norm can be taken over: those of arXiv 1811.12569, section 4.1, and the
+parameters that require a gradient when the batch is scored (a frozen backbone's head)."""
 
 GRAD_COLUMNS = tuple(f"grad_{norm}_{subset}" for norm in NORMS for subset in SUBSETS)
-"""The twelve gradient-norm columns."""
+"""The gradient-norm columns."""
 
 SCORE_COLUMNS = ("loss", "el2n", "margin", "entropy", "least_confidence")
 """Scores that need the logits only; higher means harder in all of them."""
@@ -62,18 +63,27 @@ def group_of(parameter: str) -> str:
     return "biases" if "bias" in own else "weights"
 
 
-def norms_needed(columns: Iterable[str], parameter: str, last_layer: str | None) -> frozenset[str]:
+def asks_for(columns: Iterable[str], subset: str) -> bool:
+    """Whether any of the gradient-norm columns is over the subset."""
+    return any(split_column(column)[1] == subset for column in columns)
+
+
+def norms_needed(
+    columns: Iterable[str], parameter: str, last_layer: str | None, *, trainable: bool = False
+) -> frozenset[str]:
     """Returns the norms of one parameter's gradient that the columns need.
 
     Args:
         columns: Gradient-norm columns.
         parameter: The parameter's path in the model.
         last_layer: Path of the last layer's weight, or None when no column asks for it.
+        trainable: Whether the parameter requires a gradient.
     """
     group = group_of(parameter)
     needed = set()
     for column in columns:
         norm, subset = split_column(column)
-        if subset in ("all", group) or (subset == "last_layer_weights" and parameter == last_layer):
+        last = subset == "last_layer_weights" and parameter == last_layer
+        if subset in ("all", group) or last or (subset == "trainable" and trainable):
             needed.add(norm)
     return frozenset(needed)

@@ -1,8 +1,6 @@
 """Per-example gradient norms of any classifier, in one forward and one lean backward pass."""
 
-import sys
 from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -12,16 +10,19 @@ from raygrad.errors import ConfigError, unknown_name
 from raygrad.scoring.collect import Collector, ForwardChangedError
 from raygrad.scoring.columns import (
     GRAD_COLUMNS,
+    asks_for,
     check_columns,
     group_of,
     split_column,
 )
 from raygrad.scoring.fallback import fallback_norms
-from raygrad.scoring.labels import check_labels, check_logits
-from raygrad.scoring.losses import logit_gradient
+from raygrad.scoring.labels import check_labels
+from raygrad.scoring.losses import Loss
+from raygrad.scoring.own_loss import find_loss
 from raygrad.scoring.plan import Plan, backward, run_sites
 from raygrad.scoring.prepare import prepare, refuse_modules
 from raygrad.scoring.reductions import Partial, combine
+from raygrad.scoring.wrappers import uncompiled, unwrapped
 
 
 @dataclass(frozen=True)
@@ -39,15 +40,16 @@ class GradNormScorer:
 
     .. math:: \lVert \nabla_\theta L_i \rVert_q, \qquad L_i = -\log \mathrm{softmax}(f(x_i))_{y_i}
 
-    for q in 1, 2, infinity and the parameter subsets of Vodrahalli, Li and Malik (arXiv
-    1811.12569, section 4.1), exact up to rounding, for every example of a batch at once. The
-    backward pass computes input gradients only; each parametric call adds its own parameters'
+    (or another loss) for q in 1, 2, infinity and the parameter subsets of Vodrahalli, Li and Malik
+    (arXiv 1811.12569, section 4.1), exact up to rounding, for every example of a batch at once.
+    The backward pass computes input gradients only; each parametric call adds its own parameters'
     norms on the way (after Goodfellow, arXiv 1510.01799, for linear layers; Rochette, Manoel and
     Tramel, arXiv 1912.06015, for convolutions). Nothing of the size batch x parameters is ever
-    held, and no example's score depends on the batch it is in.
+    held, and no example's score depends on the batch it is in, up to rounding.
 
     The model is never changed: its parameters are swapped for detached aliases of themselves
-    during the pass. Frozen parameters count as all others do.
+    during the pass. Frozen parameters count as all others do, except in the subset ``trainable``:
+    the parameters that require a gradient at the time of the call.
 
     Args:
         model: A classifier from images ``[B, ...]`` to logits ``[B, C]``, as it is to be scored:
@@ -56,6 +58,9 @@ class GradNormScorer:
         last_layer: Path of the module that makes the logits; found by itself where there is one.
         methods: Methods by module path or parameter name, to override the cost model's choice.
             ``explain`` prints what is chosen.
+        loss: The loss whose gradient is meant, cross-entropy by default: a name of
+            `raygrad.scoring.losses` such as ``label_smoothing=0.1``, or any function of logits
+            ``[B, C]`` and labels to ``[B]`` or to the sum over examples; see `OwnLoss`.
 
     Raises:
         ConfigError: A column or a module is unknown.
@@ -68,10 +73,12 @@ class GradNormScorer:
         *,
         last_layer: str | None = None,
         methods: Mapping[str, str] | None = None,
+        loss: str | Loss | None = None,
     ) -> None:
         self.columns = check_columns(columns, GRAD_COLUMNS)
-        self._model = _unwrapped(model)
+        self._model = unwrapped(model)
         self._last_layer = last_layer
+        self._loss = find_loss(loss)
         self._methods = dict(methods or {})
         known = {name for name, _ in self._model.named_parameters()}
         known |= {name.rpartition(".")[0] for name in known}
@@ -87,19 +94,21 @@ class GradNormScorer:
 
         Args:
             images: ``[B, ...]``, on the model's device and in its type.
-            labels: int64 ``[B]``, classes ``0..C-1``.
+            labels: int64 ``[B]``, classes ``0..C-1``; or what the loss takes, a row an example:
+                shares of classes ``[B, C]`` for cross-entropy.
 
         Returns:
             The norms of each example, and the logits of the same forward pass.
 
         Raises:
-            ConfigError: The model cannot have per-example gradients in its present mode, or the
-                shapes or types are wrong.
+            ConfigError: The model cannot have per-example gradients in its present mode, the
+                shapes or types are wrong, the loss mixes examples, or ``trainable`` is asked for
+                where no parameter requires a gradient.
             DataError: A label is not a class.
         """
         images = _check_images(images, labels)
         refuse_modules(self._model)
-        with torch.inference_mode(False), _uncompiled():
+        with torch.inference_mode(False), uncompiled():
             images = images.clone() if images.is_inference() else images
             images = self._laid_out(images)
             parameters = {name: tensor.detach() for name, tensor in self._model.named_parameters()}
@@ -120,7 +129,7 @@ class GradNormScorer:
 
         images = _check_images(images, torch.zeros(len(images), dtype=torch.int64))
         parameters = {name: tensor.detach() for name, tensor in self._model.named_parameters()}
-        with _uncompiled():
+        with uncompiled():
             return describe(self._plan(self._laid_out(images), parameters))
 
     def _laid_out(self, images: Tensor) -> Tensor:
@@ -143,7 +152,9 @@ class GradNormScorer:
 
     def _plan(self, images: Tensor, parameters: Mapping[str, Tensor]) -> Plan:
         device = images.device.type
+        trainable = self._trainable()
         key = (
+            trainable,
             images.shape[1:],
             images.dtype,
             images.device,
@@ -153,17 +164,29 @@ class GradNormScorer:
         )
         if key not in self._plans:
             plan = prepare(
-                self._model, parameters, images, self.columns, self._last_layer, self._methods
-            )
-            if plan.last_layer is None and any(
-                split_column(column)[1] == "last_layer_weights" for column in self.columns
-            ):
+                self._model, parameters, images, self.columns, self._last_layer, self._methods,
+                trainable,
+            )  # fmt: skip
+            if plan.last_layer is None and asks_for(self.columns, "last_layer_weights"):
                 raise ConfigError(
                     "one affine layer must make the logits, got "
                     f"{', '.join(plan.candidates) or 'none'}. Name it with last_layer=."
                 )
             self._plans[key] = plan
         return self._plans[key]
+
+    def _trainable(self) -> frozenset[str]:
+        """The parameters that require a gradient now, where a column asks for them."""
+        if not asks_for(self.columns, "trainable"):
+            return frozenset()
+        names = (name for name, p in self._model.named_parameters() if p.requires_grad)
+        trainable = frozenset(names)
+        if not trainable:
+            raise ConfigError(
+                "a trainable column must have parameters that require a gradient, got a model "
+                "without any. Unfreeze some, or ask for all, weights or biases."
+            )
+        return trainable
 
     def _pass(
         self, plan: Plan, images: Tensor, labels: Tensor, parameters: Mapping[str, Tensor]
@@ -175,8 +198,8 @@ class GradNormScorer:
             collector, anchor, stand_ins = Collector(), images, parameters
         else:
             logits, collector, anchor, stand_ins = run_sites(plan, self._model, parameters, images)
-        check_logits(logits, labels)
-        direction = logit_gradient(logits.detach(), labels)
+        self._loss.check(logits, labels)
+        direction = self._loss.gradient(logits.detach(), labels)
         # Every norm is linear in the direction: carried back at unit size, the gradients of
         # confidently right examples underflow in no type and no square.
         scale = direction.abs().amax(1, keepdim=True)
@@ -187,12 +210,16 @@ class GradNormScorer:
             partials.update(
                 fallback_norms(self._model, images, direction, parameters, needed, method)
             )
-        norms = _columns(plan, partials, self.columns, scale[:, 0])
+        norms = _columns(plan, partials, self.columns, scale[:, 0], self._trainable())
         return GradNorms(norms, logits.detach())
 
 
 def _columns(
-    plan: Plan, partials: Mapping[str, Partial], columns: Iterable[str], scale: Tensor
+    plan: Plan,
+    partials: Mapping[str, Partial],
+    columns: Iterable[str],
+    scale: Tensor,
+    trainable: frozenset[str],
 ) -> dict[str, Tensor]:
     missing = set(plan.needed) - set(partials)
     assert not missing, f"no norm was found for {sorted(missing)}"
@@ -204,6 +231,7 @@ def _columns(
             for name in plan.needed
             if subset in ("all", group_of(name))
             or (subset == "last_layer_weights" and name in (plan.last_layer or ()))
+            or (subset == "trainable" and name in trainable)
         ]
         if names:
             total = combine([partials[name] for name in names], norm)
@@ -213,26 +241,6 @@ def _columns(
     return norms
 
 
-def _uncompiled() -> AbstractContextManager[object]:
-    """Keeps compiled models from being compiled for the pass: its code runs as it is written."""
-    if "torch._dynamo" not in sys.modules:
-        # Nothing can be compiled before the compiler is there, and to import it takes seconds.
-        return nullcontext()
-    return torch.compiler.set_stance("force_eager")
-
-
-def _unwrapped(model: nn.Module) -> nn.Module:
-    """The model inside compilation and data-parallel wrappers."""
-    wrappers = (nn.DataParallel, nn.parallel.DistributedDataParallel)
-    while True:
-        if isinstance(model, wrappers):
-            model = model.module
-        elif isinstance(getattr(model, "_orig_mod", None), nn.Module):
-            model = model._orig_mod  # type: ignore[assignment]
-        else:
-            return model
-
-
 def _check_images(images: Tensor, labels: Tensor) -> Tensor:
     if not isinstance(images, Tensor) or images.ndim < 1 or len(images) == 0:
         got = list(images.shape) if isinstance(images, Tensor) else type(images).__name__
@@ -240,64 +248,6 @@ def _check_images(images: Tensor, labels: Tensor) -> Tensor:
             f"images must be a tensor [B, ...] with at least one example, got {got}. "
             "Stack the examples along the first dimension."
         )
-    check_labels(labels, len(images))
+    if not isinstance(labels, Tensor) or labels.ndim == 0 or len(labels) != len(images):
+        check_labels(labels, len(images))
     return images.detach()
-
-
-def per_example_grad_norms(
-    model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    columns: Iterable[str] = ("grad_l2_weights",),
-) -> dict[str, Tensor]:
-    """Norms of each example's own loss gradient: see ``GradNormScorer``, which this uses once.
-
-    For more than a few batches make one ``GradNormScorer``: it prepares the model once.
-
-    Args:
-        model: A classifier in eval mode.
-        images: ``[B, ...]``.
-        labels: int64 ``[B]``.
-        columns: Gradient-norm columns, ``grad_{l1,l2,linf}_{all,biases,weights,
-            last_layer_weights}``.
-
-    Returns:
-        Each asked column, float32 ``[B]``.
-
-    Raises:
-        ConfigError: A column, a shape or a type is wrong, or the model cannot have per-example
-            gradients.
-        DataError: A label is not a class.
-    """
-    return GradNormScorer(model, columns).score(images, labels).norms
-
-
-def batch_bound(model: nn.Module, images: Tensor, labels: Tensor) -> dict[str, float]:
-    r"""Compares the norm of a batch's summed gradient with the sum of its examples' norms.
-
-    Equation 6 and Figure 1 of arXiv 1811.12569:
-
-    .. math:: \lVert \textstyle\sum_i \nabla_\theta L_i \rVert_2
-              \le \sum_i \lVert \nabla_\theta L_i \rVert_2
-
-    Args:
-        model: A classifier in eval mode.
-        images: ``[B, ...]``.
-        labels: int64 ``[B]``.
-
-    Returns:
-        ``norm_of_sum`` (the left side) and ``sum_of_norms`` (the right side), over all parameters.
-    """
-    column = "grad_l2_all"
-    norms = GradNormScorer(model, (column,)).score(images, labels).norms[column]
-    model = _unwrapped(model)
-    free = {name: p.detach().requires_grad_() for name, p in model.named_parameters()}
-    with torch.enable_grad(), _uncompiled():
-        logits = torch.func.functional_call(model, free, (images.detach(),))
-        summed = torch.autograd.grad(
-            logits, list(free.values()), logit_gradient(logits.detach(), labels).to(logits.dtype),
-            allow_unused=True,
-        )  # fmt: skip
-    squares = [(g.double() * g.double()).sum() for g in summed if g is not None]
-    total = torch.stack(squares).sum().sqrt() if squares else torch.zeros(())
-    return {"norm_of_sum": float(total), "sum_of_norms": float(norms.double().sum())}

@@ -7,7 +7,7 @@ or their sum. Those here are what networks are trained with and what their examp
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -20,11 +20,15 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 """From logits ``[B, C]`` and labels to ``[B]``, or to the sum over examples."""
 
 
+@runtime_checkable
 class NamedLoss(Protocol):
     """A loss that knows its own gradient."""
 
     def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Returns each example's loss, ``[B]``, in the type of the logits."""
+
+    def values(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Returns each example's loss, float64 ``[B]``; near zero it keeps its digits."""
 
     def gradient(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Returns each example's gradient at its own logits, float64 ``[B, C]``."""
@@ -56,6 +60,16 @@ def logit_gradient(logits: Tensor, labels: Tensor) -> Tensor:
     column = labels[:, None]
     others = logits.double().softmax(1).scatter_(1, column, 0.0)
     return others.scatter(1, column, -others.sum(1, keepdim=True))
+
+
+def cross_entropy_values(logits: Tensor, labels: Tensor) -> Tensor:
+    """Returns -log softmax(z)_y in float64, ``[B]``.
+
+    It is not the difference of near numbers that it is near zero.
+    """
+    z, column = logits.double(), labels[:, None]
+    rivals = z.scatter(1, column, -torch.inf).logsumexp(1)
+    return F.softplus(rivals - z.gather(1, column)[:, 0])
 
 
 @dataclass(frozen=True)
@@ -101,6 +115,14 @@ class CrossEntropy:
             label_smoothing=self.label_smoothing,
         )  # fmt: skip
 
+    def values(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Returns each example's loss, float64 ``[B]``."""
+        if labels.is_floating_point() or self.label_smoothing:
+            return self(logits.double(), labels)
+        plain = cross_entropy_values(logits, labels)
+        weights = self._weights(plain)
+        return plain if weights is None else plain * weights[labels]
+
     def gradient(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Returns each example's gradient at its own logits, float64 ``[B, C]``."""
         if not labels.is_floating_point() and not self.label_smoothing:
@@ -127,7 +149,7 @@ class CrossEntropy:
             DataError: A label is no class, or shares do not sum to 1.
         """
         checked = check_output(logits)
-        if labels.is_floating_point():
+        if isinstance(labels, Tensor) and labels.is_floating_point() and labels.ndim == 2:
             check_soft_labels(checked, labels, exclusive=True)
         else:
             check_logits(logits, labels)
@@ -157,6 +179,10 @@ class BinaryCrossEntropy:
         target = self._target(logits, labels)
         return F.binary_cross_entropy_with_logits(logits, target, reduction="none").sum(1)
 
+    def values(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Returns each example's loss, float64 ``[B]``."""
+        return self(logits.double(), labels)
+
     def gradient(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Returns each example's gradient at its own logits, float64 ``[B, C]``."""
         z = logits.double()
@@ -170,7 +196,7 @@ class BinaryCrossEntropy:
             ConfigError: The shapes or types are wrong.
             DataError: A label is no class, or not in 0..1.
         """
-        if labels.ndim == 1:
+        if not isinstance(labels, Tensor) or labels.ndim != 2:
             check_logits(logits, labels)
         else:
             check_soft_labels(check_output(logits), labels, exclusive=False)
@@ -206,13 +232,19 @@ class Focal:
         cross_entropy = F.cross_entropy(logits, labels, reduction="none")
         if not self.gamma:
             return cross_entropy
-        return (self.gamma * _log_not_label(logits, labels)).exp() * cross_entropy
+        return (self.gamma * log_of_others(logits, labels)).exp() * cross_entropy
+
+    def values(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Returns each example's loss, float64 ``[B]``."""
+        z = logits.double()
+        rest = log_of_others(z, labels) if self.gamma else torch.zeros_like(z[:, 0])
+        return (self.gamma * rest).exp() * cross_entropy_values(z, labels)
 
     def gradient(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Returns each example's gradient at its own logits, float64 ``[B, C]``."""
         z = logits.double()
-        log_rest = _log_not_label(z, labels)
-        cross_entropy = F.cross_entropy(z, labels, reduction="none")
+        log_rest = log_of_others(z, labels)
+        cross_entropy = cross_entropy_values(z, labels)
         # d L / d z = (p - onehot) (q^gamma - gamma p q^(gamma - 1) log p), with q = 1 - p.
         inner = ((self.gamma - 1) * log_rest - cross_entropy).exp() * cross_entropy
         scale = (self.gamma * log_rest).exp() + self.gamma * inner
@@ -228,8 +260,8 @@ class Focal:
         check_logits(logits, labels)
 
 
-def _log_not_label(logits: Tensor, labels: Tensor) -> Tensor:
-    """Returns log(1 - p_y), without the difference that 1 - p_y would be; at least -700."""
+def log_of_others(logits: Tensor, labels: Tensor) -> Tensor:
+    """Returns log(1 - p_y), without the difference that 1 - p_y would be; ``[B]``, -700..0."""
     rivals = logits.scatter(1, labels[:, None], -torch.inf).logsumexp(1)
     # The exponential of 700 is still a number, so that no product with it is undefined.
     return (rivals - logits.logsumexp(1)).clamp(min=-700.0)

@@ -26,6 +26,7 @@ def prepare(
     columns: tuple[str, ...],
     last_layer: str | None,
     overrides: Mapping[str, str],
+    trainable: frozenset[str] = frozenset(),
 ) -> Plan:
     """Traces a model and decides how each parameter's norms are found.
 
@@ -41,6 +42,7 @@ def prepare(
         columns: Gradient-norm columns.
         last_layer: The last layer's module as the user named it, or None to find it.
         overrides: Methods by module or parameter name.
+        trainable: The parameters that require a gradient, where a column asks for them.
 
     Raises:
         ConfigError: The model cannot have per-example gradients, a name is unknown, or an
@@ -74,8 +76,12 @@ def prepare(
         find_last_layer(logits) if last_layer is None else (named_last_layer(model, last_layer), ())
     )
     names = last or ()
-    needed = {name: norms_needed(columns, name, name if name in names else None)
-              for name in parameters}  # fmt: skip
+    needed = {
+        name: norms_needed(
+            columns, name, name if name in names else None, trainable=name in trainable
+        )
+        for name in parameters
+    }
     needed = {name: norms for name, norms in needed.items() if norms and name not in unused}
     if not mixed:
         sites = _sites(single.calls, double.calls, set(fallback), needed, overrides)

@@ -6,7 +6,7 @@ from raygrad.scoring.columns import group_of, norms_needed
 
 
 def test_there_are_twelve_gradient_columns():
-    assert len(set(GRAD_COLUMNS)) == 12
+    assert len(set(GRAD_COLUMNS)) == 15
     assert "grad_linf_last_layer_weights" in GRAD_COLUMNS
 
 

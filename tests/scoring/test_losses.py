@@ -59,6 +59,7 @@ def test_the_gradient_is_autograds(name, scale):
         exact = _autograd(loss, logits, labels)
         torch.testing.assert_close(loss.gradient(logits, labels), exact, rtol=1e-7, atol=1e-13)
         assert loss(logits, labels).shape == (12,)
+        torch.testing.assert_close(loss.values(logits, labels), loss(logits, labels))
 
 
 def test_losses_are_torchs():
