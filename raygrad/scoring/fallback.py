@@ -4,10 +4,11 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad, vmap
+from torch.func import grad, vmap
 
 from raygrad.scoring.cost import scratch_budget
 from raygrad.scoring.reductions import Partial, concatenate, reduce_gradient
+from raygrad.scoring.swapping import functional_call
 
 _CHUNK = 16
 """How many times a chunk's scratch may exceed the cache: vmap pays a high price for every chunk."""

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from raygrad.scoring.grad_norms import GradNormScorer
 from raygrad.scoring.losses import Loss
 from raygrad.scoring.own_loss import find_loss
+from raygrad.scoring.swapping import functional_call
 from raygrad.scoring.wrappers import uncompiled, unwrapped
 
 
@@ -67,7 +68,7 @@ def batch_bound(
     model = unwrapped(model)
     free = {name: p.detach().requires_grad_() for name, p in model.named_parameters()}
     with torch.enable_grad(), uncompiled():
-        logits = torch.func.functional_call(model, free, (images.detach(),))
+        logits = functional_call(model, free, (images.detach(),))
         direction = find_loss(loss).gradient(logits.detach(), labels).to(logits.dtype)
         summed = torch.autograd.grad(logits, list(free.values()), direction, allow_unused=True)
     squares = [(g.double() * g.double()).sum() for g in summed if g is not None]

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from raygrad.scoring.collect import Collector, Site, Watch
 from raygrad.scoring.reductions import Partial
+from raygrad.scoring.swapping import functional_call
 
 
 @dataclass(frozen=True)

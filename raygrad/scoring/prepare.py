@@ -4,7 +4,6 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from raygrad.errors import ConfigError
 from raygrad.scoring.collect import Site
@@ -13,6 +12,7 @@ from raygrad.scoring.cost import Method, cheapest
 from raygrad.scoring.last_layer import find_last_layer, named_last_layer
 from raygrad.scoring.layout import find_layout
 from raygrad.scoring.plan import Plan
+from raygrad.scoring.swapping import functional_call
 from raygrad.scoring.trace import Call, Role, Trace
 from raygrad.scoring.verify import check_formulas, choose_fallback, near, single_reference
 

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from raygrad.scoring.collect import ForwardChangedError
 from raygrad.scoring.fallback import fallback_norms, single_gradients
 from raygrad.scoring.labels import check_logits
 from raygrad.scoring.plan import Plan, backward, run_sites
 from raygrad.scoring.reductions import Partial
+from raygrad.scoring.swapping import functional_call
 
 
 def near(found: Tensor, exact: Tensor) -> bool:

@@ -163,3 +163,28 @@ def test_wrong_shapes_and_labels_are_named():
         per_example_grad_norms(model[:6], x, y)
     with pytest.raises(ConfigError, match="Did you mean 'grad_l2_all'"):
         per_example_grad_norms(model, x, y, ("grad_l2_al",))
+
+
+def test_a_module_that_stands_at_two_places_keeps_its_parameters():
+    """Torch's own functional_call leaves its stand-ins in such a model."""
+
+    class Twice(Plain):
+        def __init__(self):
+            super().__init__()
+            self.again, self.norm, self.tied = self.first, nn.BatchNorm1d(8), nn.Linear(8, 8)
+            self.norm_again, self.tied.weight = self.norm, self.first.weight
+
+        def forward(self, x):
+            x = self.norm_again(self.again(torch.tanh(self.norm(self.first(x)))))
+            return self.head(self.tied(x))
+
+    model = Twice().eval()
+    before = {id(t) for t in (*model.parameters(), *model.buffers())}
+    x, y = batch(3, 8)
+    per_example_grad_norms(model, x, y, GRAD_COLUMNS)
+    batch_bound(model, x, y)
+    assert {id(t) for t in (*model.parameters(), *model.buffers())} == before
+    assert all(type(p) is nn.Parameter and p.requires_grad for p in model.parameters())
+    with pytest.raises(RuntimeError, match="shapes"):
+        per_example_grad_norms(model, x[:, :5], y)
+    assert {id(t) for t in (*model.parameters(), *model.buffers())} == before
