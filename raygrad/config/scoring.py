@@ -11,8 +11,11 @@ class ScoreConfig:
     """Which scores are computed for every training example, with which network, on what."""
 
     columns: tuple[str, ...] = ("grad_l2_last_layer_weights", "grad_l2_weights", "loss")
-    """Score columns: grad_{l1,l2,linf}_{all,biases,weights,last_layer_weights}, loss, el2n,
-    margin, entropy, least_confidence; grand is the mean of grad_l2_all over the checkpoints."""
+    """Score columns: grad_{l1,l2,linf}_{all,biases,weights,last_layer_weights,trainable}, loss,
+    el2n, margin, entropy, least_confidence; grand is the mean of grad_l2_all over checkpoints."""
+    loss: str | None = None
+    """The loss whose gradient is scored, as `train.loss` is named; by default the one that the
+    network was trained with, as its checkpoint says, and cross_entropy where nothing says it."""
     network: str | None = None
     """A network of your choice by name, or module:callable; by default the run's trained one."""
     checkpoint: tuple[str, ...] = ()

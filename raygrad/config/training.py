@@ -16,6 +16,10 @@ class TrainConfig:
     """Passes over the training split, at most."""
     batch_size: int = 64
     """Examples a step, over all workers together, at most; an epoch's batches are of even size."""
+    loss: str = "cross_entropy"
+    """What is minimised, its mean over a batch: cross_entropy, label_smoothing=SHARE,
+    class_weights=W0,W1,..., binary_cross_entropy, focal=GAMMA, or your own as `module:callable`.
+    Scores are gradients of the same loss; validation is by accuracy, then cross-entropy."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     """The update rule; sgd is with Nesterov momentum."""
     learning_rate: float = 0.05

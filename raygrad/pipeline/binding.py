@@ -17,6 +17,7 @@ from raygrad.scoring import check_columns
 from raygrad.selection import check_method
 from raygrad.storage import files
 from raygrad.storage.urls import expand
+from raygrad.training.losses import build_loss
 from raygrad.training.models import check_network
 
 
@@ -24,7 +25,7 @@ def check(config: StudyConfig) -> None:
     """Checks every name in the configuration before anything starts.
 
     Raises:
-        ConfigError: A source, network, score column or method is unknown, or a glob of shards
+        ConfigError: A source, network, loss, score column or method is unknown, or a glob of shards
             matches nothing.
     """
     if config.data.tars:
@@ -33,6 +34,9 @@ def check(config: StudyConfig) -> None:
         check_source(config.data.source)
     for network in (config.train.network, *config.sweep.networks):
         check_network(network)
+    build_loss(config.train.loss)
+    if config.score.loss is not None:
+        build_loss(config.score.loss)
     check_columns(config.score.columns, TABLE_COLUMNS)
     for method in config.select.methods:
         check_method(method)

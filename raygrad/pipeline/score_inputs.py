@@ -11,11 +11,13 @@ from raygrad.data.shards import DATASET_FILE
 from raygrad.data.transforms import CropTransform
 from raygrad.engine.score.task import Preprocess
 from raygrad.errors import ConfigError
+from raygrad.pipeline.score_loss import loss_provenance, score_loss
 from raygrad.pipeline.stages import facts_of, transform_of
 from raygrad.runs.layout import RunLayout
 from raygrad.storage import files
 from raygrad.storage.manifest import digest, read_json
 from raygrad.training.checkpoints import load_checkpoint
+from raygrad.training.losses import DEFAULT_LOSS
 from raygrad.training.models import ImageSpec
 from raygrad.training.outside import NetworkSource, weights_digest
 from raygrad.training.preprocess import Normalize
@@ -38,6 +40,8 @@ class ScoreInputs:
     """What the scores come from, as every part of the table says it."""
     own_digests: tuple[str, ...] = ()
     """The hash of each network's weights, where it had to be found already."""
+    loss: str = DEFAULT_LOSS
+    """The loss whose gradients are scored."""
 
     @property
     def digest(self) -> str:
@@ -66,6 +70,7 @@ def score_inputs(config: StudyConfig) -> ScoreInputs:
     else:
         weights, own_digests = (facts_of(layout, f"train-{network}")["digest"],), ()
         sources, preprocess = _trained(layout.checkpoint(network), facts)
+    loss = score_loss(config.score, sources)
     provenance = {
         "network": network,
         "checkpoint": ",".join(weights),
@@ -76,8 +81,9 @@ def score_inputs(config: StudyConfig) -> ScoreInputs:
         "features": str(config.score.features),
         "raygrad": raygrad.__version__,
         "torch": torch.__version__,
+        **loss_provenance(config.score, loss, sources),
     }
-    return ScoreInputs(sources, preprocess, provenance, own_digests)
+    return ScoreInputs(sources, preprocess, provenance, own_digests, loss)
 
 
 def _trained(checkpoint_url: str, facts: dict) -> tuple[tuple[NetworkSource, ...], Preprocess]:

@@ -67,6 +67,7 @@ def _task(config: ScoreConfig, layout: RunLayout, network: str, inputs: ScoreInp
         preprocess=inputs.preprocess,
         columns=config.columns,
         provenance=inputs.provenance,
+        loss=inputs.loss,
         features=config.features,
         device=device,
         actors_per_gpu=config.actors_per_gpu,

@@ -27,6 +27,9 @@ class NamedLoss(Protocol):
     def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Returns each example's loss, ``[B]``, in the type of the logits."""
 
+    def total(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Returns the sum over examples, a scalar to train by."""
+
     def values(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Returns each example's loss, float64 ``[B]``; near zero it keeps its digits."""
 
@@ -108,10 +111,17 @@ class CrossEntropy:
 
     def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Returns each example's loss, ``[B]``; labels are classes ``[B]`` or shares ``[B, C]``."""
+        return self._reduced(logits, labels, "none")
+
+    def total(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Returns the sum over examples."""
+        return self._reduced(logits, labels, "sum")
+
+    def _reduced(self, logits: Tensor, labels: Tensor, reduction: str) -> Tensor:
         if labels.is_floating_point():
             labels = labels.to(logits.dtype)
         return F.cross_entropy(
-            logits, labels, self._weights(logits), reduction="none",
+            logits, labels, self._weights(logits), reduction=reduction,
             label_smoothing=self.label_smoothing,
         )  # fmt: skip
 
@@ -179,6 +189,10 @@ class BinaryCrossEntropy:
         target = self._target(logits, labels)
         return F.binary_cross_entropy_with_logits(logits, target, reduction="none").sum(1)
 
+    def total(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Returns the sum over examples."""
+        return self(logits, labels).sum()
+
     def values(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Returns each example's loss, float64 ``[B]``."""
         return self(logits.double(), labels)
@@ -233,6 +247,10 @@ class Focal:
         if not self.gamma:
             return cross_entropy
         return (self.gamma * log_of_others(logits, labels)).exp() * cross_entropy
+
+    def total(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Returns the sum over examples."""
+        return self(logits, labels).sum()
 
     def values(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Returns each example's loss, float64 ``[B]``."""

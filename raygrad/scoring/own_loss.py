@@ -65,6 +65,10 @@ class OwnLoss:
         rows = zip(logits.split(1), labels.split(1), strict=True)
         return torch.stack([self._call(self._function, *row) for row in rows])
 
+    def total(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Returns the sum over examples."""
+        return self._call(self._function, logits, labels).sum()
+
     def values(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Returns each example's loss, float64 ``[B]``.
 

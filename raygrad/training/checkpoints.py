@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from raygrad.errors import ConfigError
 from raygrad.storage import files
+from raygrad.training.losses import DEFAULT_LOSS
 from raygrad.training.models import ImageSpec, build_network
 from raygrad.training.preprocess import Normalize
 
@@ -26,6 +27,8 @@ class Checkpoint:
     """The preprocessing that it was trained with."""
     weights: dict[str, Tensor]
     """Its state dict, on the CPU."""
+    loss: str = DEFAULT_LOSS
+    """The loss that it was trained with, as `build_loss` takes it."""
 
     def build(self) -> nn.Module:
         """Returns the network with these weights, in evaluation mode.
@@ -44,7 +47,10 @@ class Checkpoint:
 
     def digest(self) -> str:
         """Returns a hash of weights, network and preprocessing; the provenance of scores."""
-        sha = hashlib.sha256(repr((self.network, self.spec, self.normalize)).encode())
+        made_of: tuple[object, ...] = (self.network, self.spec, self.normalize)
+        # Files of before losses had names are of cross-entropy, and keep their digest.
+        made_of += (self.loss,) if self.loss != DEFAULT_LOSS else ()
+        sha = hashlib.sha256(repr(made_of).encode())
         for name, tensor in sorted(self.weights.items()):
             sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             sha.update(tensor.detach().cpu().contiguous().numpy().tobytes())
@@ -58,6 +64,7 @@ def save_checkpoint(url: str, checkpoint: Checkpoint) -> None:
         "spec": asdict(checkpoint.spec),
         "normalize": asdict(checkpoint.normalize),
         "weights": checkpoint.weights,
+        "loss": checkpoint.loss,
     }
     files.write_bytes(url, to_bytes(values))
 
@@ -77,6 +84,7 @@ def load_checkpoint(url: str) -> Checkpoint:
             ImageSpec(**values["spec"]),
             Normalize(**values["normalize"]),
             values["weights"],
+            values.get("loss", DEFAULT_LOSS),
         )
     except (KeyError, TypeError) as error:
         raise ConfigError(f"checkpoint must be raygrad's own, got {url!r} ({error!r}).") from error

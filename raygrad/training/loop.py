@@ -18,6 +18,7 @@ from raygrad.training.augment import augment
 from raygrad.training.batches import Batches
 from raygrad.training.data_order import DataOrder
 from raygrad.training.examples import Examples
+from raygrad.training.losses import build_loss, check_loss
 from raygrad.training.observers import Observer
 from raygrad.training.optimizers import learning_rate_at, make_optimizer
 from raygrad.training.preprocess import Normalize
@@ -59,7 +60,7 @@ class TrainingLoop:
     Args:
         network: The bare network, on its device; given `ddp` too, its parameters are those that
             `ddp` syncs.
-        config: Recipe: optimiser, schedule, batch size, augmentation, precision, patience.
+        config: Recipe: optimiser, loss, schedule, batch size, augmentation, precision, patience.
         normalize: Preprocessing of images.
         train: The training split or a subset of it; not empty.
         val: The validation split; not empty.
@@ -91,6 +92,7 @@ class TrainingLoop:
         self._device = device_of(network)
         self._train, self._val = train.near(self._device), val.near(self._device)
         self._order_seed = order_seed
+        self._loss, self._loss_checked = build_loss(config.loss), False
         order = DataOrder(len(train), config.batch_size, order_seed)
         self._batches = Batches(self._train, order, self._device)
         self.steps_per_epoch = steps_per_epoch or order.steps_per_epoch
@@ -268,7 +270,10 @@ class TrainingLoop:
         )
         labels, num_mine = batch.labels, batch.num_mine
         logits = self._forward(images)
-        loss = F.cross_entropy(logits, labels, reduction="sum") * (1.0 if num_mine else 0.0)
+        if not self._loss_checked:
+            check_loss(self._loss, logits, labels)
+            self._loss_checked = True
+        loss = self._loss.total(logits, labels) * (1.0 if num_mine else 0.0)
         rate = learning_rate_at(self._config, step, self.steps_per_epoch)
         for group in self._optimizer.param_groups:
             group["lr"] = rate

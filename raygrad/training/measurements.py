@@ -23,7 +23,7 @@ class Measurements:
     """The observers that a recipe asks for.
 
     Args:
-        config: `dynamics`, `probe_size`, `bound_epochs` and `bound_batches` are used.
+        config: `dynamics`, `probe_size`, `bound_epochs`, `bound_batches` and `loss` are used.
         network: The network to be trained.
         train: The training split, on the network's device.
         normalize: Preprocessing of images.
@@ -36,11 +36,11 @@ class Measurements:
         self, config: TrainConfig, network: nn.Module, train: Examples, normalize: Normalize
     ) -> None:
         if config.probe_size or config.bound_epochs:
-            check_gradients(network, train, normalize)
+            check_gradients(network, train, normalize, config.loss)
         self._dynamics = Dynamics(len(train), device_of(network)) if config.dynamics else None
         self._probe, self._bound = None, None
         if config.probe_size:
-            self._probe = Probe(train, normalize, config.probe_size, config.seed)
+            self._probe = Probe(train, normalize, config.probe_size, config.seed, config.loss)
         if config.bound_epochs:
             self._bound = Bound(train, normalize, config, config.seed)
 

@@ -4,6 +4,7 @@ import difflib
 import importlib
 from collections.abc import Callable
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ __all__ = [
     "ImageSpec",
     "build_network",
     "check_network",
+    "import_callable",
     "library_networks",
     "library_parameters",
     "num_parameters",
@@ -84,7 +86,7 @@ def timm_networks() -> list[str]:
 
 def _builder(name: str) -> Builder:
     if ":" in name:
-        return _import(name)
+        return import_callable("network", name)
     if name in NETWORKS:
         return NETWORKS[name]
     if name in library_networks():
@@ -105,13 +107,22 @@ def _builder(name: str) -> Builder:
     )
 
 
-def _import(name: str) -> Builder:
+def import_callable(kind: str, name: str) -> Callable[..., Any]:
+    """Returns what `module:callable` names.
+
+    Args:
+        kind: What it is for, in the error.
+        name: The name.
+
+    Raises:
+        ConfigError: The module cannot be imported, or lacks it.
+    """
     module, _, attribute = name.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise ConfigError(
-            f"network must name an importable module:callable, got {name!r} ({error}). "
+            f"{kind} must name an importable module:callable, got {name!r} ({error}). "
             "Run where the module can be imported."
         ) from error
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from raygrad.errors import ConfigError
 from raygrad.storage import files
 from raygrad.training.checkpoints import from_bytes
+from raygrad.training.losses import DEFAULT_LOSS
 from raygrad.training.models import ImageSpec, build_network
 
 _HOLDERS = ("weights", "state_dict", "model_state_dict", "model")
@@ -82,6 +83,20 @@ def read_weights(url: str) -> dict[str, Tensor]:
             f"in {url}. Save model.state_dict()."
         )
     return dict(values)
+
+
+def recorded_loss(url: str) -> str | None:
+    """Returns the loss that a checkpoint of raygrad's says it was trained with; None in others.
+
+    Args:
+        url: A file that `read_weights` takes.
+    """
+    if url.endswith(".safetensors"):
+        return None
+    values = _pickled(files.read_bytes(url), url)
+    if not isinstance(values, Mapping) or "spec" not in values or "normalize" not in values:
+        return None
+    return str(values.get("loss", DEFAULT_LOSS))
 
 
 def load_weights(network: nn.Module, weights: Mapping[str, Tensor], source: NetworkSource) -> None:

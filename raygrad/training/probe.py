@@ -13,6 +13,7 @@ from raygrad.errors import ConfigError
 from raygrad.scoring import GradNormScorer, batch_bound, example_scores
 from raygrad.training import ranks
 from raygrad.training.examples import Examples
+from raygrad.training.losses import DEFAULT_LOSS, build_loss
 from raygrad.training.preprocess import Normalize
 
 PROBE_COLUMNS = ("grad_l2_last_layer_weights", "grad_l2_weights")
@@ -34,12 +35,20 @@ class Probe:
         normalize: Preprocessing of images.
         size: Examples of the sample; all of them where there are fewer.
         seed: Chooses the sample.
+        loss: The loss whose gradients are measured, as `build_loss` takes it.
     """
 
     name = "probe"
 
-    def __init__(self, train: Examples, normalize: Normalize, size: int, seed: int) -> None:
-        self._train, self._normalize = train, normalize
+    def __init__(
+        self,
+        train: Examples,
+        normalize: Normalize,
+        size: int,
+        seed: int,
+        loss: str = DEFAULT_LOSS,
+    ) -> None:
+        self._train, self._normalize, self._loss = train, normalize, build_loss(loss)
         generator = np.random.default_rng([seed, _PROBE_STREAM])
         size = min(size, len(train))
         self.positions = np.sort(generator.choice(len(train), size, replace=False))
@@ -53,7 +62,7 @@ class Probe:
     def after_epoch(self, epoch: int, network: nn.Module) -> None:
         """Measures the sample; see `Observer`."""
         if self._scorer is None:
-            self._scorer = GradNormScorer(network, PROBE_COLUMNS)
+            self._scorer = GradNormScorer(network, PROBE_COLUMNS, loss=self._loss)
         found = torch.zeros(len(self.positions), len(PROBE_COLUMNS) + 1, dtype=torch.float64)
         rows = np.arange(len(self.positions))[ranks.rank() :: ranks.world_size()]
         for start in range(0, len(rows), _BATCH_SIZE):
@@ -61,7 +70,7 @@ class Probe:
             at = torch.from_numpy(self.positions[part])
             images, labels = _at(self._train, at, network)
             scored = self._scorer.score(self._normalize(images), labels)
-            loss = example_scores(scored.logits, labels)["loss"]
+            loss = example_scores(scored.logits, labels, loss=self._loss)["loss"]
             values = [*(scored.norms[name] for name in PROBE_COLUMNS), loss]
             found[torch.from_numpy(part)] = torch.stack(values, 1).double().cpu()
         self._epochs.append(epoch)
@@ -101,7 +110,7 @@ class Bound:
     Args:
         train: The training split.
         normalize: Preprocessing of images.
-        config: `batch_size`, `bound_epochs` and `bound_batches` are used.
+        config: `batch_size`, `bound_epochs`, `bound_batches` and `loss` are used.
         seed: Chooses the batches, others at each epoch.
     """
 
@@ -111,6 +120,7 @@ class Bound:
         self, train: Examples, normalize: Normalize, config: TrainConfig, seed: int
     ) -> None:
         self._train, self._normalize, self._config, self._seed = train, normalize, config, seed
+        self._loss = build_loss(config.loss)
         self._epochs: list[int] = []
         self._values: list[torch.Tensor] = []
 
@@ -127,7 +137,7 @@ class Bound:
             generator = np.random.default_rng([self._seed, _BOUND_STREAM, epoch, batch])
             at = torch.from_numpy(generator.choice(len(self._train), size, replace=False))
             images, labels = _at(self._train, at, network)
-            norms = batch_bound(network, self._normalize(images), labels)
+            norms = batch_bound(network, self._normalize(images), labels, loss=self._loss)
             found[batch] = torch.tensor([norms["norm_of_sum"], norms["sum_of_norms"]])
         self._epochs.append(epoch)
         self._values.append(ranks.sum_over_ranks(found))
@@ -154,7 +164,9 @@ class Bound:
         self._epochs, self._values = list(state["epochs"]), list(state["values"])
 
 
-def check_gradients(network: nn.Module, train: Examples, normalize: Normalize) -> None:
+def check_gradients(
+    network: nn.Module, train: Examples, normalize: Normalize, loss: str = DEFAULT_LOSS
+) -> None:
     """Checks before training that the network can have what `Probe` and `Bound` measure.
 
     Raises:
@@ -165,7 +177,8 @@ def check_gradients(network: nn.Module, train: Examples, normalize: Normalize) -
     at = torch.arange(min(2, len(train)))
     images, labels = _at(train, at, network)
     try:
-        GradNormScorer(network, PROBE_COLUMNS).score(normalize(images), labels)
+        scorer = GradNormScorer(network, PROBE_COLUMNS, loss=build_loss(loss))
+        scorer.score(normalize(images), labels)
     except ConfigError as error:
         raise ConfigError(
             f"{error} Or train without the measurement: probe_size=0, bound_epochs=()."

@@ -153,6 +153,7 @@ class ShardWork:
             channels_last=task.channels_last,
             batch_size=batch_size,
             features=task.features,
+            loss=task.loss,
         )
 
     def score(self, shard: str, progress: Callable[[int], None]) -> ShardStatus:

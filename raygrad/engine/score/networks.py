@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from raygrad.errors import ConfigError
 from raygrad.scoring import GRAD_COLUMNS, SCORE_COLUMNS, GradNormScorer, example_scores
+from raygrad.training.losses import DEFAULT_LOSS, build_loss
 
 log = logging.getLogger("raygrad")
 
@@ -42,6 +43,7 @@ class NetworkScorer:
         channels_last: Use the memory format NHWC, which convolutions of GPUs prefer.
         batch_size: Examples a pass, at most; halved where memory does not suffice.
         features: Also return the penultimate features of the first network.
+        loss: The loss whose gradients are scored, as `build_loss` takes it.
 
     Raises:
         ConfigError: Features are asked of a network that does not end in a linear layer.
@@ -58,6 +60,7 @@ class NetworkScorer:
         channels_last: bool = False,
         batch_size: int = 256,
         features: bool = False,
+        loss: str = DEFAULT_LOSS,
     ) -> None:
         self.columns, self.batch_size = tuple(columns), batch_size
         self._device, self._dtype = torch.device(device), _DTYPES[dtype]
@@ -66,8 +69,9 @@ class NetworkScorer:
         wanted = [_GRAND_OF if column == GRAND else column for column in columns]
         grad_columns = tuple(dict.fromkeys(c for c in wanted if c in GRAD_COLUMNS))
         self._networks = [_placed(n, self._device, self._format) for n in networks]
+        self._loss = build_loss(loss)
         self._scorers = [
-            GradNormScorer(network, grad_columns) if grad_columns else None
+            GradNormScorer(network, grad_columns, loss=self._loss) if grad_columns else None
             for network in self._networks
         ]
         self._features = _FeatureTap(self._networks[0]) if features else None
@@ -127,7 +131,7 @@ class NetworkScorer:
                     with torch.no_grad():
                         outputs, values = network(inputs), {}
             logits.append(outputs)
-            found.append({**example_scores(outputs, targets), **values})
+            found.append({**example_scores(outputs, targets, loss=self._loss), **values})
         result = self._columns(found, logits, targets)
         if self._features is not None:
             result["features"] = self._features.take()

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from raygrad.data.decode import decode_image
 from raygrad.data.reading import EncodedExample
 from raygrad.data.transforms import CropTransform
+from raygrad.training.losses import DEFAULT_LOSS
 from raygrad.training.outside import NetworkSource
 from raygrad.training.preprocess import Normalize
 
@@ -56,6 +57,8 @@ class ScoreTask:
     """The scores to compute."""
     provenance: dict[str, str] = field(default_factory=dict)
     """What the scores come from; it travels with every part."""
+    loss: str = DEFAULT_LOSS
+    """The loss whose gradients are scored."""
     features: bool = False
     """Also write the penultimate features, float16, beside the table."""
     device: Literal["cpu", "cuda"] = "cpu"

@@ -250,7 +250,8 @@ def _finish(
     if is_first:
         weights = {n: t.cpu().contiguous() for n, t in network.state_dict().items()}
         save_checkpoint(
-            task.checkpoint_url, Checkpoint(config.network, data.spec, data.normalize, weights)
+            task.checkpoint_url,
+            Checkpoint(config.network, data.spec, data.normalize, weights, config.loss),
         )
     return {
         "network": config.network,
