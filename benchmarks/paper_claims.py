@@ -15,6 +15,7 @@ The first network is the one that subsets are drawn by; tables of the others car
 
 import argparse
 import itertools
+import math
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from scipy.stats import rankdata, spearmanr
 
 from raygrad.errors import DataError
 from raygrad.report.intervals import mean_interval
+from raygrad.report.wording import bracket_words
 from raygrad.runs import score_table
 from raygrad.runs.journal import read_journal, wall_s
 from raygrad.runs.layout import RunLayout
@@ -139,17 +141,21 @@ def beside(scores: pd.DataFrame, urls: list[str]) -> pd.DataFrame:
 
 
 def both_attributes(table: pd.DataFrame) -> pd.DataFrame:
-    """Returns simplicity and redundancy with their intervals, by network and protocol."""
+    """Returns simplicity with its interval and redundancies as brackets, by network and protocol.
+
+    A bracket has no mean; its `high` is 1 where every measured share passed.
+    """
     own = table[(table.score_column == NORM) & table.score_run.isna()]
     rows = []
-    for (network, protocol), of in attributes(own).items():
-        estimates = {"simplicity": of.simplicity, "gain over random": of.gain}
-        estimates |= {f"redundancy by {name}": found for name, found in of.redundancy.items()}
+    for (network, protocol), of in attributes(own.to_dict("list")).items():
+        x = of.simplicity
+        rows.append((network, protocol, "simplicity", x.num_seeds, x.mean, x.low, x.high, ""))
+        brackets = {f"redundancy by {name}": found for name, found in of.redundancy.items()}
         rows += [
-            (network, protocol, name, e.num_seeds, e.mean, e.low, e.high)
-            for name, e in estimates.items()
+            (network, protocol, name, x.num_seeds, math.nan, b.low, b.high, bracket_words(b))
+            for name, b in brackets.items()
         ]
-    names = ["network", "protocol", "attribute", "n", "mean", "low", "high"]
+    names = ["network", "protocol", "attribute", "n", "mean", "low", "high", "in_words"]
     return pd.DataFrame(rows, columns=names)
 
 

@@ -19,6 +19,10 @@ from raygrad.storage import files
 
 log = logging.getLogger("raygrad")
 
+WEIGHTS = "inverse chance given the next arrival"
+"""What gradient_cdf's weights are; files that do not say so hold those of draws with replacement,
+and are written again with the same rows."""
+
 
 @dataclass(frozen=True)
 class ScoreSource:
@@ -131,9 +135,14 @@ class _Draw:
         return {"drop_fraction": self.config.drop_fraction}
 
     @property
+    def said(self) -> dict[str, Any]:
+        """What files of before this was told do not say of their draw."""
+        return {**self.options, **({"weights": WEIGHTS} if self.cell[0] == "gradient_cdf" else {})}
+
+    @property
     def origin(self) -> dict[str, Any]:
         """What the subset comes from."""
-        return {**self.shared, **self.options}
+        return {**self.shared, **self.said}
 
     def to(self, url: str) -> None:
         """Draws the subset to a file."""
@@ -158,10 +167,10 @@ class _Draw:
         if not files.exists(url):
             return False
         table, found = read_subset(url)
-        if self.options and not self.options.keys() & found.keys():
-            # Older files do not say what their method was told; from now on they do.
+        if self.said and not self.said.keys() & found.keys():
+            # Older files do not say what their method was told, or have other weights.
             gives = self._gives(table)
-            found |= self.options if gives else dict.fromkeys(self.options, "another")
+            found |= self.said if gives else dict.fromkeys(self.said, "another")
             if gives:
                 self.to(url)
         wanted = self.origin.items()

@@ -7,7 +7,8 @@ from raygrad.selection.attributes import Attributes, curve_attributes
 def attributes(panel: Panel) -> Attributes | None:
     """Simplicity and redundancy by one panel; None where random and the full data share no seed.
 
-    A seed's values at all fractions that it has are a curve.
+    A replicate's values at all fractions that it has are a curve; the interval of simplicity is
+    over means per scoring network where there are several.
 
     Args:
         panel: Curves of one network and protocol.
@@ -15,6 +16,7 @@ def attributes(panel: Panel) -> Attributes | None:
     if panel.full is None:
         return None
     full = dict(zip(panel.full.seeds, panel.full.values, strict=True))
+    groups = dict(zip(panel.full.seeds, panel.full.score_seeds, strict=False))
     curves: dict[str, dict[tuple[int, ...], dict[float, float]]] = {}
     for name, points in panel.curves.items():
         for point in points:
@@ -22,4 +24,4 @@ def attributes(panel: Panel) -> Attributes | None:
                 if seed in full:
                     curve = curves.setdefault(name, {}).setdefault(seed, {FULL: full[seed]})
                     curve[point.keep_fraction] = value
-    return curve_attributes(curves) if BASELINE in curves else None
+    return curve_attributes(curves, groups=groups) if BASELINE in curves else None

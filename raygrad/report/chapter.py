@@ -40,9 +40,11 @@ from raygrad.report.wording import count, percent, protocol_words
 
 MAX_IMAGES = 2000
 _METHOD_NOTE = (
-    "Intervals are 95% Student t intervals over seeds. A finding that compares several methods or "
-    "fractions widens them until all its comparisons hold together (Bonferroni). They take the "
-    "test set as given: its own sampling error is not in them."
+    "Intervals are 95% Student t intervals over seeds, or over the means of several scoring "
+    "networks: replicates of one network share its scores and scatter less than two networks do. "
+    "Methods are compared with random by Holm's method over all methods and fractions, so that all "
+    "verdicts hold together with 95%; the spread at a fraction is pooled over the methods. They "
+    "take the test set as given: its own sampling error is not in them."
 )
 
 

@@ -58,7 +58,9 @@ def _table(runs: Sequence[Run], chosen: dict[str, Panel]) -> str:
                 run.num_classes,
                 len(scores.labels) if scores is not None else None,
                 100 * full.mean if full is not None else None,
-                100 * full.half_width if full is not None and full.known else None,
+                100 * full.low if full is not None and full.known else None,
+                100 * full.high if full is not None and full.known else None,
+                panel.num_score_networks if panel is not None else None,
                 _bounds(panel, BASELINE) if panel is not None else None,
                 _bounds(panel, "max_gradient") if panel is not None else None,
             )
@@ -71,12 +73,14 @@ def _table(runs: Sequence[Run], chosen: dict[str, Panel]) -> str:
             "classes",
             "examples",
             "full accuracy (%)",
-            "±",
+            "from",
+            "to",
+            "scoring networks",
             f"{BASELINE} needs",
             "max_gradient needs",
         ),
         rows,
         f"The runs, with the data that it takes to come within {100 * MARGIN:g} points of full "
         "accuracy",
-        formats=("", "", "", ",d", ",d", ".2f", ".2f", "", ""),
+        formats=("", "", "", ",d", ",d", ".2f", ".2f", ".2f", "d", "", ""),
     )

@@ -1,44 +1,21 @@
 """What the results show, in sentences that are never stronger than their intervals.
 
-Every claim compares means over seeds by Welch's t interval. One sentence rests on many such
-comparisons (methods by fractions), so their confidence is raised until all of them hold together
-with 95% (Bonferroni); a claim that such an interval does not carry is not made.
+The first says what was seen: the best and the worst method at each share, by mean. The others are
+claims: methods against random by Holm's method over all methods and shares (`comparing`), and the
+data that comes near full accuracy. A claim that its interval does not carry is not made; beside
+"not told apart" stands the smallest difference that would have been seen.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from raygrad.report.intervals import CONFIDENCE, Interval, difference_interval
+from raygrad.report.comparing import Comparison, comparisons, gaps_to_full
+from raygrad.report.intervals import Interval
 from raygrad.report.results import BASELINE, FULL, Panel, Point
-from raygrad.report.wording import listed, percent
+from raygrad.report.wording import listed, percent, scope
 from raygrad.selection.attributes import MAX_LOSS
 
 MARGIN = MAX_LOSS  # "close to full accuracy" is one thing in findings and in redundancy
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """One method against random at one fraction.
-
-    Attributes:
-        method: The method.
-        keep_fraction: The share of the data both were given.
-        gain: Mean accuracy less random's, in [-1, 1], with its simultaneous interval.
-    """
-
-    method: str
-    keep_fraction: float
-    gain: Interval
-
-    @property
-    def better(self) -> bool:
-        """Whether the whole interval lies above zero."""
-        return self.gain.known and self.gain.low > 0
-
-    @property
-    def worse(self) -> bool:
-        """Whether the whole interval lies below zero."""
-        return self.gain.known and self.gain.high < 0
 
 
 @dataclass(frozen=True)
@@ -75,32 +52,6 @@ class Finding:
     protocol: str
 
 
-def simultaneous(count: int) -> float:
-    """The confidence of each of ``count`` intervals that makes all hold together with 95%."""
-    return 1 - (1 - CONFIDENCE) / max(count, 1)
-
-
-def comparisons(panel: Panel) -> list[Comparison]:
-    """Every method against random at every fraction that both have, with simultaneous intervals."""
-    baseline = {p.keep_fraction: p for p in panel.curves.get(BASELINE, ())}
-    pairs = [
-        (name, point, baseline[point.keep_fraction])
-        for name, points in panel.curves.items()
-        if name != BASELINE
-        for point in points
-        if point.keep_fraction in baseline
-    ]
-    level = simultaneous(len(pairs))
-    return [
-        Comparison(
-            name,
-            point.keep_fraction,
-            difference_interval(point.values, base.values, level, panel.resolution),
-        )
-        for name, point, base in pairs
-    ]
-
-
 def needs(panel: Panel, margin: float = MARGIN) -> list[Need]:
     """What each method needs to come within ``margin`` of full accuracy; empty without full data.
 
@@ -110,10 +61,8 @@ def needs(panel: Panel, margin: float = MARGIN) -> list[Need]:
     """
     if panel.full is None:
         return []
-    level = simultaneous(sum(len(points) for points in panel.curves.values()))
     out = []
-    for name, points in panel.curves.items():
-        gaps = [(p.keep_fraction, _gap(p, panel.full, level, panel.resolution)) for p in points]
+    for name, gaps in gaps_to_full(panel).items():
         enough: float | None = None
         for fraction, gap in reversed(gaps):
             if not (gap.known and gap.low >= -margin):
@@ -122,10 +71,6 @@ def needs(panel: Panel, margin: float = MARGIN) -> list[Need]:
         below = [fraction for fraction, gap in gaps if gap.known and gap.high < -margin]
         out.append(Need(name, enough, max(below, default=None)))
     return out
-
-
-def _gap(point: Point, full: Point, level: float, resolution: float) -> Interval:
-    return difference_interval(point.values, full.values, level, resolution)
 
 
 def _need_words(need: Need) -> str | None:
@@ -137,7 +82,8 @@ def _need_words(need: Need) -> str | None:
 
 
 def _needs_text(panel: Panel) -> tuple[str, bool] | None:
-    found = sorted(needs(panel), key=lambda n: (n.enough or FULL, n.too_little or FULL, n.method))
+    # By what is known to be enough: an upper bound that noise keeps low must not lead.
+    found = sorted(needs(panel), key=lambda n: (n.enough or 2.0, n.too_little or FULL, n.method))
     words = [w for n in found if (w := _need_words(n)) is not None]
     if not words or panel.full is None:
         return None
@@ -171,8 +117,8 @@ def _verdicts(chosen: Sequence[Comparison]) -> str:
     return "; ".join(parts)
 
 
-def _against_random(panel: Panel) -> list[tuple[str, bool]]:
-    compared = [c for c in comparisons(panel) if c.gain.known]
+def _against_random(compared: Sequence[Comparison], panel: Panel) -> list[tuple[str, bool]]:
+    compared = [c for c in compared if c.gain.known]
     if not compared:
         return []
     better, worse = [c for c in compared if c.better], [c for c in compared if c.worse]
@@ -191,22 +137,94 @@ def _against_random(panel: Panel) -> list[tuple[str, bool]]:
         out[-1] = (f"{text} {left}", shown)
     if worse:
         out.append((f"Worse than {BASELINE} beyond the intervals: {_verdicts(worse)}.", True))
+    still_open = [c for c in compared if not (c.better or c.worse)]
+    if still_open:
+        out.append((_visible(still_open), False))
     return out
+
+
+def _visible(still_open: Sequence[Comparison]) -> str:
+    """What is not told apart, and the smallest difference that would have been seen there."""
+    parts = []
+    for share in sorted({c.keep_fraction for c in still_open}):
+        here = [c for c in still_open if c.keep_fraction == share]
+        least = max(min(c.visible, 1.0) for c in here)
+        parts.append(
+            f"at {percent(share)} {listed(sorted(c.method for c in here))} "
+            f"({100 * least:.2f} points)"
+        )
+    return (
+        f"Not told apart from {BASELINE}, with the smallest true difference that four of five such "
+        f"sweeps would show: {'; '.join(parts)}."
+    )
+
+
+def _accuracy_words(interval: Interval) -> str:
+    band = f", {100 * interval.low:.1f} to {100 * interval.high:.1f}" if interval.known else ""
+    return f"{100 * interval.mean:.1f}%{band}"
+
+
+def headline(panel: Panel) -> str | None:
+    """What was seen, in a sentence: the best and the worst method at each share, by mean.
+
+    Shares whose best method is the same stand together. A share at which neither the best nor the
+    worst is told apart from random is marked so. None where no share has two methods.
+
+    Args:
+        panel: Curves of one network and protocol.
+    """
+    told = {(c.method, c.keep_fraction): c.better or c.worse for c in comparisons(panel)}
+    shares: dict[float, list[tuple[str, Point]]] = {}
+    for name, points in panel.curves.items():
+        for p in points:
+            shares.setdefault(p.keep_fraction, []).append((name, p))
+    groups: list[tuple[str, list[str]]] = []
+    for share, found in sorted(shares.items()):
+        if len(found) < 2:
+            continue
+        # Of equal means random, then the first by name: never the one that scatters most.
+        ranked = sorted(found, key=lambda e: (-e[1].interval.mean, e[0] != BASELINE, e[0]))
+        (best, first), (worst, last) = ranked[0], ranked[-1]
+        clear = any(told.get((name, share), False) for name in (best, worst))
+        text = (
+            f"{percent(share)} ({_accuracy_words(first.interval)}; worst {worst} "
+            f"{_accuracy_words(last.interval)}{'' if clear else '; not told apart'})"
+        )
+        if groups and groups[-1][0] == best:
+            groups[-1][1].append(text)
+        else:
+            groups.append((best, [text]))
+    if not groups:
+        return None
+    clauses = [f"{best} is best at {listed(texts)}" for best, texts in groups]
+    full = panel.full
+    whole = f"; all the data {_accuracy_words(full.interval)}" if full is not None else ""
+    return f"By mean test accuracy {'; '.join(clauses)}{whole}."
 
 
 def findings(panels: Sequence[Panel]) -> list[Finding]:
     """All that the sweep shows, network by network and protocol by protocol.
+
+    Each sentence begins with what it holds for: one scoring network, or so many.
 
     Args:
         panels: Curves of the sweep.
     """
     out: list[Finding] = []
     for panel in panels:
+        compared = comparisons(panel)
         need = _needs_text(panel)
-        texts = [*([need] if need else []), *_against_random(panel)]
+        texts = [*_against_random(compared, panel), *([need] if need else [])]
         if not texts:
             texts = [(_silence(panel), False)]
-        out += [Finding(text, shown, panel.network, panel.protocol) for text, shown in texts]
+        seen = headline(panel)
+        if seen is not None:
+            texts.insert(0, (seen, any(c.better or c.worse for c in compared)))
+        where = scope(panel.num_score_networks)
+        out += [
+            Finding(f"{where}: {text}", shown, panel.network, panel.protocol)
+            for text, shown in texts
+        ]
     return out
 
 

@@ -1,7 +1,7 @@
-"""Means and intervals over seeds, and nothing that needs more than a handful of numbers.
+"""Means and intervals over replicates, and nothing that needs more than a handful of numbers.
 
-All intervals are two-sided Student t intervals. They say how far a mean over seeds may be off; the
-test set is taken as given, so its own sampling error is not in them.
+All intervals are two-sided Student t intervals. They say how far a mean over replicates may be
+off; the test set is taken as given, so its own sampling error is not in them.
 """
 
 import math
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import ndtri, stdtrit
+from scipy.special import ndtri, stdtr, stdtrit
 
 CONFIDENCE = 0.95
 
@@ -32,6 +32,12 @@ class Interval:
     def half_width(self) -> float:
         """Half the interval's width; NaN where there is none."""
         return (self.high - self.low) / 2
+
+    def within(self, least: float, most: float) -> "Interval":
+        """The same, ended where what it estimates must end: an accuracy at 0 and 1."""
+        if not self.known:
+            return self
+        return Interval(self.mean, max(self.low, least), min(self.high, most), self.n)
 
 
 def _half_width(standard_error: float, degrees: float, confidence: float) -> float:
@@ -95,6 +101,115 @@ def difference_interval(
     degrees = (u + v) ** 2 / (u**2 / (len(x) - 1) + v**2 / (len(y) - 1))
     half = _half_width(math.sqrt(u + v), degrees, confidence)
     return Interval(mean, mean - half, mean + half, n)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The variance of one sample, and how well it is known."""
+
+    variance: float
+    degrees: float
+    """Degrees of freedom: values less groups, where groups were pooled."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A difference of two means with its standard error, by Welch and Satterthwaite.
+
+    Attributes:
+        mean: The difference.
+        standard_error: Of it, above 0.
+        degrees: Degrees of freedom.
+        n: The smaller count of samples.
+    """
+
+    mean: float
+    standard_error: float
+    degrees: float
+    n: int
+
+    @property
+    def p_value(self) -> float:
+        """Two-sided: how often so large a difference would be seen if there were none."""
+        return 2 * float(stdtr(self.degrees, -abs(self.mean) / self.standard_error))
+
+    def interval(self, confidence: float) -> Interval:
+        """Its t interval."""
+        half = _half_width(self.standard_error, self.degrees, confidence)
+        return Interval(self.mean, self.mean - half, self.mean + half, self.n)
+
+    def visible(self, level: float, power: float) -> float:
+        """The true difference that a two-sided test of that level sees with that power."""
+        points = float(stdtrit(self.degrees, 1 - level / 2)) + float(stdtrit(self.degrees, power))
+        return points * self.standard_error
+
+
+def difference(
+    a: Sequence[float], b: Sequence[float], spread_a: Spread | None, spread_b: Spread | None
+) -> Difference | None:
+    """The difference of two means, ``mean(a) - mean(b)``, with spreads that are known from more.
+
+    Args:
+        a: Samples, at least one.
+        b: Samples, at least one.
+        spread_a: Of one sample of ``a``.
+        spread_b: Of one sample of ``b``; the same object where they are one pooled spread.
+
+    Returns:
+        None where a spread is not known.
+    """
+    if spread_a is None or spread_b is None:
+        return None
+    u, v = spread_a.variance / len(a), spread_b.variance / len(b)
+    degrees = spread_a.degrees
+    if spread_a != spread_b:
+        degrees = (u + v) ** 2 / (u**2 / spread_a.degrees + v**2 / spread_b.degrees)
+    mean = math.fsum(a) / len(a) - math.fsum(b) / len(b)
+    return Difference(mean, math.sqrt(u + v), degrees, min(len(a), len(b)))
+
+
+def pooled_spread(groups: Sequence[Sequence[float]], resolution: float = 0.0) -> Spread | None:
+    r"""The variance pooled over groups, :math:`\sum_j (n_j - 1) s_j^2 / \sum_j (n_j - 1)`.
+
+    Three replicates a group know little of their own spread (two degrees of freedom); four groups
+    of three know it with eight.
+
+    Args:
+        groups: Values of each; those of one value say nothing of the spread.
+        resolution: The step that values are rounded to, as in :func:`mean_interval`.
+
+    Returns:
+        None where no group has two values, or all agree and their rounding is not known.
+    """
+    arrays = [np.asarray(g, dtype=np.float64) for g in groups if len(g) > 1]
+    degrees = sum(len(x) - 1 for x in arrays)
+    if not degrees:
+        return None
+    summed = math.fsum((len(x) - 1) * float(x.var(ddof=1)) for x in arrays if np.ptp(x) > 0)
+    variance = max(summed / degrees, resolution**2 / 12)
+    return Spread(variance, degrees) if variance > 0 else None
+
+
+def holm_levels(p_values: Sequence[float], alpha: float = 1 - CONFIDENCE) -> list[float]:
+    """The level that each of several tests is held to by Holm's step-down method.
+
+    A test is rejected exactly where its p-value is at most its level, and an interval of confidence
+    1 less the level then excludes zero. All verdicts hold together with 1 - alpha, whatever the
+    dependence of the tests.
+
+    Args:
+        p_values: One a test.
+        alpha: The family-wise error, in (0, 1).
+    """
+    order = sorted(range(len(p_values)), key=lambda at: p_values[at])
+    levels, count = [0.0] * len(p_values), len(p_values)
+    reached = 0
+    while reached < count and p_values[order[reached]] <= alpha / (count - reached):
+        levels[order[reached]] = alpha / (count - reached)
+        reached += 1
+    for at in order[reached:]:
+        levels[at] = alpha / (count - reached)
+    return levels
 
 
 def correlation_interval(x: np.ndarray, y: np.ndarray, confidence: float = CONFIDENCE) -> Interval:

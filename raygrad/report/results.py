@@ -1,17 +1,20 @@
 """A sweep's results as curves: which trials belong together, and how accurate each group is."""
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
 
 from raygrad.report.intervals import CONFIDENCE, Interval, mean_interval
+from raygrad.selection.attributes import means_by_group
 
 BASELINE = "random"
 FULL = 1.0
+STILL_IMPROVING = "still improving at its end"
+BEST_AT_FIRST = "best at its first validation"
 
 # What a column holds where an older sweep did not write it.
 _DEFAULTS: Mapping[str, Any] = {
@@ -23,9 +26,15 @@ _DEFAULTS: Mapping[str, Any] = {
     "keep_fraction": None,
     "protocol": "equal_epochs",
     "seed": 0,
+    "score_seed": None,
     "test_accuracy": None,
     "train_time_s": math.nan,
     "budget": None,
+    "best_epoch": None,
+    "epochs": None,
+    "num_validations": None,
+    "still_improving": None,
+    "best_at_first": None,
 }
 
 
@@ -44,17 +53,68 @@ class Trial:
     test_accuracy: float
     train_time_s: float
     budget: int | None
+    score_seed: int | None = None
+    best_epoch: int | None = None
+    epochs: int | None = None
+    num_validations: int | None = None
+    still_improving: bool | None = None
+    best_at_first: bool | None = None
+
+    @property
+    def marks(self) -> frozenset[str]:
+        """What is doubtful about it: ``STILL_IMPROVING``, ``BEST_AT_FIRST``, or nothing.
+
+        Rows of before these were told are judged by their best epoch, where there is one.
+        """
+        known = self.best_epoch is not None and self.epochs is not None
+        still = known and self.best_epoch == self.epochs
+        first = known and self.best_epoch == 1 and self.epochs != 1
+        found = {
+            STILL_IMPROVING: still if self.still_improving is None else self.still_improving,
+            BEST_AT_FIRST: first if self.best_at_first is None else self.best_at_first,
+        }
+        return frozenset(name for name, is_so in found.items() if is_so)
 
 
 @dataclass(frozen=True)
 class Point:
-    """One point of a curve: the trials of one series at one fraction, by seed."""
+    """One point of a curve: the trials of one series at one fraction, by replicate.
+
+    Attributes:
+        keep_fraction: The share of the data kept, in (0, 1].
+        seeds: Each replicate: the seeds of its draw, weights and order, and of its scoring network.
+        values: Test accuracy of each replicate, in [0, 1].
+        interval: Their mean and its 95% interval, over ``samples``, ended at 0 and 1.
+        train_time_s: Mean training time, in seconds.
+        score_seeds: The scoring network's seed of each replicate; empty where nothing tells them.
+        num_still_improving: Trials whose best validation was their last.
+        num_best_at_first: Trials whose best validation was their first.
+        num_trials: Trials in all.
+    """
 
     keep_fraction: float
     seeds: tuple[tuple[int, ...], ...]
     values: tuple[float, ...]
     interval: Interval
     train_time_s: float
+    score_seeds: tuple[int | None, ...] = ()
+    num_still_improving: int = 0
+    num_best_at_first: int = 0
+    num_trials: int = 0
+
+    @property
+    def samples(self) -> tuple[float, ...]:
+        """What intervals are over: a mean a scoring network, or the values of the only one.
+
+        See :func:`raygrad.selection.attributes.means_by_group` for why.
+        """
+        groups = dict(zip(self.seeds, self.score_seeds, strict=False))
+        return tuple(means_by_group(dict(zip(self.seeds, self.values, strict=True)), groups))
+
+    @property
+    def num_score_networks(self) -> int:
+        """How many scoring networks its replicates come from; at least 1."""
+        return max(1, len(set(self.score_seeds)))
 
 
 @dataclass(frozen=True)
@@ -67,6 +127,7 @@ class Panel:
         curves: Points of each series by rising fraction, without the full data.
         full: Accuracy on the full data, or None where no trial has it.
         resolution: ``1 / num_test``, or 0 where it is not known.
+        epochs: The most epochs that a trial of it ran, None where it is not known.
     """
 
     network: str
@@ -74,6 +135,18 @@ class Panel:
     curves: Mapping[str, tuple[Point, ...]]
     full: Point | None
     resolution: float = 0.0
+    epochs: int | None = None
+
+    @property
+    def num_score_networks(self) -> int:
+        """How many scoring networks stand behind its curves: the fewest of any method's point."""
+        counts = [
+            p.num_score_networks
+            for name, points in self.curves.items()
+            if name != BASELINE
+            for p in points
+        ]
+        return min(counts, default=1)
 
 
 def trials_of(results: pa.Table) -> list[Trial]:
@@ -89,7 +162,7 @@ def trials_of(results: pa.Table) -> list[Trial]:
     }
     seeds = [
         name
-        for name in ("seed", "subset_seed", "init_seed", "order_seed")
+        for name in ("seed", "subset_seed", "init_seed", "order_seed", "score_seed")
         if name in results.column_names
     ]
     seed_rows = list(zip(*(results[name].to_pylist() for name in seeds), strict=True)) or [
@@ -152,11 +225,30 @@ def _one_per_seed(trials: Iterable[Trial]) -> tuple[dict[tuple[int, ...], float]
     return accuracies, math.fsum(finite) / len(finite) if finite else math.nan
 
 
-def _point(fraction: float, trials: Iterable[Trial], resolution: float) -> Point:
+def _point(fraction: float, trials: Sequence[Trial], resolution: float) -> Point:
     by_seed, time_s = _one_per_seed(trials)
-    values = tuple(by_seed.values())
-    interval = mean_interval(values, CONFIDENCE, resolution)
-    return Point(fraction, tuple(by_seed), values, interval, time_s)
+    score_seed = {t.seed: t.score_seed for t in trials}
+    marks = [t.marks for t in trials]
+    point = Point(
+        fraction,
+        tuple(by_seed),
+        tuple(by_seed.values()),
+        Interval(math.nan, math.nan, math.nan, 0),
+        time_s,
+        tuple(score_seed[seed] for seed in by_seed),
+        sum(STILL_IMPROVING in of for of in marks),
+        sum(BEST_AT_FIRST in of for of in marks),
+        len(marks),
+    )
+    interval = mean_interval(point.samples, CONFIDENCE, resolution / math.sqrt(_least_size(point)))
+    return replace(point, interval=interval.within(0.0, 1.0))
+
+
+def _least_size(point: Point) -> int:
+    """How many values a sample of the point is the mean of, at least: rounding is less by that."""
+    if point.num_score_networks < 2:
+        return 1
+    return min(Counter(point.score_seeds).values())
 
 
 def panels_of(trials: list[Trial], num_test: Mapping[str, int] | None = None) -> list[Panel]:
@@ -188,9 +280,9 @@ def panels_of(trials: list[Trial], num_test: Mapping[str, int] | None = None) ->
             name: tuple(_point(f, rows, step) for f, rows in sorted(by_fraction.items()))
             for name, by_fraction in sorted(points.items())
         }
-        panels.append(
-            Panel(network, protocol, curves, _point(FULL, full, step) if full else None, step)
-        )
+        epochs = max((t.epochs for t in group if t.epochs is not None), default=None)
+        whole = _point(FULL, full, step) if full else None
+        panels.append(Panel(network, protocol, curves, whole, step, epochs))
     return panels
 
 

@@ -2,6 +2,8 @@
 
 import math
 
+from raygrad.selection.attributes import Bracket
+
 
 def percent(fraction: float) -> str:
     """A fraction as a percentage with two or three significant digits: ``0.32%``, ``95%``."""
@@ -42,3 +44,29 @@ def duration(seconds: float) -> str:
 def listed(items: list[str]) -> str:
     """``a``, ``a and b``, ``a, b and c``."""
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
+
+
+def scope(num_score_networks: int) -> str:
+    """What a result holds for: ``Given one scoring network``, ``Over 3 scoring networks``.
+
+    Subsets of one network's scores say nothing of those that another network, trained alike from
+    another seed, would have chosen.
+
+    Args:
+        num_score_networks: Scoring networks whose replicates are averaged, at least 1.
+    """
+    if num_score_networks == 1:
+        return "Given one scoring network"
+    return f"Over {num_score_networks} scoring networks"
+
+
+def bracket_words(bracket: Bracket) -> str:
+    """A redundancy: ``80% to 90%``, ``at least 90%``, ``less than 50%``."""
+    if bracket.at_least:
+        return f"at least {percent(bracket.low)}"
+    if bracket.passed_at is not None:
+        return f"{percent(bracket.low)} to {percent(bracket.high)}"
+    if bracket.most_kept < 1:
+        gap = percent(1 - bracket.most_kept)
+        return f"less than {percent(bracket.high)} (0% or {gap} and more: it leaves {gap} out)"
+    return f"less than {percent(bracket.high)}"

@@ -1,11 +1,11 @@
 """The paper's two attributes of a data set, simplicity and redundancy, from a sweep's results."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from raygrad.errors import DataError
 
@@ -23,23 +23,65 @@ SIMPLICITY_FROM = 0.01
 """The share of the data from which on simplicity looks at random's curve."""
 
 Curve = Mapping[float, float]
-"""Accuracies of one seed by share kept; 1.0, the full data, is among them."""
+"""Accuracies of one replicate by share kept; 1.0, the full data, is among them."""
+MOST_KEPT = {"non_extreme_max_gradient": 0.95, "ccs": 0.9, "band": 0.5}
+"""The largest share that a method keeps, with the options that it has by default."""
+
+_Replicate = tuple[int | None, int]
+"""The seed of the scoring network, and that of the draw and retraining."""
+_Entry = tuple[str, float, _Replicate, float]
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over seeds with its 95% confidence interval (Student's t)."""
+    """A mean over replicates with its 95% confidence interval (Student's t)."""
 
     mean: float
     low: float
     high: float
     num_seeds: int
-    """With one seed there is no interval: low and high are NaN."""
+    """Seeds, or scoring networks where there are several; with one there is no interval: low and
+    high are NaN."""
 
     @property
     def known(self) -> bool:
         """Whether there is an interval at all."""
         return self.num_seeds > 1
+
+
+@dataclass(frozen=True)
+class Bracket:
+    """Where a method's redundancy lies: no number is made up between two measured shares.
+
+    The share that can be left out is at least `low`, since the smallest share kept that passed
+    leaves that out, and less than `high`, since the largest share that failed leaves that out.
+    """
+
+    low: float
+    """1 less `passed_at`; 0 where no measured share passed, and all the data is needed."""
+    high: float
+    """1 less `failed_at`; 1 where every measured share passed: then it is at least `low`."""
+    passed_at: float | None
+    """The smallest measured share from which on every mean is within the accepted loss."""
+    failed_at: float | None
+    """The largest measured share whose mean is not."""
+    most_kept: float = 1.0
+    """The largest share that the method can keep at all: below 1 where it leaves out extremes."""
+
+    @property
+    def at_least(self) -> bool:
+        """Whether every measured share passed, so that nothing bounds it from above."""
+        return self.failed_at is None
+
+
+@dataclass(frozen=True)
+class Gain:
+    """A bracket of the difference of two redundancies, in [-1, 1]."""
+
+    low: float
+    high: float
+    shown: bool
+    """Whether one method passed at a share at which the other failed."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +91,12 @@ class Attributes:
     simplicity: Estimate
     simplicity_from: float
     """The smallest share kept that it covers."""
-    redundancy: dict[str, Estimate]
-    """Of each method: the share that can be left out within the accuracy loss, in [0, 1)."""
+    redundancy: dict[str, Bracket]
+    """Of each method: where the share lies that can be left out within the accuracy loss."""
     best_method: str
-    """The method of largest mean redundancy; of equal ones random, then the first by name."""
-    gain: Estimate
-    """The best method's redundancy minus random's, seed by seed."""
+    """The method that passed at the smallest share; of equal ones random, then the first."""
+    gain: Gain
+    """The best method's redundancy less random's."""
 
 
 def attributes(
@@ -70,16 +112,19 @@ def attributes(
 
       .. math:: \frac{1}{\ln(1/f_0)} \int_{f_0}^1 \frac{a(f)}{a(1)} \, \mathrm{d} \ln f
 
-    - redundancy: the largest share :math:`1 - f` that a method may leave out with accuracy of at
-      least :math:`a(1) - \text{max\_loss}`, at every fraction from there up; between two
-      fractions the accuracy is taken as linear in log f.
+    - redundancy: the largest share :math:`1 - f` that a method may leave out with a mean accuracy
+      of at least :math:`a(1) - \text{max\_loss}`, at every measured fraction from there up. Only
+      measured fractions say something: it is a `Bracket` between the last that failed and the
+      first that passed, and at least that where all passed.
 
-    Each is computed seed by seed and averaged. The full accuracy of a seed is that of
-    keep_fraction 1, whatever method it is filed under. Choosing the best of several methods on
-    the same seeds flatters the gain; with few seeds read it beside its interval.
+    Simplicity is computed replicate by replicate and averaged, with an interval over replicates:
+    over means per scoring network where there are several. The full accuracy of a replicate is
+    that of keep_fraction 1, whatever method it is filed under. Redundancy goes by means over
+    replicates; which shares the intervals settle is for the report's findings to say.
 
     Args:
-        results: Columns network, method, keep_fraction, seed, protocol, test_accuracy.
+        results: Columns network, method, keep_fraction, seed, protocol, test_accuracy, and
+            score_seed where there are several scoring networks.
         max_loss: The accepted loss of accuracy, as a share (0.005 is half a point of a hundred).
 
     Raises:
@@ -91,12 +136,14 @@ def attributes(
     absent = [name for name in names if name not in results]
     if absent:
         raise DataError(f"results must have the column {absent[0]}, got {', '.join(results)}.")
-    cells: dict[tuple[str, str], list[tuple[str, float, int, float]]] = {}
-    rows = zip(*(results[name] for name in names), strict=True)
-    for network, method, fraction, seed, protocol, accuracy in rows:
+    cells: dict[tuple[str, str], list[_Entry]] = {}
+    score_seeds = results.get("score_seed") or [None] * len(results["seed"])
+    rows = zip(*(results[name] for name in names), score_seeds, strict=True)
+    for network, method, fraction, seed, protocol, accuracy, score_seed in rows:
         if accuracy is None or not np.isfinite(accuracy):
             continue  # A failed trial; the estimate's num_seeds tells.
-        entry = (str(method), float(fraction), int(seed), float(accuracy))
+        replicate = None if score_seed is None else int(score_seed), int(seed)
+        entry = (str(method), float(fraction), replicate, float(accuracy))
         cells.setdefault((str(network), str(protocol)), []).append(entry)
     for (network, _), entries in cells.items():
         if not any(fraction == 1.0 for _, fraction, _, _ in entries):
@@ -107,7 +154,7 @@ def attributes(
 
 
 def estimate(values: Sequence[float]) -> Estimate:
-    """Returns the mean of values, one a seed, with its 95% confidence interval."""
+    """Returns the mean of values, one a replicate, with its 95% confidence interval."""
     found = np.asarray(values, np.float64)
     if len(found) < 2:
         return Estimate(float(found.mean()), float("nan"), float("nan"), len(found))
@@ -118,81 +165,105 @@ def estimate(values: Sequence[float]) -> Estimate:
     return Estimate(mean, mean - half, mean + half, len(found))
 
 
-def _of_network(
-    key: tuple[str, str], entries: list[tuple[str, float, int, float]], max_loss: float
-) -> Attributes:
-    full = {seed: accuracy for _, fraction, seed, accuracy in entries if fraction == 1.0}
-    curves: dict[str, dict[int, dict[float, float]]] = {}
-    for method, fraction, seed, accuracy in entries:
-        if fraction < 1.0 and seed in full:
-            curve = curves.setdefault(method, {}).setdefault(seed, {1.0: full[seed]})
+def _of_network(key: tuple[str, str], entries: list[_Entry], max_loss: float) -> Attributes:
+    full = {replicate: accuracy for _, fraction, replicate, accuracy in entries if fraction == 1.0}
+    curves: dict[str, dict[_Replicate, dict[float, float]]] = {}
+    for method, fraction, replicate, accuracy in entries:
+        if fraction < 1.0 and replicate in full:
+            curve = curves.setdefault(method, {}).setdefault(replicate, {1.0: full[replicate]})
             if curve.setdefault(fraction, accuracy) != accuracy:
                 raise DataError(
                     f"a method must have one accuracy at each share and seed, got two for {method} "
-                    f"at {fraction:g}, seed {seed}, of {' '.join(key)}. Give the rows of one "
-                    "score_network, score_column and score_run, or name their methods apart."
+                    f"at {fraction:g}, seed {replicate[1]}, of {' '.join(key)}. Give the rows of "
+                    "one score_network, score_column and score_run, or name their methods apart."
                 )
     if "random" not in curves:
         raise DataError(
             "simplicity needs random subsets and keep_fraction 1 of the same seed, got neither or "
             f"one for {' '.join(key)}. Sweep with both."
         )
-    return curve_attributes(curves, max_loss=max_loss)
+    groups = {replicate: replicate[0] for of in curves.values() for replicate in of}
+    return curve_attributes(curves, max_loss=max_loss, groups=groups)
 
 
 def curve_attributes(
-    curves: Mapping[str, Mapping[Any, Curve]], *, max_loss: float = MAX_LOSS
+    curves: Mapping[str, Mapping[Any, Curve]],
+    *,
+    max_loss: float = MAX_LOSS,
+    groups: Mapping[Any, Any] | None = None,
 ) -> Attributes:
     """Returns what `attributes` says, from curves.
 
     Args:
-        curves: By method, random among them, then by seed.
+        curves: By method, random among them, then by replicate.
         max_loss: The accepted loss of accuracy.
-
-    Raises:
-        DataError: The best method shares no seed with random.
+        groups: The scoring network of each replicate, where there are several.
     """
     start = max(SIMPLICITY_FROM, *(min(curve) for curve in curves["random"].values()))
-    simplicity = estimate([_simplicity(curve, start) for curve in curves["random"].values()])
-    shares = {
-        method: {seed: _redundancy(curve, max_loss) for seed, curve in by_seed.items()}
-        for method, by_seed in curves.items()
-    }
-    redundancy = {
-        method: _clipped(estimate(list(of.values()))) for method, of in sorted(shares.items())
-    }
-    best = max(redundancy, key=lambda method: (redundancy[method].mean, method == "random"))
-    both = sorted(set(shares[best]) & set(shares["random"]))
-    if not both:
-        raise DataError(f"{best} and random must share a seed, got none in {sorted(curves)}.")
-    gain = estimate([shares[best][seed] - shares["random"][seed] for seed in both])
-    return Attributes(simplicity, start, redundancy, best, gain)
+    areas = {replicate: _simplicity(curve, start) for replicate, curve in curves["random"].items()}
+    redundancy = {method: _bracket(method, of, max_loss) for method, of in sorted(curves.items())}
+    best = max(redundancy, key=lambda method: (redundancy[method].low, method == "random"))
+    return Attributes(
+        estimate(means_by_group(areas, groups or {})),
+        start,
+        redundancy,
+        best,
+        _gain(redundancy[best], redundancy["random"]) if best != "random" else Gain(0, 0, False),
+    )
 
 
-def _clipped(share: Estimate) -> Estimate:
-    """Returns an interval within [0, 1], where a share is; NaN stays."""
-    low, high = (float(np.clip(end, 0, 1)) for end in (share.low, share.high))
-    return Estimate(share.mean, low, high, share.num_seeds)
+def means_by_group(values: Mapping[Any, float], groups: Mapping[Any, Any]) -> list[float]:
+    """Returns what an interval is over: means per scoring network, or the values of one network.
+
+    Replicates of one scoring network share its scores: they scatter less than two networks do.
+    With the networks' means as the sample, Student's interval with one degree of freedom less than
+    there are networks is exact for equal numbers of replicates, whatever the two variances are; a
+    mixed model would have to estimate them from as few networks and is only asymptotically so.
+
+    Args:
+        values: By replicate.
+        groups: The scoring network of each replicate; of those not named it is one.
+    """
+    by_group: dict[Any, list[float]] = {}
+    for replicate, value in values.items():
+        by_group.setdefault(groups.get(replicate), []).append(value)
+    if len(by_group) < 2:
+        return list(values.values())
+    return [math.fsum(of) / len(of) for of in by_group.values()]
 
 
-def _points(curve: Curve) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    fractions = sorted(curve)
-    return np.log(fractions), np.array([curve[fraction] for fraction in fractions])
+def _gain(best: Bracket, base: Bracket) -> Gain:
+    shown = (
+        best.passed_at is not None
+        and base.failed_at is not None
+        and best.passed_at <= base.failed_at
+    )
+    return Gain(max(best.low - base.high, -1.0), min(best.high - base.low, 1.0), shown)
+
+
+def _bracket(method: str, curves: Mapping[Any, Curve], max_loss: float) -> Bracket:
+    gaps: dict[float, list[float]] = {}
+    for curve in curves.values():
+        for share, accuracy in curve.items():
+            if share < 1.0:
+                gaps.setdefault(share, []).append(curve[1.0] - accuracy)
+    # Shares are compared exactly at the margin: 0.99 less 0.985 is 0.005 to a reader.
+    lost = {share: math.fsum(of) / len(of) - max_loss > 1e-12 for share, of in gaps.items()}
+    failed = max((share for share, fails in lost.items() if fails), default=None)
+    passed = min((share for share in gaps if failed is None or share > failed), default=None)
+    most = max(MOST_KEPT.get(method.split(" ")[0], 1.0), *gaps)
+    return Bracket(
+        0.0 if passed is None else 1 - passed,
+        1.0 if failed is None else 1 - failed,
+        passed,
+        failed,
+        most,
+    )
 
 
 def _simplicity(curve: Curve, start: float) -> float:
-    at, accuracy = _points(curve)
+    fractions = sorted(curve)
+    at, accuracy = np.log(fractions), np.array([curve[fraction] for fraction in fractions])
     grid = np.unique(np.r_[np.log(start), at[at > np.log(start)]])
     relative = np.interp(grid, at, accuracy / accuracy[-1])
     return float(np.trapezoid(relative, grid) / -grid[0])
-
-
-def _redundancy(curve: Curve, max_loss: float) -> float:
-    at, accuracy = _points(curve)
-    enough = accuracy[-1] - max_loss
-    below = np.flatnonzero(accuracy < enough)
-    if not below.size:
-        return float(1 - np.exp(at[0]))
-    last = below[-1]
-    rise = (enough - accuracy[last]) / (accuracy[last + 1] - accuracy[last])
-    return float(1 - np.exp(at[last] + rise * (at[last + 1] - at[last])))

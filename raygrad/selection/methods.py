@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from raygrad.errors import ConfigError, DataError
 from raygrad.selection.keyed_random import random_uniform
-from raygrad.selection.order import Cut, Ordering, cut, group_counts
+from raygrad.selection.order import Cut, Ordering, cut, from_order_bits, group_counts
 from raygrad.selection.quotas import Budget
 from raygrad.selection.rows import Rows, View
+from raygrad.selection.weights import Race
 
 log = logging.getLogger(__name__)
 
@@ -30,8 +31,9 @@ class Plan:
     counts: Counts
     """How many rows each group has."""
     quotas: Counts
-    weights: Weights | None = None
-    """The inclusion weight of the rows at some places of a view; None is 1 for all."""
+    weigher: Callable[[Rows], Weights] | None = None
+    """Makes what gives the inclusion weight of the rows at some places of a view, in further
+    passes over the rows; None is 1 for all."""
 
 
 class Method(Protocol):
@@ -158,7 +160,11 @@ class GradientCdf:
     (equation 8), exactly, as an exponential race: each example's time is exponential with rate
     :math:`g_i`, and the first to arrive are drawn (Efraimidis and Spirakis, 2006). Examples of
     score 0 come last, in random order; if all are 0 the draw is uniform, and a warning says so.
-    The weight of an example is :math:`1 / (N p_i)`; see `inclusion_weights`.
+    The weight of an example is the inverse of its chance given the others' arrivals; see
+    `inclusion_weights`.
+
+    The paper draws with these probabilities and does not say how an example is kept from being
+    drawn twice; without replacement the subset has the size that was asked for.
     """
 
     summary: ClassVar[str] = "chance proportional to the score, without replacement"
@@ -177,14 +183,35 @@ class GradientCdf:
         for zeros in rows.counts[(sums == 0) & (quotas > 0)].tolist():
             log.warning("gradient_cdf: all %d scores are 0; the draw is uniform", zeros)
 
-        def weights(view: View, at: NDArray[np.int64]) -> NDArray[np.float64]:
-            classes, scores = view.classes()[at], view.scores(SCORE)[at]
-            with np.errstate(divide="ignore"):
-                weight = sums[classes] / rows.counts[classes] / scores
-            return np.where(sums[classes] > 0, weight, 1.0)
-
         ordering = Ordering(by_class, len(rows.counts), seed, race(seed, gradient_share))
-        return Plan(ordering, rows.counts, quotas, weights)
+        return Plan(
+            ordering, rows.counts, quotas, lambda rows: _race_weights(rows, ordering, quotas)
+        )
+
+
+def _race_weights(rows: Rows, ordering: Ordering, quotas: Counts) -> Weights:
+    """Returns the weights of a race, once it is known when each class's next one arrives."""
+    size = len(rows.counts)
+    positive, last = np.zeros(size, np.int64), np.full(size, -np.inf)
+    # A cut that lets all through is the end of the order, and not the number of its last row.
+    to_last = np.flatnonzero(quotas + 1 == rows.counts)
+
+    def scan(view: View) -> tuple[Counts, NDArray[np.float64]]:
+        classes, highs = view.classes(), np.full(size, -np.inf)
+        found = np.bincount(classes[(classes >= 0) & (view.scores(SCORE) > 0)], minlength=size)
+        part = np.isin(classes, to_last)
+        np.maximum.at(highs, classes[part], ordering.numbers(view)[part])
+        return found, highs
+
+    for counted, highs in rows.map(scan):
+        positive += counted
+        np.maximum(last, highs, out=last)
+    open_ = (quotas > 0) & (quotas < positive)
+    nexts = cut(rows, ordering, np.where(open_, quotas + 1, 0), rows.counts)
+    log_next = from_order_bits(nexts.first)
+    log_next[to_last] = last[to_last]
+    ran = Race(np.where(open_, log_next, np.inf), rows.counts, positive, quotas)
+    return lambda view, at: ran.weights(view.classes()[at], gradient_share(view)[at])
 
 
 def gradient_share(view: View) -> NDArray[np.float64]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from raygrad.errors import ConfigError
 from raygrad.selection.drawing import check_method, draw_order, within_quotas
 from raygrad.selection.keyed_random import key_hashes, random_bits
-from raygrad.selection.methods import SCORE, Plan
+from raygrad.selection.methods import SCORE, Plan, Weights
 from raygrad.selection.order import Bits, Cut, cut
 from raygrad.selection.quotas import Budget, ClassBalanced
 from raygrad.selection.rows import Batch, Missing, Places, Rows, View
@@ -166,7 +166,8 @@ def draw_parts(
         plan = chosen.plan(rows, Budget(total, class_balanced), seed)
         last = cut(rows, plan.ordering, plan.quotas, plan.counts)
         with _Ranges(folder, _splitters(rows, last, total)) as ranges:
-            for pieces in rows.map(lambda view: _drawn_rows(view, last, plan, ranges.splitters)):
+            weights = plan.weigher(rows) if plan.weigher is not None else None
+            for pieces in rows.map(lambda view: _drawn_rows(view, last, weights, ranges.splitters)):
                 for piece, table in pieces:
                     ranges.add(piece, table)
             written = _write(
@@ -230,7 +231,7 @@ def _splitters(rows: Rows, last: Cut, total: int) -> tuple[Bits, Bits]:
 
 
 def _drawn_rows(
-    view: View, last: Cut, plan: Plan, splitters: tuple[Bits, Bits]
+    view: View, last: Cut, weights: Weights | None, splitters: tuple[Bits, Bits]
 ) -> list[tuple[int, pa.RecordBatch]]:
     """Returns the drawn rows of a view, those of each range together."""
     at = last.admitted(view)
@@ -250,8 +251,8 @@ def _drawn_rows(
         "key": batch.read("key").take(pa.array(at)).cast(pa.string()),
         "shard": shard.cast(pa.dictionary(pa.int32(), pa.string())),
     }
-    if plan.weights is not None:
-        columns["weight"] = pa.array(plan.weights(view, at))
+    if weights is not None:
+        columns["weight"] = pa.array(weights(view, at))
     found = pa.record_batch(columns)
     starts = np.flatnonzero(np.r_[True, piece[1:] != piece[:-1]])
     ends = np.r_[starts[1:], len(piece)]
@@ -343,7 +344,7 @@ def _write(
             columns = {
                 "key": rows["key"],
                 "shard": pc.cast(rows["shard"], pa.string()),
-                "weight": rows["weight"] if plan.weights else np.ones(len(groups)),
+                "weight": rows["weight"] if plan.weigher else np.ones(len(groups)),
                 "rank": np.arange(written, written + len(groups)),
             }
             writer.write_table(pa.table(columns, schema=schema))

@@ -4,12 +4,14 @@ import re
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from scipy import stats
 
+from raygrad.report.comparing import comparisons, gaps_to_full
 from raygrad.report.figures.gain import gain_figure
-from raygrad.report.findings import comparisons, findings, needs
+from raygrad.report.findings import findings, needs
 from raygrad.report.intervals import mean_interval
 from raygrad.report.results import Panel, Point, panels_of, trials_of
 from tests.report import study
@@ -41,44 +43,70 @@ def accuracies(table, network, protocol, method, fraction):
     return rows.sort_values("seed").test_accuracy.to_numpy()
 
 
-def welch(a, b, confidence):
-    """Welch's interval by scipy's quantile, with the variance of rounding as its least."""
+def spread_by_hand(table, panel):
+    """Each cell's variance as the comparison has it: the share's, times the method's factor."""
     least = (1 / NUM_TEST) ** 2 / 12
-    u, v = (max(x.var(ddof=1), least) / len(x) for x in (a, b))
-    df = (u + v) ** 2 / (u**2 / (len(a) - 1) + v**2 / (len(b) - 1))
-    half = stats.t.ppf(0.5 + confidence / 2, df) * np.sqrt(u + v)
-    return a.mean() - b.mean() - half, a.mean() - b.mean() + half
+    cells = {
+        (m, f): accuracies(table, panel.network, panel.protocol, m, f)
+        for m in study.METHODS
+        for f in sorted(study.FRACTIONS)[:-1]
+    }
+    variance = {cell: max(x.var(ddof=1), least) for cell, x in cells.items()}
+    raw = {cell: x.var(ddof=1) for cell, x in cells.items()}
+    factor = dict.fromkeys(study.METHODS, 1.0)
+    shares = sorted(study.FRACTIONS)[:-1]
+
+    def pooled():
+        return {
+            f: max(np.mean([raw[m, f] / factor[m] for m in study.METHODS]), least) for f in shares
+        }
+
+    for _ in range(2):
+        by_share = pooled()
+        factor = {m: np.mean([variance[m, f] / by_share[f] for f in shares]) for m in study.METHODS}
+    by_share = pooled()
+    return cells, {(m, f): max(by_share[f] * factor[m], least) for m, f in cells}
 
 
-def test_comparisons_with_random_are_simultaneous_welch_intervals(table, panels):
+def test_comparisons_with_random_are_holms_with_the_spread_pooled_over_methods(table, panels):
     for panel in panels:
-        got = comparisons(panel)
+        cells, variance = spread_by_hand(table, panel)
+        got = {(c.method, c.keep_fraction): c for c in comparisons(panel)}
         assert len(got) == 12
-        for c in got:
-            a = accuracies(table, panel.network, panel.protocol, c.method, c.keep_fraction)
-            b = accuracies(table, panel.network, panel.protocol, "random", c.keep_fraction)
-            expected = welch(a, b, 1 - 0.05 / 12)
-            assert (c.gain.low, c.gain.high) == pytest.approx(expected, abs=1e-9)
-            assert c.better == (expected[0] > 0)
-            assert c.worse == (expected[1] < 0)
+        p, half = {}, {}
+        for m, f in got:
+            a, b, u, v = cells[m, f], cells["random", f], variance[m, f], variance["random", f]
+            # 8 degrees from the share, 8 from the method's own four shares of three seeds.
+            one = 1 / (1 / 8 + 1 / 8)
+            df = min((u + v) ** 2 / (u**2 / one + v**2 / one), 7)
+            error = np.sqrt((u + v) / 3)
+            p[m, f] = 2 * stats.t.sf(abs(a.mean() - b.mean()) / error, df)
+            half[m, f] = df, error
+        order = sorted(p, key=p.get)
+        rejected = 0
+        while rejected < 12 and p[order[rejected]] <= 0.05 / (12 - rejected):
+            rejected += 1
+        for at, cell in enumerate(order):
+            df, error = half[cell]
+            width = stats.t.isf(0.05 / (12 - min(at, rejected)) / 2, df) * error
+            gain = cells[cell].mean() - cells["random", cell[1]].mean()
+            c = got[cell]
+            assert (c.gain.mean, c.gain.low) == pytest.approx(
+                (gain, max(gain - width, -1)), abs=1e-9
+            )
+            assert (c.better or c.worse) == (at < rejected)
+            seen = (stats.t.isf(0.05 / 12 / 2, df) + stats.t.ppf(0.8, df)) * error
+            assert c.visible == pytest.approx(seen, abs=1e-9)
 
 
-def test_needs_are_the_fractions_that_the_intervals_settle(table, panels):
+def test_needs_are_the_fractions_that_the_intervals_settle(panels):
     for panel in panels:
-        full = accuracies(table, panel.network, "", "", 1.0)
+        gaps = gaps_to_full(panel)
         for need in needs(panel):
-            fractions = sorted(study.FRACTIONS)[:-1]
-            gaps = [
-                welch(
-                    accuracies(table, panel.network, panel.protocol, need.method, f),
-                    full,
-                    1 - 0.05 / 16,
-                )
-                for f in fractions
-            ]
-            good = [low >= -0.005 for low, _ in gaps]
-            enough = next((f for i, f in enumerate(fractions) if all(good[i:])), None)
-            bad = [f for f, (_, high) in zip(fractions, gaps, strict=True) if high < -0.005]
+            mine = gaps[need.method]
+            good = [gap.low >= -0.005 for _, gap in mine]
+            enough = next((f for i, (f, _) in enumerate(mine) if all(good[i:])), None)
+            bad = [f for f, gap in mine if gap.high < -0.005]
             assert need.enough == enough
             assert need.too_little == (max(bad) if bad else None)
 
@@ -91,6 +119,7 @@ def test_the_sentences_say_the_verdicts_of_the_comparisons(panels):
             f.text for f in found if (f.network, f.protocol) == (panel.network, panel.protocol)
         ]
         compared = comparisons(panel)
+        texts = [t.removeprefix("Given one scoring network: ") for t in texts]
         for start, chosen in (
             ("Better", [c for c in compared if c.better]),
             ("Worse", [c for c in compared if c.worse]),
@@ -131,19 +160,74 @@ def test_a_clear_case_reads_as_the_study_would_say_it():
         },
         0.98 + noise,
     )
-    first, second = findings([panel])
-    assert first.text == (
+    texts = [f.text for f in findings([panel])]
+    assert all(text.startswith("Given one scoring network: ") for text in texts)
+    first, second, third, fourth = (text.partition(": ")[2] for text in texts)
+    assert first == (
+        "By mean test accuracy max_gradient is best at 5% (98.0%, 97.9 to 98.1; worst random "
+        "90.0%, 89.9 to 90.1); random is best at 12% (98.0%, 97.9 to 98.1; worst max_gradient "
+        "98.0%, 97.9 to 98.1; not told apart) and 30% (98.0%, 97.9 to 98.1; worst max_gradient 98.0%, 97.9 to "
+        "98.1; not told apart); all the data 98.0%, 97.9 to 98.1."
+    )
+    assert second.startswith(
+        "Better than random beyond the intervals: max_gradient at 5% (by 8.00 points"
+    )
+    assert third.startswith(
+        "Not told apart from random, with the smallest true difference that four of five such "
+        "sweeps would show: at 12% max_gradient (0."
+    )
+    assert fourth == (
         "Data needed to come within 0.5 points of full accuracy (98.00%): "
         "max_gradient at most 5%; random more than 5% and at most 12%."
     )
-    assert second.text.startswith(
-        "Better than random beyond the intervals: max_gradient at 5% (by 8.00 points"
+
+
+def test_the_noisiest_method_does_not_lead_for_its_noise():
+    """The bound of a method that scatters says least of it; what was seen comes first."""
+    steady = np.array([-0.002, 0.0, 0.002])
+    panel = panel_of(
+        {
+            "random": {0.03: 0.77 + steady, 0.1: 0.91 + steady},
+            "wild": {0.03: [0.30, 0.50, 0.22], 0.1: [0.95, 0.72, 0.85]},
+            "max_gradient": {0.03: 0.34 + steady, 0.1: 0.86 + steady},
+        },
+        0.99 + steady,
     )
+    first = findings([panel])[0].text
+    assert first.startswith(
+        "Given one scoring network: By mean test accuracy random is best at 3% (77.0%"
+    )
+    assert "worst max_gradient 34.0%" not in first.partition("10%")[2]
+
+
+def test_several_scoring_networks_are_said_and_make_the_interval():
+    """Replicates of one scoring network agree; two networks do not: the interval is theirs."""
+    seeds = tuple((r, s) for s in range(3) for r in range(2))
+    networks = tuple(s for _, s in seeds)
+    values = tuple(0.8 + 0.05 * s + 0.001 * r for r, s in seeds)
+    results = pa.table(
+        {
+            "network": ["cnn"] * 12,
+            "method": ["max_gradient"] * 6 + ["random"] * 6,
+            "keep_fraction": [0.1] * 12,
+            "seed": [r for r, _ in seeds] * 2,
+            "score_seed": [*networks, *networks],
+            "test_accuracy": [*values, *(0.9 + 0.001 * r for r, _ in seeds)],
+        }
+    )
+    (panel,) = panels_of(trials_of(results))
+    point = panel.curves["max_gradient"][0]
+    assert point.samples == pytest.approx([0.8005, 0.8505, 0.9005])
+    low, high = stats.t.interval(0.95, 2, np.mean(values), stats.sem(point.samples))
+    assert (point.interval.low, point.interval.n) == (pytest.approx(low), 3)
+    assert point.interval.high == pytest.approx(min(high, 1.0))
+    assert findings([panel])[0].text.startswith("Over 3 scoring networks: By mean")
 
 
 def test_one_seed_concludes_nothing():
     panel = panel_of({"random": {0.1: [0.5]}, "max_gradient": {0.1: [0.9]}}, [0.95])
-    (only,) = findings([panel])
+    seen, only = findings([panel])
+    assert not seen.shown
     assert not only.shown
     assert "no interval" in only.text
 
@@ -165,7 +249,8 @@ def test_noise_alone_seldom_makes_a_finding():
 def test_seeds_that_agree_without_a_known_test_set_show_nothing():
     """An old run folder does not say how many test examples there were."""
     panel = panel_of({"random": {0.1: [0.8, 0.8]}, "max_gradient": {0.1: [0.81, 0.81]}}, [0.9, 0.9])
-    (only,) = findings([panel])
+    seen, only = findings([panel])
+    assert not seen.shown
     assert not only.shown
     assert "no interval" in only.text
 
@@ -183,8 +268,8 @@ def test_a_verdict_on_some_methods_names_those_that_it_leaves_out():
     )
     (text,) = (f.text for f in findings([panel]) if "beats" in f.text)
     assert text == (
-        "No method beats random beyond its interval, at 10% of the data. "
-        "Not compared, without seeds enough beside random's: forgetting and gradient_cdf."
+        "Given one scoring network: No method beats random beyond its interval, at 10% of the "
+        "data. Not compared, without seeds enough beside random's: forgetting and gradient_cdf."
     )
 
 
@@ -197,15 +282,15 @@ def test_one_method_measured_at_a_few_fractions_is_judged_at_those_only():
         },
         [0.9],
     )
-    (text,) = (f.text for f in findings([panel]))
-    assert "at 10% of the data" in text
-    assert "1%" not in text.replace("10%", "")
+    for text in (f.text for f in findings([panel])):
+        assert "10%" in text
+        assert "1%" not in text.replace("10%", "").replace("0.1%", "")
 
 
 def test_random_alone_with_one_seed_is_told_that_seeds_are_missing():
     """Random is there and so is the full data: what is missing is a second seed."""
     panel = panel_of({"random": {0.1: [0.8]}, "max_gradient": {0.1: [0.8, 0.9]}}, [0.95])
-    (only,) = findings([panel])
+    *_, only = findings([panel])
     assert not only.shown
     assert "no interval" in only.text
     assert "takes random" not in only.text
@@ -217,7 +302,8 @@ def test_several_networks_are_each_judged_by_their_own_trials():
     clear = panel_of({"random": {0.1: 0.8 + noise}, "max_gradient": {0.1: 0.9 + noise}}, [0.95])
     unclear = panel_of({"random": {0.1: [0.7, 0.9]}, "max_gradient": {0.1: [0.8, 0.9]}}, [0.95])
     found = findings([clear, replace(unclear, network="vgg")])
-    assert [(f.network, f.shown) for f in found] == [("cnn", True), ("vgg", False)]
+    shown = {name: [f.shown for f in found if f.network == name] for name in ("cnn", "vgg")}
+    assert (any(shown["cnn"]), any(shown["vgg"])) == (True, False)
 
 
 def test_no_captions_loss_is_a_gain():

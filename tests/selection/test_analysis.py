@@ -9,7 +9,7 @@ from scipy import stats
 
 from raygrad.errors import DataError
 from raygrad.selection import analysis
-from raygrad.selection.attributes import attributes, estimate
+from raygrad.selection.attributes import Bracket, Gain, attributes, estimate
 
 RNG = np.random.default_rng(0)
 SCORES = RNG.gamma(1, size=120)
@@ -88,19 +88,20 @@ def test_simplicity_and_redundancy_by_hand():
     )
     found = attributes(sweep, max_loss=0.0)[("net", "equal_epochs")]
     assert found.simplicity.mean == pytest.approx(0.5)
-    assert found.redundancy["random"].mean == pytest.approx(0.0)
-    assert found.redundancy["max_gradient"].mean == pytest.approx(0.9)
-    assert (found.best_method, found.gain.mean) == ("max_gradient", pytest.approx(0.9))
-    half = attributes(sweep, max_loss=0.225)[("net", "equal_epochs")]
-    assert half.redundancy["random"].mean == pytest.approx(1 - 10**-0.5)
+    random, best = found.redundancy["random"], found.redundancy["max_gradient"]
+    assert (random.low, random.high, random.failed_at) == (0.0, pytest.approx(0.9), 0.1)
+    assert (best.low, best.high) == (pytest.approx(0.9), pytest.approx(0.99))
+    assert (found.best_method, found.gain.shown) == ("max_gradient", True)
+    assert (found.gain.low, found.gain.high) == (pytest.approx(0), pytest.approx(0.99))
 
 
 def test_a_data_set_that_any_subset_learns_is_simple_and_redundant():
     sweep = results({("random", f): [0.8, 0.8, 0.8] for f in (1.0, 0.1, 0.01)})
     found = attributes(sweep)[("net", "equal_epochs")]
     assert found.simplicity.mean == pytest.approx(1.0)
-    assert found.redundancy["random"].mean == pytest.approx(0.99)
-    assert found.gain.mean == 0.0
+    bracket = found.redundancy["random"]
+    assert (bracket.low, bracket.high, bracket.at_least) == (pytest.approx(0.99), 1.0, True)
+    assert found.gain == Gain(0, 0, False)
 
 
 def test_simplicity_begins_at_one_percent_by_the_line_between_the_fractions():
@@ -119,7 +120,42 @@ def test_of_methods_that_leave_out_alike_random_is_the_best():
 def test_a_dip_above_a_good_fraction_is_not_redundancy():
     """Accuracy must hold at every fraction from the one claimed up."""
     sweep = results({("random", 1.0): [0.9], ("random", 0.5): [0.5], ("random", 0.1): [0.9]})
-    assert attributes(sweep)[("net", "equal_epochs")].redundancy["random"].mean < 0.5
+    bracket = attributes(sweep)[("net", "equal_epochs")].redundancy["random"]
+    assert (bracket.low, bracket.high, bracket.passed_at) == (0.0, 0.5, None)
+
+
+def test_no_redundancy_is_read_between_two_measured_shares():
+    """CIFAR-10 as recorded: nothing was measured between 20% and all the data."""
+    sweep = results(
+        {
+            ("random", 1.0): [0.78, 0.776],
+            ("random", 0.2): [0.66, 0.656],
+            ("non_extreme_max_gradient", 0.2): [0.4, 0.39],
+        }
+    )
+    found = attributes(sweep)[("net", "equal_epochs")]
+    assert found.redundancy["random"] == Bracket(0.0, 0.8, None, 0.2, 1.0)
+    assert found.redundancy["non_extreme_max_gradient"].most_kept == 0.95
+    assert not found.gain.shown
+
+
+def test_a_share_at_the_margin_has_passed():
+    """0.99 less 0.985 is half a point to a reader, though not in binary."""
+    sweep = results({("random", 1.0): [0.99], ("random", 0.1): [0.985]})
+    assert attributes(sweep)[("net", "equal_epochs")].redundancy["random"].passed_at == 0.1
+
+
+def test_simplicitys_interval_is_over_means_per_scoring_network():
+    sweep = results(
+        {("random", 1.0): [0.9] * 6, ("random", 0.1): [0.8, 0.82, 0.7, 0.72, 0.6, 0.62]}
+    )
+    sweep["score_seed"] = [seed // 2 for seed in sweep["seed"]]
+    sweep["seed"] = [seed % 2 for seed in sweep["seed"]]
+    found = attributes(sweep)[("net", "equal_epochs")].simplicity
+    means = [(1 + a / 0.9) / 2 for a in (0.81, 0.71, 0.61)]
+    low, high = stats.t.interval(0.95, 2, np.mean(means), stats.sem(means))
+    assert (found.num_seeds, found.mean) == (3, pytest.approx(np.mean(means)))
+    assert (found.low, found.high) == (pytest.approx(low, abs=1e-4), pytest.approx(high, abs=1e-4))
 
 
 def test_intervals_are_students_over_seeds():

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raygrad.errors import ConfigError, DataError
-from raygrad.selection import METHODS, check_method, draw, inclusion_weights
+from raygrad.selection import METHODS, check_method, draw
 from tests.selection import reference
 
 OPTIONS = {"band": {"low": 0.2, "high": 0.9}}
@@ -215,15 +215,3 @@ def test_every_method_says_what_it_does_and_where_it_is_from():
         assert "\n" not in method.summary, name
         assert method.paper, name
         assert method.__doc__, name
-
-
-def test_weights_are_one_over_n_p_and_one_elsewhere():
-    scores = np.array([1.0, 2.0, 5.0])
-    assert inclusion_weights("gradient_cdf", scores, np.array([2, 0])).tolist() == pytest.approx(
-        [8 / (3 * 5), 8 / 3]
-    )
-    assert inclusion_weights("max_gradient", scores, np.array([1])).tolist() == [1.0]
-    assert inclusion_weights("gradient_cdf", np.zeros(3), np.array([1])).tolist() == [1.0]
-    labels = np.array(["x", "x", "y"])
-    within = inclusion_weights("gradient_cdf", scores, np.array([0, 2]), labels=labels)
-    assert within.tolist() == pytest.approx([1.5, 1.0])

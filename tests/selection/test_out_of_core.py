@@ -79,7 +79,9 @@ def test_parts_give_what_memory_gives(tmp_path, small_bounds, method, class_bala
     assert found["shard"].to_pylist() == [table["shard"][at] for at in expected]
     assert found["rank"].to_pylist() == list(range(NUMBER // 5))
     within = table["label"] if class_balanced else None
-    weights = inclusion_weights(method, table["norm"], expected, labels=within)
+    weights = inclusion_weights(
+        method, table["norm"], expected, keys=table["key"], seed=4, labels=within
+    )
     assert found["weight"].to_numpy() == pytest.approx(weights, rel=1e-12)
 
 

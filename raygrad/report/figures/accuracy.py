@@ -10,9 +10,16 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from raygrad.report.figures.base import Drawn, Figure, Missing
 from raygrad.report.figures.legend import method_legend
 from raygrad.report.intervals import CONFIDENCE
-from raygrad.report.results import BASELINE, FULL, Panel, Point
+from raygrad.report.results import (
+    BASELINE,
+    BEST_AT_FIRST,
+    FULL,
+    STILL_IMPROVING,
+    Panel,
+    Point,
+)
 from raygrad.report.style import INK, Layout, SeriesStyle, panels, series_styles
-from raygrad.report.wording import percent, protocol_words
+from raygrad.report.wording import percent, protocol_words, scope
 
 _LOG_BELOW = 0.11  # a logarithmic axis as soon as a sweep reaches below a tenth of the data
 _TICKS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -31,6 +38,10 @@ def accuracy_table(panels_: Sequence[Panel]) -> pa.Table:
                     "method": method,
                     "keep_fraction": p.keep_fraction,
                     "n": p.interval.n,
+                    "score_networks": p.num_score_networks,
+                    "trials": p.num_trials,
+                    "still_improving": p.num_still_improving,
+                    "best_at_first": p.num_best_at_first,
                     "mean": p.interval.mean,
                     "low": p.interval.low,
                     "high": p.interval.high,
@@ -146,7 +157,8 @@ def _seeds(panels_: Sequence[Panel]) -> str:
     if not counts:
         return "no seeds"
     low, high = min(counts), max(counts)
-    return f"{low} seed{'s' if low > 1 else ''}" if low == high else f"{low} to {high} seeds"
+    unit = "scoring network" if any(p.num_score_networks > 1 for p in panels_) else "seed"
+    return f"{low} {unit}{'s' if low > 1 else ''}" if low == high else f"{low} to {high} {unit}s"
 
 
 def _caption(panels_: Sequence[Panel]) -> str:
@@ -156,16 +168,40 @@ def _caption(panels_: Sequence[Panel]) -> str:
             continue
         i = panel.full.interval
         none = "one seed" if i.n == 1 else "seeds that all agree"
-        band = f" ± {100 * i.half_width:.2f}" if i.known else f" ({none}, so no interval)"
+        ends = f" ({100 * i.low:.2f} to {100 * i.high:.2f})"
+        band = ends if i.known else f" ({none}, so no interval)"
         where = f" ({panel_title(panel)})" if len(panels_) > 1 else ""
         parts.append(f"{100 * i.mean:.2f}%{band}{where}")
     joins = "; where it joins the line, the rest of the data was redundant" if parts else ""
     full = f" On all the data: {'; '.join(parts)}." if parts else " No trial kept all the data."
     return (
         f"Test accuracy after retraining from scratch on what each method kept: the mean over "
-        f"{_seeds(panels_)} and its {percent(CONFIDENCE)} interval. Where a band lies above "
-        f"{BASELINE}'s, choosing examples was worth it{joins}.{full}"
+        f"{_seeds(panels_)} and its {percent(CONFIDENCE)} interval, {scopes(panels_)}. Where a "
+        f"band lies above {BASELINE}'s, choosing examples was worth it{joins}.{full}"
+        f"{_marks(panels_)}"
     )
+
+
+def scopes(panels_: Sequence[Panel]) -> str:
+    """What the curves hold for: ``given one scoring network``, or over how many."""
+    counts = sorted({p.num_score_networks for p in panels_}) or [1]
+    words = [scope(number) for number in counts]
+    return " or ".join(text[0].lower() + text[1:] for text in words)
+
+
+def _marks(panels_: Sequence[Panel]) -> str:
+    """How many trials are doubtful, and why."""
+    points = [p for panel in panels_ for of in panel.curves.values() for p in of]
+    still, first, trials = (
+        sum(getattr(p, name) for p in points)
+        for name in ("num_still_improving", "num_best_at_first", "num_trials")
+    )
+    told = [
+        f"{number} of {trials} {words}"
+        for number, words in ((still, STILL_IMPROVING), (first, BEST_AT_FIRST))
+        if number
+    ]
+    return f" Trials on subsets: {' and '.join(told)}." if told else ""
 
 
 def accuracy_figure(panels_: Sequence[Panel]) -> Drawn:

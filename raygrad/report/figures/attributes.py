@@ -12,12 +12,15 @@ from raygrad.report.figures.legend import method_legend
 from raygrad.report.findings import MARGIN
 from raygrad.report.results import BASELINE, Panel
 from raygrad.report.style import Layout, new_figure, series_styles
-from raygrad.report.wording import percent
+from raygrad.report.wording import bracket_words, percent, protocol_words, scope
 from raygrad.selection.attributes import Attributes, Estimate
 
 
 def attributes_table(found: Mapping[str, Attributes]) -> pa.Table:
-    """One row a run or panel: both attributes with their bounds, and random's redundancy."""
+    """One row a run or panel: both attributes with their bounds, and random's redundancy.
+
+    A redundancy lies between ``_low`` and ``_high``; one whose ``_high`` is 1 is at least ``_low``.
+    """
     return pa.Table.from_pylist(
         [
             {
@@ -26,16 +29,14 @@ def attributes_table(found: Mapping[str, Attributes]) -> pa.Table:
                 "simplicity_low": a.simplicity.low,
                 "simplicity_high": a.simplicity.high,
                 "simplicity_from": a.simplicity_from,
-                "redundancy": a.redundancy[a.best_method].mean,
                 "redundancy_low": a.redundancy[a.best_method].low,
                 "redundancy_high": a.redundancy[a.best_method].high,
                 "best_method": a.best_method,
-                "random_redundancy": a.redundancy[BASELINE].mean,
                 "random_redundancy_low": a.redundancy[BASELINE].low,
                 "random_redundancy_high": a.redundancy[BASELINE].high,
-                "gain": a.gain.mean,
                 "gain_low": a.gain.low,
                 "gain_high": a.gain.high,
+                "gain_shown": a.gain.shown,
                 "num_seeds": a.simplicity.num_seeds,
             }
             for name, a in found.items()
@@ -49,11 +50,13 @@ def _draw(found: Mapping[str, Attributes], layout: Layout) -> matplotlib.figure.
     ax = figure.add_subplot()
     for name, a in found.items():
         x, y = a.simplicity, a.redundancy[a.best_method]
+        # The marker stands at what was shown to be dispensable, the bar reaches to what was not.
         ax.errorbar(
             100 * x.mean,
-            100 * y.mean,
+            100 * y.low,
             xerr=_bars(x),
-            yerr=_bars(y),
+            yerr=100 * np.array([[0.0], [y.high - y.low]]),
+            lolims=y.at_least,
             color=styles[name].color,
             marker=styles[name].marker,
             markersize=6,
@@ -79,25 +82,19 @@ def _bars(estimate: Estimate) -> np.ndarray | None:
     return 100 * np.maximum(0.0, ends).reshape(2, 1)
 
 
-def _with_interval(estimate: Estimate) -> str:
-    if not estimate.known:
-        return percent(estimate.mean)
-    return f"{percent(estimate.mean)} ({percent(estimate.low)} to {percent(estimate.high)})"
-
-
-def _sentence(name: str, a: Attributes) -> str:
+def _sentence(name: str, a: Attributes, panel: Panel) -> str:
     x = a.simplicity
     band = f" ({100 * x.low:.1f} to {100 * x.high:.1f})" if x.known else ""
+    epochs = f", at most {panel.epochs} epochs" if panel.epochs is not None else ""
     text = (
-        f"{name}: simplicity {100 * x.mean:.1f}%{band}; redundancy by {a.best_method} "
-        f"{_with_interval(a.redundancy[a.best_method])}"
+        f"{name} ({protocol_words(panel.protocol)}{epochs}; "
+        f"{scope(panel.num_score_networks).lower()}): simplicity {100 * x.mean:.1f}%{band}; "
+        f"redundancy by {a.best_method} {bracket_words(a.redundancy[a.best_method])}"
     )
     if a.best_method == BASELINE:
-        return f"{text}; no other method's mean is larger."
-    text = f"{text}, by {BASELINE} {_with_interval(a.redundancy[BASELINE])}"
-    if a.gain.known and a.gain.low > 0:
-        return f"{text}."
-    return f"{text}, a gain that the seeds do not carry."
+        return f"{text}; no other method passes at a smaller share."
+    text = f"{text}, by {BASELINE} {bracket_words(a.redundancy[BASELINE])}"
+    return f"{text}." if a.gain.shown else f"{text}, brackets that overlap."
 
 
 def attributes_figure(panels: Mapping[str, Panel], name: str) -> Drawn:
@@ -113,7 +110,7 @@ def attributes_figure(panels: Mapping[str, Panel], name: str) -> Drawn:
         reason = f"It takes a sweep with {BASELINE} and with the full data."
         return Missing(name, title, reason)
     starts = sorted({a.simplicity_from for a in found.values()})
-    said = " ".join(_sentence(n, a) for n, a in found.items())
+    said = " ".join(_sentence(n, a, panels[n]) for n, a in found.items())
     return Figure(
         name=name,
         title=title,
@@ -121,8 +118,9 @@ def attributes_figure(panels: Mapping[str, Panel], name: str) -> Drawn:
             "Simplicity is the mean accuracy of random subsets relative to all the data, over the "
             f"logarithm of the share kept from {' or '.join(percent(s) for s in starts)} on. "
             f"Redundancy is the share that the best method leaves out within {100 * MARGIN:g} "
-            f"points of full accuracy, by the line between fractions, seed by seed. "
-            f"Bars: 95%. {said}"
+            "points of full accuracy by mean: between the last measured share that failed and the "
+            "first that passed; nothing is read between them. Bars: 95% along simplicity, the "
+            f"bracket along redundancy. {said}"
         ),
         alt=f"Plane of simplicity and redundancy. {said}",
         table=attributes_table(found),

@@ -7,7 +7,7 @@ from typing import Any
 import matplotlib.figure
 import pyarrow as pa
 
-from raygrad.report.figures.accuracy import draw_band, fraction_axis, panel_title
+from raygrad.report.figures.accuracy import draw_band, fraction_axis, panel_title, scopes
 from raygrad.report.figures.base import Drawn, Figure, Missing
 from raygrad.report.figures.legend import method_legend
 from raygrad.report.intervals import CONFIDENCE, difference_interval
@@ -26,7 +26,8 @@ def gain_table(panels_: Sequence[Panel]) -> pa.Table:
                 base = baseline.get(p.keep_fraction)
                 if method == BASELINE or base is None:
                     continue
-                d = difference_interval(p.values, base.values, CONFIDENCE, panel.resolution)
+                d = difference_interval(p.samples, base.samples, CONFIDENCE, panel.resolution)
+                d = d.within(-1.0, 1.0)
                 rows.append(
                     {
                         "network": panel.network,
@@ -122,8 +123,8 @@ def gain_figure(panels_: Sequence[Panel]) -> Drawn:
         title=title,
         caption=(
             f"Mean accuracy less {BASELINE}'s at the same fraction, with Welch's "
-            f"{percent(CONFIDENCE)} interval for one comparison: a band that crosses zero shows no "
-            f"difference. {_extremes(rows, several=len(panels_) > 1)}"
+            f"{percent(CONFIDENCE)} interval for one comparison, {scopes(panels_)}: a band that "
+            f"crosses zero shows no difference. {_extremes(rows, several=len(panels_) > 1)}"
         ),
         alt=f"Line chart of each method's accuracy less {BASELINE}'s against the share kept.",
         table=table,
