@@ -117,11 +117,14 @@ class Train:
     recipe: str | None = None
     """A data set and network of the paper, such as mnist/cnn or cifar10/vgg16_32: how it is
     trained, which other flags change."""
+    score_seeds: tuple[int, ...] = ()
+    """Train a network from each of these seeds too, as `<network>-seed<seed>`: scoring networks, to
+    draw subsets by and to have intervals over."""
     train: OmitArgPrefixes[TrainConfig] = field(default_factory=TrainConfig)
 
     def execute(self) -> None:
         """Runs the stage."""
-        config = replace(_stored(self.run), train=self.train)
+        config = _seeded(replace(_stored(self.run), train=self.train), self.score_seeds)
         pipeline.check(config)
         pipeline.bind(config)
         metrics = pipeline.train(config)
@@ -153,6 +156,8 @@ class Score:
     """Colour channels that your shards are decoded to."""
     max_reject_share: float = 0.01
     """The largest share of examples that the index may reject, in [0, 1]."""
+    score_seeds: tuple[int, ...] = ()
+    """Score the networks that were trained from these seeds too; by default those of `train`."""
     score: OmitArgPrefixes[ScoreConfig] = field(default_factory=ScoreConfig)
 
     def execute(self) -> None:
@@ -185,7 +190,7 @@ class Score:
         if config.select.score_column not in columns and columns:
             select = replace(config.select, score_column=columns[0])
             config = replace(config, select=select, score=self.score)
-        return replace(config, score=self.score)
+        return _seeded(replace(config, score=self.score), self.score_seeds)
 
 
 @dataclass(frozen=True)
@@ -339,6 +344,13 @@ class Job(StudyConfig):
 
 def _stored(run: str) -> StudyConfig:
     return pipeline.stored_config(run) or StudyConfig(run)
+
+
+def _seeded(config: StudyConfig, score_seeds: tuple[int, ...]) -> StudyConfig:
+    """Returns a study with these scoring networks, or with its own where none are named."""
+    if not score_seeds:
+        return config
+    return replace(config, select=replace(config.select, score_seeds=score_seeds))
 
 
 def _existing(run: str) -> StudyConfig:

@@ -67,10 +67,12 @@ def print_plan(config: StudyConfig) -> None:
     print(f"run      {config.run}")
     print(f"prepare  {' '.join(data.tars) or data.source}")
     batches = f"at most {recipe.epochs} epochs in batches of {recipe.batch_size}"
-    print(f"train    {recipe.network}, {batches}")
+    scored = max(1, len(config.select.score_seeds))
+    seeds = f", from {scored} seeds" if scored > 1 else ""
+    print(f"train    {recipe.network}, {batches}{seeds}")
     print(f"score    {', '.join(config.score.columns)}")
-    print(f"select   {len(cells)} subsets by {config.select.score_column}")
-    ways = len(config.sweep.protocols) * max(1, len(config.sweep.networks))
+    print(f"select   {len(cells) * scored} subsets by {config.select.score_column}")
+    ways = len(config.sweep.protocols) * max(1, len(config.sweep.networks)) * scored
     trials = len(cells) * ways
     shares = sum(fraction for _, fraction, _ in cells) * ways
     print(f"sweep    {trials} retrainings, {shares:g} times the full training's examples at most")

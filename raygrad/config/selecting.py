@@ -32,6 +32,11 @@ class SelectConfig:
     """Shares of the scored examples that are kept, each in (0, 1]."""
     seeds: Annotated[tuple[int, ...], tyro.conf.arg(aliases=("--seed",))] = (0, 1, 2)
     """A subset is drawn, and a network retrained, for each seed."""
+    score_seeds: tuple[int, ...] = ()
+    """Seeds of scoring networks: one is trained and scored from each, and subsets are drawn and
+    retrained by every one of them, so that intervals are over scoring networks. None: the run's own
+    network alone, and every result holds given that one. Of several checkpoints of your own network
+    they are the numbers, from 0."""
     score_column: str = "grad_l2_last_layer_weights"
     """The score that the methods rank or weight by."""
     score_run: str | None = None
@@ -51,6 +56,9 @@ class SelectConfig:
             values = getattr(self, name)
             require(len(values) > 0, f"{name} must not be empty", values)
             require(len(set(values)) == len(values), f"{name} must not repeat a value", values)
+        seeds = self.score_seeds
+        require(len(set(seeds)) == len(seeds), "score_seeds must not repeat a value", seeds)
+        require(min(seeds, default=0) >= 0, "score_seeds must be at least 0", seeds)
         for share in self.keep_fractions:
             fraction("keep_fraction", share)
         require(0 <= self.drop_fraction < 1, "drop_fraction must be in [0, 1)", self.drop_fraction)

@@ -46,7 +46,9 @@ class TrainConfig:
     """Training stops after this many epochs without a better validation accuracy."""
     validation_steps: int = 1
     """At least this many steps lie between two validations: epochs of fewer steps, as small subsets
-    have them, are validated every few epochs, which can be most of what they cost."""
+    have them, are validated every few epochs, which can be most of what they cost. A retraining
+    is validated 20 times at least, or after each epoch where there are fewer, before patience may
+    end it."""
     precision: Literal["float32", "bf16"] = "float32"
     """The arithmetic of training's forward and backward passes: float32, or bfloat16 by autocast
     with float32 weights. Validation and test are float32 always."""

@@ -139,6 +139,7 @@ def _sweep(config: StudyConfig, sizes: Sizes, measure: Measure) -> Forecast:
             protocol=protocol, budget=max(1, math.floor(fraction * sizes.train)),
         )
         for network in networks
+        for _ in config.select.score_seeds or (None,)
         for method, fraction, seed in grid(config.select)
         for protocol in config.sweep.protocols
     ]  # fmt: skip

@@ -56,13 +56,17 @@ class ScoreInputs:
         return self.own_digests or tuple(weights_digest(one.build()) for one in self.sources)
 
 
-def score_inputs(config: StudyConfig) -> ScoreInputs:
+def score_inputs(config: StudyConfig, name: str | None = None) -> ScoreInputs:
     """Returns what the stage score of a prepared run, and of a trained network, is given.
+
+    Args:
+        config: The study.
+        name: The name of the trained network's folders, where it is not that of the network.
 
     Raises:
         ConfigError: The run is not that far, or the network, its weights and the data do not fit.
     """
-    layout, network = RunLayout(config.run), config.train.network
+    layout, network = RunLayout(config.run), name or config.train.network
     facts = read_json(files.join(layout.data, DATASET_FILE))
     if config.score.is_own:
         sources, preprocess = _own(config.score, network, facts)

@@ -10,6 +10,7 @@ from raygrad.engine.score.networks import TABLE_COLUMNS
 from raygrad.engine.score.pool import choose_device, decode_threads
 from raygrad.engine.score.task import ScoreTask
 from raygrad.engine.session import ensure_ray
+from raygrad.pipeline.replicates import trained_replicates
 from raygrad.pipeline.score_inputs import ScoreInputs, score_inputs
 from raygrad.pipeline.stages import completed, facts_of
 from raygrad.runs import score_table
@@ -22,19 +23,29 @@ log = logging.getLogger("raygrad")
 
 
 def score(config: StudyConfig) -> dict[str, Any]:
-    """Scores every training example; returns the table's facts.
+    """Scores every training example; returns the facts of the table of the run's own network.
 
-    A table that is complete is left as it is, unless shards were added to the data set or parts
-    were removed since: then these are scored, and nothing else.
+    With `score_seeds` every network that was trained from one of them is scored too. A table that
+    is complete is left as it is, unless shards were added to the data set or parts were removed
+    since: then these are scored, and nothing else.
 
     Raises:
         ConfigError: A column is unknown, or the network, its weights and the data do not fit.
         IncompleteError: A shard was given up; the others' scores are kept.
     """
-    layout, network = RunLayout(config.run), config.train.network
     check_columns(config.score.columns, TABLE_COLUMNS)
+    others = trained_replicates(config)
+    facts = _score(config, config.train.network)
+    for other, name in others:
+        _score(other, name)
+    return facts
+
+
+def _score(config: StudyConfig, network: str) -> dict[str, Any]:
+    """Scores with the network of a name, into the table of that name."""
+    layout = RunLayout(config.run)
     prepared = facts_of(layout, "prepare")
-    inputs = score_inputs(config)
+    inputs = score_inputs(config, network)
     name = f"score-{network}"
     marker = completed(layout, name, inputs.digest)
     if marker is not None and marker["data"] == prepared["digest"]:

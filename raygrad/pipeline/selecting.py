@@ -1,5 +1,6 @@
 """The stage select: subsets for every method, keep_fraction and seed."""
 
+import dataclasses
 import itertools
 import logging
 import tempfile
@@ -11,11 +12,13 @@ import pyarrow as pa
 from raygrad.config import SelectConfig, StudyConfig
 from raygrad.errors import ConfigError
 from raygrad.pipeline.binding import stored_config
+from raygrad.pipeline.replicates import Replicate, replicates
 from raygrad.pipeline.stages import facts_of
 from raygrad.runs.journal import recorded
 from raygrad.runs.layout import RunLayout, folder_name
 from raygrad.runs.subsets import draw_subset, read_subset
 from raygrad.storage import files
+from raygrad.training.trials import replicate_seed
 
 log = logging.getLogger("raygrad")
 
@@ -38,10 +41,24 @@ class ScoreSource:
     """The folders below subsets/ of what it draws: none for the run's own network and column."""
     run: str | None
     """The name in results of another run that was scored; None for the run's own scores."""
+    column: str
+    """The column of the table that methods of one score read."""
+    replicate: Replicate
+    """Which of the study's scoring networks it is."""
 
 
 def score_source(config: StudyConfig) -> ScoreSource:
-    """Returns where the scores come from: the run's own, another network's, or another run's.
+    """Returns where the scores of the run's own seed come from, whatever the other seeds are.
+
+    Raises:
+        ConfigError: The other run is not there, or its scores are not complete.
+    """
+    alone = dataclasses.replace(config.select, score_seeds=())
+    return score_sources(dataclasses.replace(config, select=alone))[0]
+
+
+def score_sources(config: StudyConfig) -> list[ScoreSource]:
+    """Returns the table of every scoring network: the run's own, another one's, or another run's.
 
     Raises:
         ConfigError: The other run is not there, or its scores are not complete.
@@ -55,14 +72,22 @@ def score_source(config: StudyConfig) -> ScoreSource:
             "config.json. Check the path."
         )
     network = config.select.score_network or stored.train.network
-    found = _table_digest(layout, network)
-    is_own = own and network == config.train.network
-    folders = [] if is_own else [f"{folder_name(network)}-{found[:8]}"]
     bound = stored_config(config.run) or config
-    if config.select.score_column != bound.select.score_column:
-        folders.append(config.select.score_column)
-    run = None if own else f"{layout.url.rstrip('/').rsplit('/', 1)[-1]}-{found[:8]}"
-    return ScoreSource(layout.scores(network), network, found, tuple(folders), run)
+    sources = []
+    for one in replicates(config, stored, network):
+        found = _table_digest(layout, one.name)
+        is_own = own and one.number is None and network == config.train.network
+        mark = "" if one.checkpoint is None else f"@{one.checkpoint}"
+        folders = [] if is_own else [f"{folder_name(one.name)}{mark}-{found[:8]}"]
+        column = config.select.score_column
+        if column != bound.select.score_column:
+            folders.append(column)
+        run = None if own else f"{layout.url.rstrip('/').rsplit('/', 1)[-1]}-{found[:8]}"
+        url = layout.scores(one.name)
+        sources.append(
+            ScoreSource(url, network, found, tuple(folders), run, f"{column}{mark}", one)
+        )
+    return sources
 
 
 def _table_digest(layout: RunLayout, network: str) -> str:
@@ -81,8 +106,8 @@ def subset_url(config: StudyConfig, source: ScoreSource, cell: tuple[str, float,
 
 def subset_urls(config: StudyConfig) -> list[str]:
     """Returns the file of every subset that the configuration asks for."""
-    source = score_source(config)
-    return [subset_url(config, source, cell) for cell in grid(config.select)]
+    cells = grid(config.select)
+    return [subset_url(config, of, cell) for of in score_sources(config) for cell in cells]
 
 
 def select(config: StudyConfig) -> None:
@@ -93,26 +118,17 @@ def select(config: StudyConfig) -> None:
 
 def draw_missing(config: StudyConfig) -> int:
     """Does the stage select, without a word where it is complete; returns how many it drew."""
-    source = score_source(config)
-    origin = {
-        "scores": source.digest,
-        "score_network": source.network,
-        "score_column": config.select.score_column,
-        "class_balanced": config.select.class_balanced,
-        "missing": config.select.missing,
-    }
-    cells = grid(config.select)
-    draws = [_Draw(config.select, source, cell, origin) for cell in cells]
-    missing = [
-        draw
-        for draw, cell in zip(draws, cells, strict=True)
-        if not draw.is_at(subset_url(config, source, cell))
+    draws = [
+        _Draw(config.select, source, cell)
+        for source in score_sources(config)
+        for cell in grid(config.select)
     ]
+    missing = [draw for draw in draws if not draw.is_at(subset_url(config, draw.source, draw.cell))]
     if missing:
         with recorded(RunLayout(config.run).journal, "select"):
             for draw in missing:
-                draw.to(subset_url(config, source, draw.cell))
-        log.info("select: %d subsets drawn, %d were there", len(missing), len(cells) - len(missing))
+                draw.to(subset_url(config, draw.source, draw.cell))
+        log.info("select: %d subsets drawn, %d were there", len(missing), len(draws) - len(missing))
     return len(missing)
 
 
@@ -124,8 +140,25 @@ class _Draw:
     source: ScoreSource
     cell: tuple[str, float, int]
     """Method, keep_fraction and seed."""
-    shared: dict[str, Any]
-    """What subsets of the configuration come from."""
+
+    @property
+    def shared(self) -> dict[str, Any]:
+        """What all subsets of the scoring network come from."""
+        found: dict[str, Any] = {
+            "scores": self.source.digest,
+            "score_network": self.source.network,
+            "score_column": self.config.score_column,
+            "class_balanced": self.config.class_balanced,
+            "missing": self.config.missing,
+        }
+        if self.source.replicate.number is not None:
+            found |= {"score_seed": self.source.replicate.seed, "draw_seed": self.draw_seed}
+        return found
+
+    @property
+    def draw_seed(self) -> int:
+        """What seeds the draw: draws by two scoring networks have nothing in common."""
+        return replicate_seed("draw", self.cell[2], self.source.replicate.number)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -152,7 +185,8 @@ class _Draw:
             url,
             *self.cell,
             self.origin,
-            score_column=self.config.score_column,
+            self.draw_seed,
+            score_column=self.source.column,
             class_balanced=False if balanced == "no" else balanced,
             missing=self.config.missing,
             **self.options,

@@ -6,6 +6,7 @@ from raygrad.config import StudyConfig
 from raygrad.data.index import read_index, read_table
 from raygrad.engine.session import ensure_ray
 from raygrad.engine.train import job as train_engine
+from raygrad.pipeline.replicates import trained_replicates
 from raygrad.pipeline.stages import facts_of, stage, study_data, training_inputs
 from raygrad.runs.layout import RunLayout
 from raygrad.storage import files
@@ -17,9 +18,22 @@ from raygrad.training.measurements import DYNAMICS_FILE, write_dynamics_scores
 def train(config: StudyConfig) -> dict[str, Any]:
     """Trains the network on the whole training split; returns its metrics.
 
-    With `dynamics` there is a score table `<network>-dynamics` too.
+    With `dynamics` there is a score table `<network>-dynamics` too; with `score_seeds` a network is
+    trained from each of them, as `<network>-seed<seed>`.
+
+    Raises:
+        ConfigError: A network of the user's own is to be scored from several seeds.
     """
-    layout, network = RunLayout(config.run), config.train.network
+    others = trained_replicates(config)
+    metrics = _train(config, config.train.network)
+    for other, name in others:
+        _train(other, name)
+    return metrics
+
+
+def _train(config: StudyConfig, network: str) -> dict[str, Any]:
+    """Trains one network into the folders of a name."""
+    layout = RunLayout(config.run)
     data_digest = facts_of(layout, "prepare")["digest"]
     inputs = training_inputs(config)
 

@@ -14,7 +14,8 @@ from raygrad.config import StudyConfig
 from raygrad.config_values import identity
 from raygrad.data.index import read_index
 from raygrad.errors import ConfigError, DataError
-from raygrad.pipeline.selecting import draw_missing, grid, score_source, subset_url
+from raygrad.pipeline.replicates import Replicate
+from raygrad.pipeline.selecting import draw_missing, grid, score_sources, subset_url
 from raygrad.pipeline.stages import facts_of
 from raygrad.runs.layout import RunLayout
 from raygrad.runs.subsets import read_subset
@@ -37,6 +38,7 @@ class _Subset:
     score_run: str | None
     budget: int
     digest: str
+    replicate: Replicate | None = None
 
 
 def planned_trials(config: StudyConfig, own: Sequence[str] = ()) -> list[tuple[Trial, str]]:
@@ -71,6 +73,8 @@ def planned_trials(config: StudyConfig, own: Sequence[str] = ()) -> list[tuple[T
                     protocol=protocol,
                     subset_digest=found.digest,
                     config_digest=digest({"data": data_digest, **identity(recipe)}),
+                    score_seed=found.replicate.seed if found.replicate else None,
+                    score_replicate=found.replicate.number if found.replicate else None,
                 )
                 trials.append((trial, found.url))
     return trials
@@ -78,10 +82,11 @@ def planned_trials(config: StudyConfig, own: Sequence[str] = ()) -> list[tuple[T
 
 def _drawn_subsets(config: StudyConfig) -> Iterator[_Subset]:
     draw_missing(config)
-    source = score_source(config)
-    for cell in grid(config.select):
-        url = subset_url(config, source, cell)
-        yield _described(url, cell[1], *read_subset(url), source.run)
+    for source in score_sources(config):
+        for cell in grid(config.select):
+            url = subset_url(config, source, cell)
+            found = _described(url, cell[1], *read_subset(url), source.run)
+            yield dataclasses.replace(found, replicate=source.replicate)
 
 
 def _own_subsets(config: StudyConfig, own: Sequence[str]) -> Iterator[_Subset]:

@@ -1,7 +1,7 @@
 """A sweep's rows on disk: one file a trial, written as it ends, and one table of them all."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -20,6 +20,7 @@ RESULT_SCHEMA = pa.schema(
         ("keep_fraction", pa.float64()),
         ("budget", pa.int64()),
         ("seed", pa.int64()),
+        ("score_seed", pa.int64()),
         ("protocol", pa.string()),
         ("subset_digest", pa.string()),
         ("config_digest", pa.string()),
@@ -31,6 +32,9 @@ RESULT_SCHEMA = pa.schema(
         ("val_accuracy", pa.float64()),
         ("val_loss", pa.float64()),
         ("best_epoch", pa.int64()),
+        ("num_validations", pa.int64()),
+        ("still_improving", pa.bool_()),
+        ("best_at_first", pa.bool_()),
         ("epochs", pa.int64()),
         ("steps", pa.int64()),
         ("examples_seen", pa.int64()),
@@ -51,6 +55,7 @@ FAILED_SCHEMA = pa.schema(
         ("method", pa.string()),
         ("keep_fraction", pa.float64()),
         ("seed", pa.int64()),
+        ("score_seed", pa.int64()),
         ("protocol", pa.string()),
         ("attempts", pa.int64()),
         ("reason", pa.string()),
@@ -90,6 +95,18 @@ class ResultRows:
         """Takes a row that the trial's file holds, and writes the table with it."""
         self._rows[row["trial"]] = row
         self.write()
+
+    def tell(self, column: str, values: Mapping[str, Any]) -> None:
+        """Gives rows of before a column was written what is now known of it, by trial.
+
+        Args:
+            column: The column.
+            values: What it holds, by trial; what a row says already stays.
+        """
+        for trial, value in values.items():
+            row = self._rows.get(trial)
+            if row is not None and row.get(column) is None:
+                row[column] = value
 
     def write(self) -> pa.Table:
         """Writes the table of results, whole or not at all, and returns it."""

@@ -28,6 +28,7 @@ def draw_subset(
     keep_fraction: float,
     seed: int,
     origin: dict[str, Any],
+    draw_seed: int | None = None,
     **options: Any,
 ) -> None:
     """Draws a subset from a score table of any size and writes it, whole or not at all.
@@ -37,8 +38,9 @@ def draw_subset(
         url: The subset's file.
         method: A method of selection.
         keep_fraction: The share of the table's rows that is kept, at least one row.
-        seed: Seeds the draw.
+        seed: The replicate, which seeds the draw unless `draw_seed` does.
         origin: What the subset comes from; kept in the file, with method, budget and seed.
+        draw_seed: Seeds the draw, where it is of another scoring network than the run's own.
         **options: What `draw_parts` takes: score_column, class_balanced, missing and the
             method's own.
 
@@ -55,7 +57,7 @@ def draw_subset(
             [path for _, path in parts],
             str(drawn),
             lambda num_rows: max(1, round(keep_fraction * num_rows)),
-            seed=seed,
+            seed=seed if draw_seed is None else draw_seed,
             filesystem=parts[0][0],
             sink_filesystem=fs.LocalFileSystem(),
             metadata={_META: json.dumps(facts).encode()},

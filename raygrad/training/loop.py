@@ -22,6 +22,7 @@ from raygrad.training.losses import build_loss, check_loss
 from raygrad.training.observers import Observer
 from raygrad.training.optimizers import learning_rate_at, make_optimizer
 from raygrad.training.preprocess import Normalize
+from raygrad.training.validating import validation_epochs
 
 # On CPUs activations of more examples leave the caches: 1,024 took 2.4 times as long an image.
 EVAL_BATCH_SIZE = 256
@@ -69,6 +70,7 @@ class TrainingLoop:
             protocol equal_steps gives the full data set's number here for every subset.
         ddp: The network as wrapped by DistributedDataParallel, where there are several ranks.
         observers: What measures while the network is trained.
+        min_validations: How often it is validated before patience may end it; see `validating`.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class TrainingLoop:
         steps_per_epoch: int | None = None,
         ddp: nn.Module | None = None,
         observers: Sequence[Observer] = (),
+        min_validations: int = 0,
     ) -> None:
         for name, split in (("training", train), ("validation", val)):
             if len(split) == 0:
@@ -96,6 +99,7 @@ class TrainingLoop:
         order = DataOrder(len(train), config.batch_size, order_seed)
         self._batches = Batches(self._train, order, self._device)
         self.steps_per_epoch = steps_per_epoch or order.steps_per_epoch
+        self._min_validations = min_validations
         self._optimizer = make_optimizer(network, config)
         self._observers = tuple(observers)
         # Of the epoch under way: this rank's summed loss, its examples, and seconds spent before.
@@ -107,8 +111,10 @@ class TrainingLoop:
     def finished(self) -> bool:
         """Whether the last epoch is over or patience has run out."""
         out = self.outcome
-        waited = out.epoch - out.epoch % self._validation_epochs - out.best_epoch
-        return out.epoch >= self._config.epochs or waited >= self._config.patience
+        every = self._validation_epochs
+        waited = out.epoch - out.epoch % every - out.best_epoch
+        seen = out.epoch // every >= self._min_validations
+        return out.epoch >= self._config.epochs or (seen and waited >= self._config.patience)
 
     @property
     def between_epochs(self) -> bool:
@@ -118,7 +124,12 @@ class TrainingLoop:
     @property
     def _validation_epochs(self) -> int:
         """Epochs from one validation to the next."""
-        return -(-self._config.validation_steps // self.steps_per_epoch)
+        return validation_epochs(
+            self._config.validation_steps,
+            self.steps_per_epoch,
+            self._config.epochs,
+            self._min_validations,
+        )
 
     def run(
         self,

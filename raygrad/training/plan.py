@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from raygrad.config import TrainConfig
 from raygrad.training.trials import Trial
+from raygrad.training.validating import MIN_VALIDATIONS, validation_epochs
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,8 @@ def trial_time(
     if trial.protocol == "equal_epochs":
         steps = own_steps
     examples = steps * trial.budget / own_steps
-    validated = sizes.val / math.ceil(recipe.validation_steps / steps)
+    every = validation_epochs(recipe.validation_steps, steps, recipe.epochs, MIN_VALIDATIONS)
+    validated = sizes.val / every
     epoch_s = steps * rates.step_s + examples * rates.example_s + validated * rates.eval_example_s
     time_s = rates.trial_s + epochs * epoch_s + sizes.test * rates.eval_example_s
     return TrialTime(trial, epochs, round(epochs * steps), time_s)

@@ -18,9 +18,10 @@ from torch.nn.parallel import DistributedDataParallel
 from raygrad.config import TrainConfig
 from raygrad.errors import DataError
 from raygrad.training.data_order import DataOrder
-from raygrad.training.loop import TrainingLoop, evaluate
+from raygrad.training.loop import Outcome, TrainingLoop, evaluate
 from raygrad.training.models import build_network
 from raygrad.training.study_data import StudyData
+from raygrad.training.validating import MIN_VALIDATIONS
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,12 @@ class Trial:
     score_run: str | None = None
     """The other run that was scored, by its folder's name and its scores' digest; None for the
     run's own scores and for a subset that was made elsewhere."""
+    score_seed: int | None = None
+    """The seed of the scoring network, or its number among checkpoints; of a random subset that of
+    the replicate that it stands beside; None where nobody knows."""
+    score_replicate: int | None = None
+    """The same where the scoring network is not the run's own: it sets the trial apart, and all of
+    its seeds."""
 
     @property
     def id(self) -> str:
@@ -62,6 +69,10 @@ class Trial:
             fields |= {"score_network": None, "score_column": None}
         if self.method == "random" or self.score_run is None:
             del fields["score_run"]  # as rows were named that know of no other run
+        # As rows were named that know of one scoring network: more of them add trials to it.
+        del fields["score_seed"]
+        if self.score_replicate is None:
+            del fields["score_replicate"]
         text = json.dumps(fields, sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
@@ -71,8 +82,39 @@ class Trial:
         Trials that differ in method alone share their seeds, so that methods are compared on the
         same initial weights.
         """
-        text = f"{purpose}/{self.seed}"
-        return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), "little")
+        if self.score_replicate is not None:
+            return replicate_seed(purpose, self.seed, self.score_replicate)
+        return _seed_of(f"{purpose}/{self.seed}")
+
+    @property
+    def subset_seed(self) -> int:
+        """What seeded the draw."""
+        return replicate_seed("draw", self.seed, self.score_replicate)
+
+
+def _validations(out: Outcome) -> dict[str, Any]:
+    """Returns what of a trial's choice of an epoch is doubtful: it was its last or first look."""
+    looks = [row["epoch"] for row in out.history if "val_accuracy" in row]
+    return {
+        "num_validations": len(looks),
+        "still_improving": out.best_epoch == looks[-1],
+        "best_at_first": out.best_epoch == looks[0] and len(looks) > 1,
+    }
+
+
+def replicate_seed(purpose: str, seed: int, replicate: int | None) -> int:
+    """Returns a seed for one purpose of one replicate; the plain seed of the run's own network.
+
+    Args:
+        purpose: draw, init or order.
+        seed: The seed of the draw and retraining.
+        replicate: The scoring network's seed; None for the run's own.
+    """
+    return seed if replicate is None else _seed_of(f"{purpose}/{seed}/{replicate}")
+
+
+def _seed_of(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), "little")
 
 
 def positions_of(keys: pa.Array, all_keys: pa.Array) -> NDArray[np.int64]:
@@ -138,13 +180,14 @@ def retrain(
         order_seed=order_seed,
         steps_per_epoch=full_steps if trial.protocol == "equal_steps" else None,
         ddp=DistributedDataParallel(network) if dist.is_initialized() else None,
+        min_validations=MIN_VALIDATIONS,
     )
     out = loop.run(after_epoch)
     tested = evaluate(network, data.normalize, data.examples("test"))
     return {
         "trial": trial.id,
         **asdict(trial),
-        "subset_seed": trial.seed,
+        "subset_seed": trial.subset_seed,
         "init_seed": init_seed,
         "order_seed": order_seed,
         "test_accuracy": tested.accuracy,
@@ -152,6 +195,7 @@ def retrain(
         "val_accuracy": out.best_val_accuracy,
         "val_loss": out.best_val_loss,
         "best_epoch": out.best_epoch,
+        **_validations(out),
         "epochs": out.epoch,
         "steps": out.step,
         "examples_seen": out.examples_seen,

@@ -102,6 +102,7 @@ def sweep(
         IncompleteError: A trial failed more often than it is tried again.
     """
     rows = ResultRows(layout.sweep, layout.results)
+    rows.tell("score_seed", {trial.id: trial.score_seed for trial, _ in trials})
     todo = missing_trials(config, trials, rows)
     if len(todo) < len(trials):
         log.info("sweep: %d of %d trials are finished", len(trials) - len(todo), len(trials))
@@ -170,8 +171,10 @@ class _Watch(tune.Callback):
 
 def name_of(trial: Trial) -> str:
     """Returns a trial's name for people."""
+    scored = "" if trial.score_seed is None else f" scored from seed {trial.score_seed}"
     return (
-        f"{trial.network} {trial.method} {trial.keep_fraction:g} seed {trial.seed} {trial.protocol}"
+        f"{trial.network} {trial.method} {trial.keep_fraction:g} seed {trial.seed}{scored} "
+        f"{trial.protocol}"
     )
 
 
@@ -185,7 +188,7 @@ def _ended_early(trial: Trial, result: dict[str, Any]) -> dict[str, Any]:
     return {
         "trial": trial.id,
         **{name: getattr(trial, name) for name in trial.__dataclass_fields__},
-        "subset_seed": trial.seed,
+        "subset_seed": trial.subset_seed,
         "init_seed": trial.derived_seed("init"),
         "order_seed": trial.derived_seed("order"),
         "test_accuracy": None,
@@ -288,7 +291,7 @@ def _raise_for_failed(
             continue
         attempts, reason = failures.get(trial.id, (0, "it was not run"))
         listed = {"trial": trial.id, "attempts": attempts, "reason": reason}
-        names = ("network", "method", "keep_fraction", "seed", "protocol")
+        names = ("network", "method", "keep_fraction", "seed", "score_seed", "protocol")
         failed.append({**listed, **{name: getattr(trial, name) for name in names}})
     url = write_failed(layout.sweep, failed)
     if failed:
