@@ -25,7 +25,9 @@ def examples(n: int, seed: int) -> Examples:
     return Examples(images, labels)
 
 
-def make_loop(network="cnn", n=50, seed=0, steps_per_epoch=None, **recipe) -> TrainingLoop:
+def make_loop(
+    network="cnn", n=50, seed=0, steps_per_epoch=None, min_validations=0, **recipe
+) -> TrainingLoop:
     train = examples(n, seed=1)
     return TrainingLoop(
         build_network(network, SPEC, seed),
@@ -35,6 +37,7 @@ def make_loop(network="cnn", n=50, seed=0, steps_per_epoch=None, **recipe) -> Tr
         examples(40, seed=2),
         order_seed=5,
         steps_per_epoch=steps_per_epoch,
+        min_validations=min_validations,
     )
 
 
@@ -129,6 +132,18 @@ def test_patience_ends_training_only_after_a_validation():
     """With a rate near 0 nothing gets better than the first validation, at epoch 3."""
     out = make_loop(epochs=40, patience=4, validation_steps=9, learning_rate=1e-12).run()
     assert (out.best_epoch, out.epoch) == (3, 9)
+
+
+def test_a_retraining_is_validated_twenty_times_before_patience_may_end_it():
+    """Whatever its size; where there are fewer epochs, after each of them."""
+    seldom = make_loop(
+        epochs=60, patience=4, validation_steps=100, learning_rate=1e-12, min_validations=20
+    ).run()
+    looks = [row["epoch"] for row in seldom.history if "val_accuracy" in row]
+    assert looks == list(range(3, 61, 3))[: len(looks)]
+    assert len(looks) == 20
+    short = make_loop(epochs=7, validation_steps=100, min_validations=20).run()
+    assert ["val_accuracy" in row for row in short.history] == [True] * 7
 
 
 def test_the_best_epoch_is_chosen_on_validation_and_its_weights_are_restored():

@@ -46,10 +46,13 @@ def test_equal_steps_gives_a_subset_the_full_runs_updates():
 
 def test_a_small_subset_is_validated_every_few_epochs():
     seldom = dataclasses.replace(RECIPE, validation_steps=5)
-    found = trial_time(trial(100), RATES, seldom, SIZES, 6)
+    found = trial_time(trial(100), RATES, dataclasses.replace(seldom, epochs=60), SIZES, 6)
     # 2 updates an epoch: a validation every 3 epochs, 2 in 6.
     by_hand = 0.2 + 6 * (2 * 0.01 + 100 * 0.001) + 2 * 100 * 0.0005 + 200 * 0.0005
     assert found.time_s == pytest.approx(by_hand)
+    # Of six epochs in all each is validated: 20 times, or once an epoch where there are fewer.
+    few = trial_time(trial(100), RATES, dataclasses.replace(seldom, epochs=6), SIZES, 6)
+    assert few.time_s == pytest.approx(by_hand + 4 * 100 * 0.0005)
 
 
 @pytest.mark.parametrize("slots", [1, 2, 3])
