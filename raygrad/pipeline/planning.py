@@ -15,14 +15,17 @@ from raygrad.engine.sweep.calibrate import calibrate
 from raygrad.engine.sweep.packing import room_for_trials
 from raygrad.errors import ConfigError
 from raygrad.pipeline.selecting import score_source
-from raygrad.pipeline.stages import study_data
+from raygrad.pipeline.stages import facts_of_data, study_data
 from raygrad.pipeline.trial_grid import planned_trials
 from raygrad.runs.layout import RunLayout
 from raygrad.runs.result_rows import ResultRows
 from raygrad.runs.score_table import MANIFEST
+from raygrad.selection.attributes import MAX_LOSS
 from raygrad.storage import files
 from raygrad.storage.manifest import digest, read_json, write_json
-from raygrad.training.plan import Prediction, Rates, Sizes, break_even, predict, trial_time
+from raygrad.training.payback import Cell, Payback
+from raygrad.training.payback import paybacks as paybacks_of
+from raygrad.training.plan import Prediction, Rates, Sizes, predict, trial_time
 from raygrad.training.trials import Trial
 
 log = logging.getLogger("raygrad")
@@ -137,59 +140,42 @@ def predicted_wall_s(
     )
 
 
-@dataclass(frozen=True)
-class Payback:
-    """When scoring has paid for itself, for subsets of one method and share."""
+def paybacks(
+    config: StudyConfig, rows: Sequence[dict[str, Any]]
+) -> tuple[float, list[tuple[str, Payback]]]:
+    """Returns the device-seconds that scores took, and when subsets pay for them, by network.
 
-    network: str
-    method: str
-    keep_fraction: float
-    saved_s: float
-    """Device-seconds that each retraining saves against the full data."""
-    accuracy_lost: float
-    """Mean test accuracy on the full data less that on the subsets."""
-    retrainings: int | None
-    """After how many the scores are paid; None if a retraining saves nothing."""
-
-
-def paybacks(config: StudyConfig, rows: Sequence[dict[str, Any]]) -> tuple[float, list[Payback]]:
-    """Returns the device-seconds that scores took, and when each kind of subset pays for them.
-
-    They are those of scoring and, where a run trained the network for it, of that training. Only
-    subsets that were drawn by the configured scores, and networks that were also retrained on
-    everything.
+    They are those of scoring and, where a run trained the network for it, of that training, for one
+    scoring network. Only subsets that were drawn by the configured scores and serve as all the
+    data does, of networks that were also retrained on everything; under equal_steps a subset trains
+    as long as all the data, so that nothing is there to save.
     """
-    spent_s = _spent_s(config)
-    source = score_source(config)
+    spent_s, source = _spent_s(config), score_source(config)
     scores = source.network, config.select.score_column, source.run
-    times: dict[tuple[str, str, str, float], list[tuple[float, float]]] = defaultdict(list)
+    runs: dict[str, dict[str, dict[float, list[tuple[float, float]]]]] = {}
     for row in rows:
-        full = row["keep_fraction"] >= 1
+        full, method = row["keep_fraction"] >= 1, row["method"]
         drawn_by = row["score_network"], row["score_column"], row.get("score_run")
-        if row["test_accuracy"] is not None and (full or drawn_by == scores):
-            cell = ("full" if full else row["method"], row["keep_fraction"])
-            device_s = row["train_time_s"] * (row["num_workers"] or 1)
-            times[row["network"], row["protocol"], *cell].append((device_s, row["test_accuracy"]))
-    means = {
-        cell: tuple(sum(column) / len(values) for column in zip(*values, strict=True))
-        for cell, values in times.items()
-    }
-    found = []
-    for (network, protocol, method, fraction), (time_s, accuracy) in sorted(means.items()):
-        full = means.get((network, protocol, "full", 1.0))
-        # Under equal_steps a subset trains as long as the full data: nothing is there to save.
-        if method in ("full", "random") or full is None or protocol != "equal_epochs":
+        counts = full or drawn_by == scores
+        if row["test_accuracy"] is None or not counts or row["protocol"] != "equal_epochs":
             continue
-        found.append(
-            Payback(
-                network,
-                method,
-                fraction,
-                full[0] - time_s,
-                full[1] - accuracy,
-                break_even(spent_s, full[0], time_s),
-            )
-        )
+        device_s = row["train_time_s"] * (row["num_workers"] or 1)
+        of = runs.setdefault(row["network"], {}).setdefault("full" if full else method, {})
+        of.setdefault(row["keep_fraction"], []).append((row["test_accuracy"], device_s))
+    chance = 1 / max(facts_of_data(RunLayout(config.run))["num_classes"], 1)
+    found = []
+    for network, by_method in sorted(runs.items()):
+        cells = {
+            method: {
+                share: Cell(*(sum(column) / len(seen) for column in zip(*seen, strict=True)))
+                for share, seen in of.items()
+            }
+            for method, of in by_method.items()
+        }
+        whole = cells.pop("full", {}).get(1.0)
+        if whole is not None:
+            paid = paybacks_of(cells, whole, spent_s, margin=MAX_LOSS, chance=chance)
+            found += [(network, one) for one in paid]
     return spent_s, found
 
 

@@ -76,10 +76,15 @@ def facts_of(layout: RunLayout, stage: str) -> dict[str, Any]:
     return marker
 
 
+def facts_of_data(layout: RunLayout) -> dict[str, Any]:
+    """Returns what is known of a prepared data set: its classes, their number, channels, size."""
+    return dict(read_json(files.join(layout.data, DATASET_FILE)))
+
+
 @functools.lru_cache(maxsize=1)
 def study_data(layout: RunLayout, config: DataConfig) -> StudyData | StudySource:
     """Returns the data set of a run, in memory where it fits; loaded once a process."""
-    facts = read_json(files.join(layout.data, DATASET_FILE))
+    facts = facts_of_data(layout)
     index, transform = read_index(layout.data), transform_of(facts)
     shape = facts["num_classes"], facts["channels"], transform
     needed = decoded_bytes(index, facts["channels"], transform)

@@ -306,8 +306,9 @@ def summary_rows(results: pa.Table) -> list[dict[str, Any]]:
     Returns:
         Dicts of ``network``, ``method`` (with the score's column or network where a method was
         drawn from several), ``keep_fraction``, ``protocol``, ``n`` (seeds), ``mean`` and ``std`` of
-        the test accuracy in [0, 1]; ``std`` (n - 1 in the denominator) is NaN for one seed. Sorted
-        by network, protocol, method and fraction.
+        the test accuracy in [0, 1]; ``std`` (n - 1 in the denominator) is NaN for one seed; and of
+        ``score_networks``, and the trials ``still_improving`` and ``best_at_first``. Sorted by
+        network, protocol, method and fraction.
     """
     trials = trials_of(results)
     names = series_names(trials)
@@ -329,6 +330,9 @@ def summary_rows(results: pa.Table) -> list[dict[str, Any]]:
                 "n": len(values),
                 "mean": mean,
                 "std": math.sqrt(spread / (len(values) - 1)) if len(values) > 1 else math.nan,
+                "score_networks": max(1, len({t.score_seed for t in group})),
+                "still_improving": sum(STILL_IMPROVING in t.marks for t in group),
+                "best_at_first": sum(BEST_AT_FIRST in t.marks for t in group),
             }
         )
     return rows

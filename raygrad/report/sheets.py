@@ -9,12 +9,21 @@ from typing import Any
 import pyarrow.compute as pc
 
 from raygrad import __version__
-from raygrad.report.figures.cost import break_even
+from raygrad.report.figures.accuracy import scopes
+from raygrad.report.findings import MARGIN
 from raygrad.report.markup import table
-from raygrad.report.results import FULL, Panel, summary_rows
+from raygrad.report.results import (
+    BEST_AT_FIRST,
+    STILL_IMPROVING,
+    Panel,
+    panels_of,
+    summary_rows,
+    trials_of,
+)
 from raygrad.report.tables import Run
 from raygrad.report.wording import count, duration, protocol_words
 from raygrad.runs.journal import Entry, wall_s
+from raygrad.training.payback import Cell, paybacks
 
 _MAX_REJECTS = 200
 
@@ -32,15 +41,31 @@ def result_sheets(run: Run) -> list[str]:
             r["n"],
             100 * r["mean"],
             100 * r["std"],
+            r["score_networks"],
+            r["still_improving"],
+            r["best_at_first"],
         )
         for r in summary_rows(run.results)
     ]
     return [
         table(
-            ("network", "method", "protocol", "kept (%)", "seeds", "test accuracy (%)", "std"),
+            (
+                "network",
+                "method",
+                "protocol",
+                "kept (%)",
+                "trials",
+                "test accuracy (%)",
+                "std",
+                "scoring networks",
+                STILL_IMPROVING,
+                BEST_AT_FIRST,
+            ),
             rows,
-            "Test accuracy of every method and fraction: mean and standard deviation over seeds",
-            formats=("", "", "", ".4g", "d", ".2f", ".2f"),
+            "Test accuracy of every method and fraction: mean and standard deviation over trials, "
+            f"{scopes(panels_of(trials_of(run.results)))}; and how many trials were still "
+            "improving at their end, or best at their first validation",
+            formats=("", "", "", ".4g", "d", ".2f", ".2f", "d", "d", "d"),
         )
     ]
 
@@ -79,10 +104,12 @@ def cost_sheets(run: Run, panels: Sequence[Panel]) -> list[str]:
     if rows:
         out.append(
             table(
-                ("network", "protocol", "kept (%)", "saved a retraining (s)", "retrainings"),
+                ("network", "method", "kept (%)", "instead of (%)", "saved (s)", "retrainings"),
                 rows,
-                "Break-even: retrainings after which training and scoring once has paid off",
-                formats=("", "", ".4g", ",.2f", ",d"),
+                "Break-even, of subsets within the margin of all data: retrainings after which "
+                "training and scoring once has paid off, against the smallest random share that "
+                "is as accurate",
+                formats=("", "", ".4g", ".4g", ",.2f", ",d"),
             )
         )
     return out
@@ -113,34 +140,31 @@ def _score_network(run: Run, network: str) -> str:
     return network if network in used or len(used) != 1 else used[0]
 
 
-def _break_even_rows(
-    run: Run, panels: Sequence[Panel]
-) -> list[tuple[str, str, float, float, int | str]]:
-    rows: list[tuple[str, str, float, float, int | str]] = []
+def _break_even_rows(run: Run, panels: Sequence[Panel]) -> list[tuple[str | float | int, ...]]:
+    rows: list[tuple[str | float | int, ...]] = []
     for panel in panels:
+        # Under equal steps a subset trains as long as all the data: nothing is there to save.
+        if panel.protocol != "equal_epochs" or panel.full is None or not run.num_classes:
+            continue
         scored_by = _score_network(run, panel.network)
         spent = float(run.metrics.get(scored_by, {}).get("train_time_s") or math.nan)
         scoring = _score_time_s(run, scored_by)
         spent += 0.0 if math.isnan(scoring) else scoring
-        if panel.full is None or math.isnan(spent) or math.isnan(panel.full.train_time_s):
+        if math.isnan(spent) or math.isnan(panel.full.train_time_s):
             continue
-        times: dict[float, list[float]] = {}
-        for points in panel.curves.values():
-            for p in points:
-                if p.keep_fraction < FULL and not math.isnan(p.train_time_s):
-                    times.setdefault(p.keep_fraction, []).append(p.train_time_s)
-        for fraction, values in sorted(times.items()):
-            saved = panel.full.train_time_s - math.fsum(values) / len(values)
-            needed = break_even(spent, saved)
-            rows.append(
-                (
-                    panel.network,
-                    protocol_words(panel.protocol),
-                    100 * fraction,
-                    saved,
-                    "never" if needed is None else needed,
-                )
-            )
+        cells = {
+            name: {
+                p.keep_fraction: Cell(p.interval.mean, p.train_time_s)
+                for p in points
+                if not math.isnan(p.train_time_s)
+            }
+            for name, points in panel.curves.items()
+        }
+        full = Cell(panel.full.interval.mean, panel.full.train_time_s)
+        for one in paybacks(cells, full, spent, margin=MARGIN, chance=1 / run.num_classes):
+            needed = "never" if one.retrainings is None else one.retrainings
+            row = (panel.network, one.method, 100 * one.keep_fraction, 100 * one.instead)
+            rows.append((*row, one.saved_s, needed))
     return rows
 
 

@@ -42,7 +42,7 @@ def test_methods_are_compared_on_the_same_weights_and_order():
     "name", [f.name for f in dataclasses.fields(Trial) if f.name != "score_seed"]
 )
 def test_a_trial_that_differs_in_anything_has_another_name(name):
-    """But for what the seed of its scoring network is told to be: `score_replicate` sets it apart."""
+    """But for the seed that its scoring network is said to have: `score_replicate` tells it."""
     value = getattr(TRIAL, name)
     other = value + 1 if isinstance(value, int | float) else "other"
     assert dataclasses.replace(TRIAL, **{name: other}).id != TRIAL.id

@@ -42,16 +42,6 @@ def cost_table(panels_: Sequence[Panel]) -> pa.Table:
     return pa.Table.from_pylist(rows)
 
 
-def break_even(spent_s: float, saved_s: float) -> int | None:
-    """Retrainings after which the time spent on scores is saved again; None if it never is.
-
-    Args:
-        spent_s: Seconds of training and scoring that the scores took.
-        saved_s: Seconds that each retraining on the subset saves.
-    """
-    return math.ceil(spent_s / saved_s) if saved_s > 0 else None
-
-
 def _timed(points: Sequence[Point]) -> list[Point]:
     return [p for p in points if p.train_time_s > 0]
 
