@@ -45,6 +45,9 @@ class SelectConfig:
     """The network whose scores these are; by default the one of the run that they come from."""
     drop_fraction: float = 0.05
     """The share of highest scores that non_extreme_max_gradient leaves out."""
+    ccs_drop: Literal["fixed", "cifar10", "cifar100", "imagenet"] = "fixed"
+    """The share of highest scores that ccs leaves out: a tenth, or what its authors leave out at
+    each budget of one of their data sets."""
     class_balanced: Literal["no", "even", "proportional"] = "no"
     """Draw within each class: equal quotas, or quotas in proportion to the classes."""
     missing: Literal["error", "drop", "hardest", "easiest"] = "error"

@@ -57,6 +57,9 @@ class TrainConfig:
     dynamics: bool = False
     """Follow every training example through training and write scores of how it was learned:
     forgetting, aum, dyn_unc, dual, el2n_mean, mean_probability."""
+    dynamics_epochs: int | None = None
+    """With `dynamics`: dual and mean_probability look at so many first epochs alone, as DUAL's
+    authors do (30 of 200 on CIFAR, 60 on ImageNet); by default at all."""
     probe_size: int = 0
     """Random training examples whose gradient norms are measured after every epoch (the paper's
     Figures 2 and 5 show 512); 0 measures none."""
@@ -97,6 +100,8 @@ class TrainConfig:
         ):  # fmt: skip
             value = getattr(self, name)
             require(value >= 0, f"{name} must be at least 0", value)
+        first = self.dynamics_epochs
+        require(first is None or first >= 2, "dynamics_epochs must be at least 2", first)
         require(0 <= self.momentum < 1, "momentum must be in [0, 1)", self.momentum)
         for name in ("lr_decay_epochs", "bound_epochs"):
             epochs = getattr(self, name)

@@ -163,9 +163,9 @@ class _Draw:
     @property
     def options(self) -> dict[str, Any]:
         """What the method is told besides how much to keep."""
-        if self.cell[0] != "non_extreme_max_gradient":
-            return {}
-        return {"drop_fraction": self.config.drop_fraction}
+        if self.cell[0] == "non_extreme_max_gradient":
+            return {"drop_fraction": self.config.drop_fraction}
+        return {"drop_schedule": self.config.ccs_drop} if self.cell[0] == "ccs" else {}
 
     @property
     def said(self) -> dict[str, Any]:

@@ -7,11 +7,18 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from raygrad.errors import ConfigError, DataError
+from raygrad.errors import ConfigError, DataError, unknown_name
 from raygrad.selection.methods import SCORE, Plan, by_class, race, without_extremes
 from raygrad.selection.order import Ordering, cut, from_order_bits, group_counts
 from raygrad.selection.quotas import Budget, even_quotas
 from raygrad.selection.rows import Rows, View
+
+AUTHORS_DROP = {
+    "cifar10": ((0.1, 0.3), (0.2, 0.1), (0.3, 0.1), (0.5, 0.0), (0.7, 0.0)),
+    "cifar100": ((0.1, 0.5), (0.2, 0.4), (0.3, 0.2), (0.5, 0.2), (0.7, 0.1)),
+    "imagenet": ((0.1, 0.3), (0.2, 0.2), (0.3, 0.2), (0.5, 0.1), (0.7, 0.0)),
+}
+"""The share of hardest examples that CCS's authors leave out, by the share that they keep."""
 
 
 @dataclass(frozen=True)
@@ -22,12 +29,18 @@ class Ccs:
     cut into `num_strata` strata of equal width between its lowest and highest score. The budget
     goes to the strata evenly, smallest first: one that has less than its share gives all, and the
     others share the rest. Within a stratum the draw is uniform. With `class_balanced` all of it is
-    done within each class. The paper tunes `drop_fraction` with the budget: 0 where 70% is kept,
-    0.1 at 50%, 0.2 at 30%, 0.3 at 20%, 0.5 at 10% (CIFAR-10); 0.1 here is a middle.
+    done within each class.
+
+    The authors tune the share that is left out with the budget and the data set; `drop_schedule`
+    names the data set whose shares are taken (of scores by AUM; `AUTHORS_DROP`), on a straight line
+    between the budgets that they give and level beyond them. By default it is `drop_fraction`
+    whatever the budget, which is no choice of the authors. They draw from strata of AUM; here any
+    score will do.
     """
 
     drop_fraction: float = 0.1
     num_strata: int = 50
+    drop_schedule: str = "fixed"
     summary: ClassVar[str] = "an even draw over strata of the score, once the hardest are out"
     paper: ClassVar[str] = "Zheng et al. 2023, algorithm 1 (arXiv 2210.15809)"
     columns: ClassVar[tuple[str, ...]] = (SCORE,)
@@ -36,7 +49,7 @@ class Ccs:
         """Returns what to draw."""
         if self.num_strata < 1:
             raise ConfigError(f"num_strata must be at least 1, got {self.num_strata}. Raise it.")
-        left = without_extremes(rows, budget, seed, self.drop_fraction)
+        left = without_extremes(rows, budget, seed, self.dropped(budget.total / rows.total))
         num_classes, num_strata = len(left.counts), self.num_strata
         low, high = _ranges(rows, SCORE, left.groups, num_classes)
         # A class of one score has no width: all of it is in the lowest stratum.
@@ -54,6 +67,20 @@ class Ccs:
         shares = [even_quotas(of, int(q)) for of, q in zip(table, quotas, strict=True)]
         return Plan(ordering, counts, np.concatenate(shares))
 
+    def dropped(self, kept: float) -> float:
+        """Returns the share of hardest examples left out where so much is kept, in [0, 1).
+
+        Raises:
+            ConfigError: There is no such schedule.
+        """
+        if self.drop_schedule == "fixed":
+            return self.drop_fraction
+        if self.drop_schedule not in AUTHORS_DROP:
+            known = ("fixed", *AUTHORS_DROP)
+            raise ConfigError(unknown_name("drop_schedule", self.drop_schedule, known))
+        at, shares = zip(*AUTHORS_DROP[self.drop_schedule], strict=True)
+        return float(np.interp(kept, at, shares))
+
 
 @dataclass(frozen=True)
 class DualBeta:
@@ -65,9 +92,11 @@ class DualBeta:
 
     with the DUAL score :math:`u_i`, the mean probability of the true class over training
     :math:`\bar p_i`, the share left out :math:`r`, and :math:`\mu` the mean :math:`\bar p` of the
-    ten examples of highest score. Drawn without replacement. As the density moves with the
-    budget, subsets of growing budget do not nest. The denser the data of a class, the larger
-    `c_d` should be: the paper takes 5.5 for CIFAR-10, 4 for CIFAR-100 and 11 for ImageNet-1k.
+    ten examples of highest score. Drawn without replacement, as an exponential race. The authors
+    take score and probabilities from the first epochs of training: `dynamics_epochs`. As the
+    density moves with the budget, subsets of growing budget do not nest. The denser the data of a
+    class, the larger `c_d` should be: the paper takes 5.5 for CIFAR-10, 4 for CIFAR-100 and 11 for
+    ImageNet-1k.
     """
 
     c_d: float = 5.5

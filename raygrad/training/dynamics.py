@@ -40,18 +40,28 @@ class Dynamics:
     higher for easier examples: it is no score, but what DUAL's sampling needs beside one.
     Fewer than J epochs count as one window; of one epoch dyn_unc and dual are 0.
 
+    With `first_epochs` dual and mean_probability look at the first so many epochs alone, as
+    DUAL's authors do to spare the rest of a training: the first 30 of 200 on CIFAR, 60 on ImageNet.
+    Without, they look at all of them, which is not what DUAL's authors report. el2n_mean differs
+    from the original too: Paul et al. average over ten trainings, here it is over the first J
+    epochs of one.
+
     It holds J + 10 numbers an example and never the logits. Ranks see different examples; what
     they saw is added up after each epoch, so every rank has all.
 
     Args:
         num_examples: Training examples N.
         device: Where the logits are.
+        first_epochs: How many first epochs dual and mean_probability look at; None for all.
     """
 
     name = "dynamics"
 
-    def __init__(self, num_examples: int, device: torch.device) -> None:
+    def __init__(
+        self, num_examples: int, device: torch.device, first_epochs: int | None = None
+    ) -> None:
         n = num_examples
+        self._first = first_epochs
         # Rows: probability, margin of the logits, EL2N and correctness, in the epoch under way.
         self._now = torch.zeros(4, n, device=device)
         self._probabilities = torch.zeros(WINDOW, n, device=device)
@@ -83,32 +93,45 @@ class Dynamics:
         self._now = torch.zeros_like(self._now)
         self._probabilities[self._epochs % WINDOW] = probability
         self._epochs += 1
-        self._sums[0] += probability
         self._sums[1] += margin
         if self._epochs <= WINDOW:
             self._sums[2] += el2n
-        if self._epochs >= WINDOW:
-            self._sums[3:] += _window_scores(self._probabilities)
+        self._add_probability(probability)
         is_right = right > 0
         self._forgotten += self._was_right & ~is_right
         self._was_right = is_right
         self._learned |= is_right
 
+    def _add_probability(self, probability: Tensor) -> None:
+        """Takes an epoch's probabilities into the sums that are made of them."""
+        last = self._epochs if self._first is None else self._first
+        if self._epochs <= last:
+            self._sums[0] += probability
+        if self._epochs >= WINDOW:
+            deviation, dual = _window_scores(self._probabilities)
+            self._sums[3] += deviation
+            if self._epochs <= last:
+                self._sums[4] += dual
+        elif self._epochs == self._first:
+            # Too few for a window of full length: they are one, whatever follows.
+            self._sums[4] = _window_scores(self._probabilities[: self._epochs])[1]
+
     def columns(self) -> dict[str, NDArray[np.float32]]:
         """Returns `DYNAMICS_COLUMNS` of the epochs so far, at least one, each float32 `[N]`."""
         assert self._epochs > 0
         probability, margin, el2n, deviation, dual = self._sums
-        num_windows = max(self._epochs - WINDOW + 1, 1)
+        watched = self._epochs if self._first is None else min(self._epochs, self._first)
         if self._epochs < WINDOW:
-            deviation, dual = _window_scores(self._probabilities[: self._epochs])
+            deviation, _ = _window_scores(self._probabilities[: self._epochs])
+            _, dual = _window_scores(self._probabilities[:watched])
         forgetting = self._forgotten.double().masked_fill(~self._learned, torch.inf)
         found = {
             "forgetting": forgetting,
             "aum": -margin / self._epochs,
-            "dyn_unc": deviation / num_windows,
-            "dual": dual / num_windows,
+            "dyn_unc": deviation / max(self._epochs - WINDOW + 1, 1),
+            "dual": dual / max(watched - WINDOW + 1, 1),
             "el2n_mean": el2n / min(self._epochs, WINDOW),
-            "mean_probability": (probability / self._epochs).clamp(0, 1),
+            "mean_probability": (probability / watched).clamp(0, 1),
         }
         return {name: found[name].float().cpu().numpy() for name in DYNAMICS_COLUMNS}
 

@@ -37,7 +37,9 @@ class Measurements:
     ) -> None:
         if config.probe_size or config.bound_epochs:
             check_gradients(network, train, normalize, config.loss)
-        self._dynamics = Dynamics(len(train), device_of(network)) if config.dynamics else None
+        self._dynamics = None
+        if config.dynamics:
+            self._dynamics = Dynamics(len(train), device_of(network), config.dynamics_epochs)
         self._probe, self._bound = None, None
         if config.probe_size:
             self._probe = Probe(train, normalize, config.probe_size, config.seed, config.loss)

@@ -8,7 +8,7 @@ import pytest
 
 from raygrad.errors import ConfigError, DataError
 from raygrad.selection import draw
-from raygrad.selection.coverage import feature_distances
+from raygrad.selection.coverage import Ccs, feature_distances
 from tests.selection import reference
 from tests.selection.test_draw import cases, keys_of
 
@@ -92,3 +92,17 @@ def test_feature_distances_are_to_the_median_of_the_own_class():
     features = np.array([[0.0, 0.0], [0.0, 4.0], [3.0, 0.0], [10.0, 10.0]])
     labels = np.array(["a", "a", "a", "b"])
     assert feature_distances(features, labels).tolist() == [0.0, 4.0, 3.0, 0.0]
+
+
+def test_ccs_leaves_out_what_its_authors_do_at_each_budget():
+    """0.3 at a tenth of CIFAR-10, as in the authors' command; a line between, level beyond."""
+    ccs = Ccs(drop_schedule="cifar10")
+    assert [ccs.dropped(kept) for kept in (0.01, 0.1, 0.15, 0.2, 0.9)] == pytest.approx(
+        [0.3, 0.3, 0.2, 0.1, 0.0]
+    )
+    assert Ccs(drop_fraction=0.25).dropped(0.1) == 0.25
+    scores, keys = np.arange(1000.0), [str(at) for at in range(1000)]
+    hardest = draw("ccs", scores, keys, 100, drop_schedule="cifar10").max()
+    assert 600 < hardest < 700
+    with pytest.raises(ConfigError, match="drop_schedule must be one of"):
+        draw("ccs", scores, keys, 100, drop_schedule="mnist")

@@ -23,15 +23,15 @@ def logits_over(epochs, seed=0, scale=2.0):
     return logits, labels
 
 
-def streamed(logits, labels, batch=8, state_after=None):
-    dynamics = Dynamics(len(labels), CPU)
+def streamed(logits, labels, batch=8, state_after=None, first=None):
+    dynamics = Dynamics(len(labels), CPU, first)
     for epoch, found in enumerate(logits):
         order = torch.from_numpy(np.random.default_rng(epoch).permutation(len(labels)))
         for at in order.split(batch):
             dynamics.on_batch(at, found[at], labels[at])
         dynamics.after_epoch(epoch + 1, torch.nn.Identity())
         if epoch + 1 == state_after:
-            state, dynamics = dynamics.state_dict(), Dynamics(len(labels), CPU)
+            state, dynamics = dynamics.state_dict(), Dynamics(len(labels), CPU, first)
             dynamics.load_state_dict(state)
     return dynamics.columns()
 
@@ -106,3 +106,17 @@ def test_an_easy_an_ambiguous_and_a_mislabelled_example_are_ordered_as_the_score
         assert found[name][ambiguous] > max(found[name][easy], found[name][wrong]) + 0.1
     chances = found["mean_probability"]
     assert chances[easy] > chances[ambiguous] > chances[wrong]
+
+
+@pytest.mark.parametrize(("first", "epochs"), [(3, 8), (3, 14), (12, 25), (12, 9), (25, 25)])
+def test_dual_of_the_first_epochs_is_that_of_a_training_that_ended_there(first, epochs):
+    """The other columns look at all epochs; a restart in between changes nothing."""
+    logits, labels = logits_over(epochs)
+    found = streamed(logits, labels, first=first)
+    short, whole = streamed(logits[:first], labels), streamed(logits, labels)
+    for name in DYNAMICS_COLUMNS:
+        expected = short if name in ("dual", "mean_probability") else whole
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-6, err_msg=name)
+    resumed = streamed(logits, labels, first=first, state_after=5)
+    for name in DYNAMICS_COLUMNS:
+        np.testing.assert_array_equal(resumed[name], found[name])
