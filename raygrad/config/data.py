@@ -19,12 +19,22 @@ class DataConfig:
     download: bool = field(default=False, metadata=EXECUTION)
     """Fetch the source's files into data_dir if they are not there (mnist, cifar10, cifar100)."""
     tars: Annotated[tuple[str, ...], tyro.conf.arg(aliases=("--data",))] = ()
-    """Your own training shards, used as they are, instead of a source: URLs with braces or globs,
-    such as `s3://bucket/train-{0000..1023}.tar`."""
+    """Your own data instead of a source: shards, used as they are, as URLs with braces or globs,
+    such as `s3://bucket/train-{0000..1023}.tar`; or a folder of shards, of Parquet files or of
+    class folders; or Parquet files."""
     test_tars: Annotated[tuple[str, ...], tyro.conf.arg(aliases=("--test-data",))] = ()
     """Your own test shards."""
     labels: str = "cls"
-    """Where the labels of your own shards stand: cls, json:FIELD, or folder (of the key)."""
+    """Where the labels of your own shards stand: a member's extension, such as cls or txt (numbers
+    or class names), json:FIELD or json:a.b, folder (of the key), shard (the tar's name), or a
+    table of keys or file names and labels, TABLE.csv or TABLE.parquet, with :KEY:LABEL for its
+    columns. Of a Parquet data set: the column."""
+    image: str = ""
+    """Which member of an example is the image, by its extension, such as left.png, or which column
+    of a Parquet data set; by default the one that is an image."""
+    renumber: bool = False
+    """Number the classes anew, from 0 and without gaps, where labels are numbers that count from 1
+    or have gaps; their names are the numbers."""
     channels: Literal[1, 3] = 3
     """Colour channels that your own shards are decoded to; a source knows its own."""
     image_size: int | None = None
@@ -48,6 +58,9 @@ class DataConfig:
     """A folder on each node's own disk; by default `raygrad-images` in its temporary folder."""
     val_fraction: float = 0.1
     """The share of the training examples held out for validation, chosen by a hash of the key."""
+    test_fraction: float = 0.2
+    """The share of the examples that is the test split, chosen by a hash of the key, where class
+    folders or a table have no test split of their own."""
     split_seed: int = 0
     """Changes which examples are held out, and the order of examples over shards."""
 
@@ -60,3 +73,4 @@ class DataConfig:
         share = self.max_reject_share
         require(0 <= share <= 1, "max_reject_share must be in [0, 1]", share)
         require(0 <= self.val_fraction < 1, "val_fraction must be in [0, 1)", self.val_fraction)
+        require(0 <= self.test_fraction < 1, "test_fraction must be in [0, 1)", self.test_fraction)

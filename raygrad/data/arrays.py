@@ -120,7 +120,8 @@ class _Pixels:
         if image.shape != self.images.shape[1:]:
             raise DataError(
                 f"images of a data set in memory must have one size, got {self.images.shape[1:]} "
-                f"and {image.shape} in {key}. Do: --data.image-size."
+                f"and {image.shape} in {key}. Name the size where the data are indexed, in a new "
+                "--run: raygrad index (or prepare) --image-size N, raygrad run --data.image-size N."
             )
         self.images[at] = image
 

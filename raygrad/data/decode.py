@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from raygrad.data.signatures import kind_of
+from raygrad.data.signatures import IMAGE_EXTENSIONS, kind_of
 from raygrad.errors import DataError
 
 try:
@@ -25,19 +25,22 @@ except ImportError:
 
 MAX_PIXELS = 64 * 2**20
 _MODES = {1: "L", 3: "RGB"}
-_FORMATS = ("JPEG", "PNG")
-_READ_KINDS = ("a JPEG image", "a PNG image")
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+_READABLE = "JPEG, PNG, WebP, GIF, BMP or TIFF"
+_READ_KINDS = tuple(IMAGE_EXTENSIONS)
 _SINGULAR = re.compile(r" ?\([^()]*\)| ?<[^<>]*>| ?b['\"].*['\"]| ?\b(0x[0-9a-f]+|\d+)\b")
 """What a decoder says of one file alone: counts, addresses and bytes."""
 
 # A bomb is refused below by its pixels, so Pillow's own warning about one is noise.
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+# What is wrong with a TIFF's tags, where its pixels can be had all the same, is not for the user.
+warnings.filterwarnings("ignore", module=r"PIL\.TiffImagePlugin")
 
 
 def decode_image(
     data: bytes, *, channels: int = 3, max_pixels: int = MAX_PIXELS, at_least: int | None = None
 ) -> NDArray[np.uint8]:
-    """Returns the pixels of a JPEG or PNG, told by content and not by name.
+    """Returns the pixels of a JPEG, PNG, WebP, GIF, BMP or TIFF, told by content and not by name.
 
     Grey, CMYK, palettes, 16-bit and alpha are converted: 16-bit values are divided by 256, and
     alpha is dropped, not blended. A rotation stated in EXIF is ignored, as torchvision's data
@@ -78,7 +81,7 @@ def decode_image(
         # Decoders raise nearly every kind of error on broken bytes, and whatever they hold must
         # become a reject with its reason and not the end of a job.
         raise DataError(
-            f"an image must be a whole JPEG or PNG, got {_reason(data, error)}."
+            f"an image must be a whole {_READABLE}, got {_reason(data, error)}."
         ) from error
     return pixels.reshape(*pixels.shape[:2], channels)
 
@@ -105,8 +108,13 @@ def _reason(data: bytes, error: Exception) -> str:
 
 
 def _converted(image: Image.Image, mode: str) -> Image.Image:
+    if image.mode == "F":
+        raise DataError("an image must have pixels of 8 or 16 bits, got floating point.")
     if image.mode.startswith("I"):  # 16-bit grey, which Pillow would clip at 255
-        values = np.asarray(image).astype(np.uint16)
+        values = np.asarray(image)
+        if values.size and not 0 <= values.min() <= values.max() < 2**16:
+            raise DataError("an image must have pixels of 8 or 16 bits, got more.")
+        values = values.astype(np.uint16)
         return Image.fromarray((values >> 8).astype(np.uint8)).convert(mode)
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")

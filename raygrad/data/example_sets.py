@@ -1,6 +1,7 @@
 """Examples before they are in shards: sets that are cut, sent to a worker, and read only there."""
 
 import hashlib
+import os
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
@@ -11,6 +12,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from raygrad.data.shard_scan import IMAGE_EXTENSIONS, OTHER_IMAGE_EXTENSIONS
+from raygrad.data.signatures import HEAD_BYTES, kind_of
+from raygrad.data.signatures import IMAGE_EXTENSIONS as ENDINGS_OF_KINDS
 from raygrad.selection.keyed_random import key_hashes
 
 _SAMPLE = 256
@@ -69,6 +73,8 @@ class ArrayExamples:
     numbers: NDArray[np.int64]
     """`[N]`; the number of each in the original data set, the other half of its key."""
 
+    in_order = False
+
     def __len__(self) -> int:
         return len(self.labels)
 
@@ -87,7 +93,7 @@ class ArrayExamples:
 
     def fingerprint(self) -> str:
         """Returns a hash of keys, labels and pixels."""
-        return _hash(self.keys(), self.labels, self.pixels)
+        return content_hash(self.keys(), self.labels, self.pixels)
 
     def take(self, positions: NDArray[np.int64]) -> "ArrayExamples":
         """Returns a copy of the examples at `positions`."""
@@ -108,15 +114,24 @@ class FileExamples:
     """Classes `[N]`."""
     sizes: NDArray[np.int64]
     """`[N]`, in bytes."""
+    offsets: NDArray[np.int64] | None = None
+    """`[N]`; where each image begins in its file, such as a tar; by default files are images."""
+
+    in_order = False
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __iter__(self) -> Iterator[Example]:
-        for path, key, label in zip(self.paths, self.names, self.labels.tolist(), strict=True):
+        for at, (path, key, label) in enumerate(
+            zip(self.paths, self.names, self.labels.tolist(), strict=True)
+        ):
             with open(path, "rb", buffering=0) as stream:
-                image = stream.read()
-            yield Example(key, image, Path(path).suffix[1:].lower(), label)
+                if self.offsets is None:
+                    image = stream.read()
+                else:
+                    image = os.pread(stream.fileno(), int(self.sizes[at]), int(self.offsets[at]))
+            yield Example(key, image, _extension(path, image), label)
 
     def keys(self) -> tuple[str, ...]:
         """Returns the keys."""
@@ -128,7 +143,7 @@ class FileExamples:
 
     def fingerprint(self) -> str:
         """Returns a hash of keys, labels and the files' sizes."""
-        return _hash(self.names, self.labels, self.sizes)
+        return content_hash(self.names, self.labels, self.sizes)
 
     def take(self, positions: NDArray[np.int64]) -> "FileExamples":
         """Returns the examples at `positions`."""
@@ -138,10 +153,20 @@ class FileExamples:
             tuple(self.names[one] for one in at),
             self.labels[positions],
             self.sizes[positions],
+            None if self.offsets is None else self.offsets[positions],
         )
 
 
-def _hash(keys: Sequence[str], *arrays: NDArray[np.generic]) -> str:
+def _extension(path: str, image: bytes) -> str:
+    """Returns the ending of an image's member: its file's, or its kind's where that says none."""
+    ending = Path(path).suffix[1:].lower()
+    if ending in (*IMAGE_EXTENSIONS, *OTHER_IMAGE_EXTENSIONS):
+        return ending
+    return ENDINGS_OF_KINDS.get(kind_of(image[:HEAD_BYTES]), "jpg")
+
+
+def content_hash(keys: Sequence[str], *arrays: NDArray[np.generic]) -> str:
+    """Returns a hash of keys and of the values of arrays."""
     hasher = hashlib.blake2b(key_hashes(keys).tobytes(), digest_size=16)
     for array in arrays:
         hasher.update(np.ascontiguousarray(array).data)

@@ -13,13 +13,13 @@ from raygrad.data.example_sets import Example
 from raygrad.data.index import Index
 from raygrad.data.reading import EncodedExample, read_rows, rows_of_keys
 from raygrad.data.shards import write_tar
+from raygrad.data.signatures import HEAD_BYTES, IMAGE_EXTENSIONS, kind_of
 from raygrad.errors import ConfigError
 from raygrad.progress import Progress
 from raygrad.storage import files
 from raygrad.storage.manifest import digest, read_marker, write_marker
 
 EXPORT_FILE = "export.json"
-_PNG = b"\x89PNG"
 _TAR_BLOCK = 512
 
 
@@ -93,7 +93,8 @@ def _weights_of(rows: pa.Table, weights: Mapping[str, float]) -> dict[str, float
 
 
 def _as_example(example: EncodedExample, weight: float | None) -> Example:
-    extension = "png" if example.image.startswith(_PNG) else "jpg"
+    # By its content, so that a reader that goes by names finds what they say.
+    extension = IMAGE_EXTENSIONS.get(kind_of(example.image[:HEAD_BYTES]), "jpg")
     extra: tuple[tuple[str, bytes], ...] = ()
     if weight is not None:
         values = {"label": example.label, "weight": weight}

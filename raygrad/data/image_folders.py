@@ -1,149 +1,143 @@
-"""Photographs in class folders, and ImageNet as it is published."""
+"""Photographs in class folders, with splits or without."""
 
-import logging
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from raygrad.data.example_sets import FileExamples
+from raygrad.data.found_files import FoundFiles, images_below
+from raygrad.data.hidden import is_hidden
 from raygrad.errors import ConfigError, DataError
+from raygrad.selection.keyed_random import key_hashes
 
-log = logging.getLogger("raygrad")
-
-EXTENSIONS = (".jpg", ".jpeg", ".png")
-OTHER_IMAGES = (".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif", ".avif", ".heic")
-GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
-Splits = tuple[FileExamples, FileExamples, tuple[str, ...]]
+TRAIN_NAMES = ("train", "training")
+TEST_NAMES = ("test", "testing", "val", "valid", "validation")
 
 
-def image_folder_splits(root: str) -> Splits:
-    """Returns training and test examples and the classes of ``root/train`` and its test folder.
+@dataclass(frozen=True)
+class Splits:
+    """A data set of files, before it is written."""
 
-    Keys are paths below the root without their ending, so they say split, class and file; dots in
-    a file's name become ``%2E``, because a key ends at a dot.
+    train: FileExamples
+    """Training examples, validation included."""
+    test: FileExamples
+    """Test examples."""
+    classes: tuple[str, ...]
+    """The name of each class."""
+    found: FoundFiles
+    """What else was there."""
+    notes: tuple[str, ...] = ()
+    """What was decided for the user: a line each."""
+
+
+def image_folder_splits(root: str, *, test_fraction: float = 0.2, seed: int = 0) -> Splits:
+    """Returns the examples and classes of ``root/train`` and its test folder, or of ``root``.
+
+    Where there are class folders alone, a share of the images, by a hash of their keys, is the
+    test split. A class is a folder, numbered in sorted order; what is hidden is none. Keys are
+    paths below the root without their ending, so they say split, class and file; dots in a file's
+    name become ``%2E``, because a key ends at a dot.
+
+    Args:
+        root: The folder.
+        test_fraction: The share that becomes the test split where there is no folder of it.
+        seed: Changes which ones.
 
     Raises:
-        ConfigError: A folder is missing, an image is of a kind that cannot be copied, or a class
-            has no example or is in the test folder alone.
+        ConfigError: There are no class folders, or a class has no example or is in the test folder
+            alone.
     """
-    test = _test_folder(Path(root))
-    classes = _class_folders(Path(root, "train"))
-    splits = []
-    for folder in ("train", test):
-        unknown = set(_class_folders(Path(root, folder))) - set(classes)
-        if unknown:
-            raise ConfigError(
-                f"every class must be a folder of train, got {sorted(unknown)[:3]} in {folder}."
-            )
-        files = [
-            (path, label)
-            for label, name in enumerate(classes)
-            for path in _images(Path(root, folder, name))
-        ]
-        names = _keys([os.path.relpath(path, root) for path, _ in files])
-        splits.append(_file_examples(files, names))
-    missing = np.flatnonzero(np.bincount(splits[0].labels, minlength=len(classes)) == 0)
+    train, test, notes = split_folders(Path(root))
+    found = FoundFiles()
+    classes = class_folders(Path(root, train), root, found)
+    examples = _labelled(root, train, classes, found)
+    missing = np.flatnonzero(np.bincount(examples.labels, minlength=len(classes)) == 0)
     if len(missing):
-        raise ConfigError(f"every class must have a file, got none in train/{classes[missing[0]]}.")
-    return splits[0], splits[1], classes
+        where = os.path.join(train, classes[missing[0]])
+        raise ConfigError(f"every class must have a file, got none in {where}.")
+    if test is None:
+        is_test = hashed_share(examples.keys(), test_fraction, seed)
+        if test_fraction:
+            notes.append(
+                f"no folder of test images: {is_test.sum()} of {len(examples)}, chosen by a hash "
+                "of their keys, are the test split"
+            )
+        held_out = examples.take(np.flatnonzero(is_test))
+        examples = examples.take(np.flatnonzero(~is_test))
+        return Splits(examples, held_out, classes, found, tuple(notes))
+    unknown = set(class_folders(Path(root, test), root, found)) - set(classes)
+    if unknown:
+        raise ConfigError(
+            f"every class must be a folder of {train}, got {sorted(unknown)[:3]} in {test}."
+        )
+    return Splits(examples, _labelled(root, test, classes, found), classes, found, tuple(notes))
 
 
-def imagenet_splits(root: str) -> Splits:
-    """Returns training and test examples and the classes (wnids) of ILSVRC2012.
+def hashed_share(keys: Sequence[str], share: float, seed: int) -> np.ndarray:
+    """Tells which keys are in a share of them that depends on (seed, key) alone."""
+    hashes = key_hashes([f"test/{seed}/{key}" for key in keys])
+    return hashes < np.uint64(min(int(share * 2.0**64), 2**64 - 1))
 
-    Keys are the published file names without their ending, such as ``n01440764_10026``.
+
+def split_folders(root: Path) -> tuple[str, str | None, list[str]]:
+    """Returns the folders of training and test images below the root, and what was decided.
+
+    The first is empty where the root itself holds the classes, the second None where there is no
+    folder of test images in classes.
+    """
+    if not root.is_dir():
+        raise ConfigError(f"the data folder must be there, got {root}. Check the path.")
+    lower = {name.lower(): name for name in _folders(root)}
+    train = next((lower[name] for name in TRAIN_NAMES if name in lower), None)
+    if train is None or not _folders(root / train):  # a train may be a class, beside bus and car
+        return "", None, []
+    candidates = [lower[name] for name in TEST_NAMES if name in lower]
+    usable = [name for name in candidates if _folders(root / name)]
+    if not usable:
+        left_out = [f"{name} holds no class folders: it is left out" for name in candidates]
+        return train, None, left_out
+    notes = [f"{usable[0]} is the test split; {name} is left out" for name in usable[1:]]
+    return train, usable[0], notes
+
+
+def class_folders(folder: Path, root: str, found: FoundFiles) -> tuple[str, ...]:
+    """Returns the class folders of a folder in sorted order; files beside them are refused.
 
     Raises:
-        ConfigError: A folder or the labels of the validation set are missing, or do not agree.
+        ConfigError: There are none.
     """
-    classes = _class_folders(Path(root, "train"))
-    number = {name: label for label, name in enumerate(classes)}
-    splits = []
-    for folder in ("train", "val"):
-        if folder == "val" and not any(path.is_dir() for path in _entries(Path(root, folder))):
-            files = _flat_validation(Path(root), number)
+    names, entries = [], list(os.scandir(folder)) if folder.is_dir() else []
+    for entry in sorted(entries, key=lambda one: one.name):
+        if is_hidden(entry.name):
+            found.hide(root, entry.path)
+        elif entry.is_dir():
+            names.append(entry.name)
         else:
-            names = _class_folders(Path(root, folder))
-            if not set(names) <= set(number):
-                raise ConfigError(f"every wnid of val must be in train, got {names[:3]} ...")
-            files = [(path, number[n]) for n in names for path in _images(Path(root, folder, n))]
-        splits.append(_file_examples(files, _keys([os.path.basename(path) for path, _ in files])))
-    return splits[0], splits[1], classes
-
-
-def _flat_validation(root: Path, number: dict[str, int]) -> list[tuple[str, int]]:
-    """Pairs the files of ``val``, sorted, with the published labels in the same order."""
-    paths = list(_images(root / "val"))
-    wnids = _validation_wnids(root)
-    if len(wnids) != len(paths):
+            is_lost = os.path.splitext(entry.name)[1].lower() in (".jpg", ".jpeg", ".png", ".webp")
+            found.refuse(root, entry.path, "no class folder", is_lost=is_lost)
+    if not names:
         raise ConfigError(
-            f"val must hold a file for each of its labels, got {len(paths)} files "
-            f"and {len(wnids)} labels in {root}."
+            f"a folder of class folders must be there, got {folder}. "
+            "Put the images of each class into a folder, or give shards and --labels."
         )
-    unknown = set(wnids) - set(number)
-    if unknown:
-        raise ConfigError(f"every wnid of val must be in train, got {sorted(unknown)[:3]}.")
-    return [(path, number[wnid]) for path, wnid in zip(paths, wnids, strict=True)]
+    return tuple(names)
 
 
-def _validation_wnids(root: Path) -> list[str]:
-    lists = sorted(root.glob("*synset_labels.txt"))
-    if lists:
-        return lists[0].read_text().split()
-    truths = [*sorted(root.glob(f"*devkit*/data/{GROUND_TRUTH}")), root / "data" / GROUND_TRUTH]
-    for truth in truths:
-        if truth.exists():
-            by_id = _devkit_wnids(truth.parent / "meta.mat")
-            return [by_id[int(line)] for line in truth.read_text().split()]
-    raise ConfigError(
-        f"a flat val folder must have its labels beside it, got none in {root}. Unpack the devkit "
-        f"there, or add synset_labels.txt with one wnid a line."
+def file_examples(files: Sequence[tuple[str, int]], names: Sequence[str]) -> FileExamples:
+    """Returns files with their labels as examples, under the keys that belong to their names."""
+    return FileExamples(
+        tuple(path for path, _ in files),
+        tuple(keys_of(names)),
+        np.array([label for _, label in files], np.int64),
+        np.array([os.stat(path).st_size for path, _ in files], np.int64),
     )
 
 
-def _devkit_wnids(meta: Path) -> dict[int, str]:
-    """Returns the wnid of each ILSVRC2012_ID, from the devkit's table of synsets."""
-    from scipy.io import loadmat
-
-    synsets = loadmat(str(meta), squeeze_me=True)["synsets"]
-    return {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in np.atleast_1d(synsets)}
-
-
-def _test_folder(root: Path) -> str:
-    found = [name for name in ("test", "val") if (root / name).is_dir()]
-    if not found:
-        raise ConfigError(f"the data folder must hold train and test or val, got {root}.")
-    if len(found) == 2:
-        log.warning("%s: test is the test split; val is left out", root)
-    return found[0]
-
-
-def _class_folders(folder: Path) -> tuple[str, ...]:
-    names = tuple(sorted(path.name for path in _entries(folder) if path.is_dir()))
-    if not names:
-        raise ConfigError(f"a folder of class folders must be there, got {folder}.")
-    return names
-
-
-def _entries(folder: Path) -> list[Path]:
-    return list(folder.iterdir()) if folder.is_dir() else []
-
-
-def _images(folder: Path) -> Iterator[str]:
-    """Yields the images below a folder as torchvision's ImageFolder finds and orders them."""
-    for place, _, names in sorted(os.walk(folder, followlinks=True)):
-        for name in sorted(names):
-            extension = os.path.splitext(name)[1].lower()
-            if extension in EXTENSIONS:
-                yield os.path.join(place, name)
-            elif extension in OTHER_IMAGES:
-                raise ConfigError(f"images must be JPEG or PNG, got {place}/{name}. Convert it.")
-
-
-def _keys(names: Sequence[str]) -> list[str]:
+def keys_of(names: Sequence[str]) -> list[str]:
     """Returns a key for each file name: without its ending, unless two names differ in it alone."""
     stems = Counter(os.path.splitext(name)[0] for name in names)
     keys = []
@@ -156,17 +150,23 @@ def _keys(names: Sequence[str]) -> list[str]:
     return keys
 
 
+def _labelled(root: str, split: str, classes: Sequence[str], found: FoundFiles) -> FileExamples:
+    files = [
+        (path, label)
+        for label, name in enumerate(classes)
+        if (folder := Path(root, split, name)).is_dir()
+        for path in images_below(root, str(folder), found)
+    ]
+    return file_examples(files, [os.path.relpath(path, root) for path, _ in files])
+
+
+def _folders(root: Path) -> list[str]:
+    with os.scandir(root) as entries:
+        return sorted(one.name for one in entries if one.is_dir() and not is_hidden(one.name))
+
+
 def _quoted(name: str) -> str:
     """Makes a key of a file name: dots of the last part and bytes that are no UTF-8 as ``%XX``."""
     folder, slash, last = name.rpartition("/")
     text = folder + slash + last.replace("%", "%25").replace(".", "%2E")
     return "".join(f"%{ord(c) - 0xDC00:02X}" if "\udc80" <= c <= "\udcff" else c for c in text)
-
-
-def _file_examples(files: Sequence[tuple[str, int]], names: Sequence[str]) -> FileExamples:
-    return FileExamples(
-        tuple(path for path, _ in files),
-        tuple(names),
-        np.array([label for _, label in files], np.int64),
-        np.array([os.stat(path).st_size for path, _ in files], np.int64),
-    )

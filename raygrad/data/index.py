@@ -1,7 +1,6 @@
 """The index: one row an example, and tables of the shards and of what could not be used."""
 
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,15 +10,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from raygrad.data.class_numbers import ClassNumbers, found_classes, given_classes
 from raygrad.data.index_rows import (
     Rejects,
-    class_names,
-    class_numbers,
-    numbered_rows,
+    text_counts,
+    text_rows,
+    with_distinct_keys,
+    with_labels,
     with_validation,
-    without_repeats,
 )
-from raygrad.data.shard_scan import LabelRule, ShardScan, scan_shard
+from raygrad.data.label_rules import LabelRule
+from raygrad.data.label_tables import LabelTable
+from raygrad.data.shard_scan import ShardScan, scan_shard, tar_stem
+from raygrad.data.unpacking import unpack
 from raygrad.errors import ConfigError
 from raygrad.storage import files
 from raygrad.storage.manifest import digest
@@ -31,6 +34,7 @@ SHARD_SCHEMA = pa.schema(
         ("num_examples", pa.int64()),
         ("num_bytes", pa.int64()),
         ("digest", pa.string()),
+        ("source", pa.string()),
     ]
 )
 MAX_REJECT_SHARE = 0.01
@@ -45,11 +49,14 @@ class Index:
     examples: pa.Table
     """Columns of `INDEX_SCHEMA`; offset and size are the image's bytes within the shard."""
     shards: pa.Table
-    """Columns of `SHARD_SCHEMA`; the url is absolute."""
+    """Columns of `SHARD_SCHEMA`; the url is absolute, and the source what was named: the same, or
+    the compressed tar that the url's was unpacked from."""
     rejects: pa.Table
     """Columns of `REJECT_SCHEMA`; damage of a whole shard has an empty key."""
     classes: tuple[str, ...] = ()
     """The name of each class, by label."""
+    notes: tuple[str, ...] = ()
+    """What the user should know of the data: a line each."""
 
     @property
     def digest(self) -> str:
@@ -90,10 +97,13 @@ def build_index(
     val_fraction: float,
     split_seed: int = 0,
     labels: str = "cls",
+    image: str = "",
+    renumber: bool = False,
     classes: Sequence[str] = (),
     expected_counts: Mapping[str, int] | None = None,
     max_reject_share: float = MAX_REJECT_SHARE,
     strict: bool = False,
+    unpack_to: str | None = None,
     map_fn: Callable[..., Iterable[Any]] = map,
 ) -> Index:
     """Reads the headers and labels of every shard; no image is decoded.
@@ -110,34 +120,39 @@ def build_index(
         test_urls: Shards of test examples.
         val_fraction: The share of training examples held out.
         split_seed: Changes which ones.
-        labels: Where labels stand: ``cls``, ``json:FIELD`` or ``folder`` (of the key).
+        labels: Where labels stand; see `LabelRule`.
+        image: The extension of the members that are images; see `scan_shard`.
+        renumber: Number classes anew, from 0 and without gaps.
         classes: The name of each class, in the order of their numbers. By default numbers are
             taken as they are, and names by their sorted order over the training shards.
         expected_counts: The number of examples of shards, by URL, where it is known.
         max_reject_share: The share of rejects that is accepted, in [0, 1].
         strict: Accept none, and fail on the first.
+        unpack_to: The folder that compressed tars are unpacked into; by default they are damaged.
         map_fn: Like `map`; reads shards in parallel when given a parallel map.
 
     Raises:
-        DataError: More is rejected than accepted, or a shard cannot be read at all.
-        ConfigError: There is no shard, or two of them cannot be told apart.
+        DataError: More is rejected than accepted.
+        ConfigError: There is no shard, one is not there, or two of them cannot be told apart.
     """
     urls = [*train_urls, *test_urls]
     names = shard_names(urls)
     rule, rejects = LabelRule(labels), Rejects(strict)
     scans: dict[str, ShardScan] = {}
-    tasks = [(url, rule) for url in urls]
-    for name, scan in zip(names, map_fn(_scan, tasks), strict=True):
+    places: list[str] = []
+    tasks = [
+        _Task(url, name, rule, image, unpack_to) for name, url in zip(names, urls, strict=True)
+    ]
+    for name, (place, scan) in zip(names, map_fn(_scan, tasks), strict=True):
         rejects.add_scan(name, scan)
         scans[name] = scan
-    train = names[: len(train_urls)]
-    classes = tuple(classes) or class_names([scans[name] for name in train], rule)
-    numbers = class_numbers(classes, rule)
+        places.append(place)
+    train = set(names[: len(train_urls)])
     tables = [
-        numbered_rows(name, scan, "train" if name in train else "test", numbers, rejects)
-        for name, scan in scans.items()
+        text_rows(name, scan, "train" if name in train else "test") for name, scan in scans.items()
     ]
-    table = without_repeats(pa.concat_tables(tables), rejects)
+    table, note = with_distinct_keys(pa.concat_tables(tables), rejects)
+    table, numbering = _labelled(table, rule, classes, renumber, rejects)
     table = with_validation(table, val_fraction, split_seed)
     counts = Counter(table["shard"].to_pylist())
     expected = {n: (expected_counts or {}).get(url) for n, url in zip(names, urls, strict=True)}
@@ -145,29 +160,88 @@ def build_index(
     rejects.check_share(table.num_rows, max_reject_share)
     shards = [
         [*names],
-        [*urls],
+        places,
         [counts[name] for name in names],
         [scan.num_bytes for scan in scans.values()],
         [scan.digest for scan in scans.values()],
+        [*urls],
     ]
-    return Index(table, pa.table(shards, schema=SHARD_SCHEMA), rejects.table(), classes)
+    notes = tuple(one for one in (_hidden_note(scans.values()), note, *numbering.notes) if one)
+    shard_table = pa.table(shards, schema=SHARD_SCHEMA)
+    return Index(table, shard_table, rejects.table(), numbering.names, notes)
 
 
-def _scan(task: tuple[str, LabelRule]) -> ShardScan:
+def _labelled(
+    table: pa.Table, rule: LabelRule, classes: Sequence[str], renumber: bool, rejects: Rejects
+) -> tuple[pa.Table, ClassNumbers]:
+    """Returns rows with the numbers of their classes, and the classes."""
+    no_label = ""
+    if rule.is_table:
+        known = LabelTable(rule)
+        texts = [text or None for text in known.labels(table["key"].to_pylist())]
+        column = table.schema.get_field_index("text")
+        table = table.set_column(column, "text", pa.array(texts, pa.string()))
+        no_label = known.problem()
+    if classes:
+        numbering = given_classes(classes, rule)
+    else:
+        numbering = found_classes(text_counts(table, "train"), rule, renumber=renumber)
+    return with_labels(table, numbering, rejects, no_label), numbering
+
+
+def _hidden_note(scans: Iterable[ShardScan]) -> str:
+    found = [scan.hidden for scan in scans if scan.hidden[0]]
+    if not found:
+        return ""
+    return f"{sum(count for count, _ in found)} hidden files left out, such as {found[0][1]!r}"
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A shard to be scanned."""
+
+    url: str
+    name: str
+    labels: LabelRule
+    image: str
+    unpack_to: str | None
+
+
+def _scan(task: _Task) -> tuple[str, ShardScan]:
     # A plain function of one argument, which every parallel map can take.
-    return scan_shard(*task)
+    try:
+        scan = scan_shard(task.url, task.labels, task.image)
+        if not scan.compression or task.unpack_to is None:
+            return task.url, scan
+        place = files.join(task.unpack_to, f"{task.name}.tar")
+        unpack(task.url, scan.compression, place)
+        return place, scan_shard(place, task.labels, task.image)
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"shards must be there, got nothing at {task.url}. Check the path and its range."
+        ) from error
+    except OSError as error:
+        raise ConfigError(
+            f"shards must be files that can be read, got {error}, in {task.url}. "
+            "Check the path and its rights."
+        ) from error
 
 
 def shard_names(urls: Sequence[str]) -> list[str]:
-    """Returns a name for each shard: its file's, led by its folder's where files share one.
+    """Returns a name for each shard: its file's, led by its folders' where files share one.
 
     Raises:
-        ConfigError: There is no shard, or two share both.
+        ConfigError: There is no shard, or two are one file.
     """
     if not urls:
         raise ConfigError("shards must be named, got none. Give a URL, a glob or a list.")
-    for num_parts in (1, 2):
-        names = ["-".join(url.split("/")[-num_parts:]).removesuffix(".tar") for url in urls]
+    parts = [[one for one in url.split("/")[:-1] if one] for url in urls]
+    stems = [tar_stem(url) for url in urls]
+    for depth in range(max(map(len, parts)) + 1):
+        names = [
+            "-".join([*part[len(part) - depth :], stem])
+            for part, stem in zip(parts, stems, strict=True)
+        ]
         if len(set(names)) == len(names):
             return names
     twice = next(name for name, count in Counter(names).items() if count > 1)
@@ -180,8 +254,11 @@ def write_index(data_url: str, index: Index) -> None:
     Shards inside the folder are stored by relative URL, so that a moved run still opens.
     """
     inside = data_url.rstrip("/") + "/"
-    urls = [url.removeprefix(inside) for url in index.shards["url"].to_pylist()]
-    shards = index.shards.set_column(1, "url", pa.array(urls, pa.string()))
+    shards = index.shards
+    for at, column in enumerate(SHARD_SCHEMA.names):
+        if column in ("url", "source"):
+            urls = [url.removeprefix(inside) for url in shards[column].to_pylist()]
+            shards = shards.set_column(at, column, pa.array(urls, pa.string()))
     shards = shards.replace_schema_metadata({_CLASSES: json.dumps(index.classes)})
     for name, table in (
         ("shards", shards),
@@ -210,11 +287,16 @@ def read_index(data_url: str) -> Index:
 def read_shard_table(data_url: str) -> pa.Table:
     """Returns the table of shards that `write_index` wrote, its URLs absolute."""
     shards = read_table(files.join(data_url, "shards.parquet"))
-    urls = [
-        url if files.is_s3(url) or os.path.isabs(url) else files.join(data_url, url)
-        for url in shards["url"].to_pylist()
-    ]
-    return shards.set_column(1, "url", pa.array(urls, pa.string()))
+    if "source" not in shards.column_names:  # of an index before compressed tars were read
+        shards = shards.append_column("source", shards["url"])
+    for at, column in enumerate(SHARD_SCHEMA.names):
+        if column in ("url", "source"):
+            urls = [
+                url if files.is_absolute(url) else files.join(data_url, url)
+                for url in shards[column].to_pylist()
+            ]
+            shards = shards.set_column(at, column, pa.array(urls, pa.string()))
+    return shards
 
 
 def write_table(url: str, table: pa.Table) -> None:

@@ -2,14 +2,16 @@
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from raygrad.data.shard_scan import LabelRule, ShardScan
+from raygrad.data.class_numbers import ClassNumbers
+from raygrad.data.shard_scan import ShardScan
 from raygrad.errors import DataError
 from raygrad.selection.keyed_random import key_hashes
 
@@ -25,8 +27,7 @@ INDEX_SCHEMA = pa.schema(
     ]
 )
 REJECT_SCHEMA = pa.schema([("shard", pa.string()), ("key", pa.string()), ("reason", pa.string())])
-MAX_CLASSES = 2**20
-"""Labels are counted from 0, so a number beyond this is no class but something else."""
+_TEXT = pa.field("text", pa.string())
 
 
 class Rejects:
@@ -82,7 +83,7 @@ class Rejects:
                 f"at most {max_share:.3%} of the examples may be rejected, got {num_rejected} "
                 f"against {num_used} usable; most often: "
                 f"{'; '.join(f'{reason} ({count})' for reason, count in reasons)}, "
-                f"first in {first['shard']} {first['key']!r}. Mend the shards, or accept more."
+                f"first in {first['shard']} {first['key']!r}. {_remedy(reasons)}"
             )
 
     def table(self) -> pa.Table:
@@ -90,79 +91,123 @@ class Rejects:
         return pa.Table.from_pylist(self._rows, REJECT_SCHEMA)
 
 
-def class_names(scans: Iterable[ShardScan], rule: LabelRule) -> tuple[str, ...]:
-    """Returns the classes that shards hold, in the order of their numbers.
-
-    Labels that are numbers count from "0" to the largest. Others, and all folders, are names, in
-    sorted order. Where ``json`` fields are mixed, the greater part decides.
-    """
-    texts = {label for scan in scans for label in scan.examples["label"].unique().to_pylist()}
-    numbers = [number for number in map(_number, texts) if number is not None]
-    if rule.text == "cls" or (rule.text != "folder" and len(numbers) * 2 > len(texts)):
-        return tuple(str(number) for number in range(max(numbers, default=-1) + 1))
-    return tuple(sorted(texts))
+def _remedy(reasons: list[tuple[str, int]]) -> str:
+    if reasons and reasons[0][0].startswith("no label"):
+        return (
+            "Say where labels stand, such as --labels txt, json:FIELD, folder, shard or TABLE.csv; "
+            "or mend the shards."
+        )
+    return "Mend the shards, or accept more: --max-reject-share."
 
 
-def class_numbers(classes: Sequence[str], rule: LabelRule) -> Callable[[str], int]:
-    """Returns the function from a label's text to its number, -1 where it is no class."""
-    by_name = {text: number for number, text in enumerate(classes)}
-
-    def number_of(text: str) -> int:
-        number = by_name.get(text) if rule.text != "cls" else None
-        if number is None and rule.text != "folder":
-            number = _number(text)
-        return number if number is not None and number < len(classes) else -1
-
-    return number_of
-
-
-def _number(text: str) -> int | None:
-    """Returns a class number, or None where the text is none."""
-    usable = text.isascii() and text.isdecimal() and len(text) < 9
-    return int(text) if usable and int(text) < MAX_CLASSES else None
-
-
-def numbered_rows(
-    name: str, scan: ShardScan, split: str, numbers: Callable[[str], int], rejects: Rejects
-) -> pa.Table:
-    """Returns a shard's rows of the index; labels that are no class become rejects."""
-    label = np.array([numbers(text) for text in scan.examples["label"].to_pylist()], np.int64)
-    for at in np.flatnonzero(label < 0).tolist():
-        row = scan.examples.slice(at, 1).to_pylist()[0]
-        rejects.add(name, row["key"], f"label is no class: {row['label'][:80]!r}")
-    kept = scan.examples.filter(pa.array(label >= 0))
-    keys = kept["key"].to_pylist()
+def text_rows(name: str, scan: ShardScan, split: str) -> pa.Table:
+    """Returns a shard's rows of the index, their labels still as ``text``."""
+    found = scan.examples
     columns = {
-        "key": kept["key"],
-        "key_hash": key_hashes(keys),
-        "shard": [name] * len(keys),
-        "offset": kept["offset"],
-        "size": kept["size"],
-        "label": label[label >= 0],
-        "split": [split] * len(keys),
+        "key": found["key"],
+        "key_hash": key_hashes(found["key"].to_pylist()),
+        "shard": pa.repeat(name, found.num_rows),
+        "offset": found["offset"],
+        "size": found["size"],
+        "text": found["label"],
+        "split": pa.repeat(split, found.num_rows),
     }
-    return pa.table(columns, INDEX_SCHEMA)
+    schema = INDEX_SCHEMA.set(INDEX_SCHEMA.get_field_index("label"), _TEXT)
+    return pa.table(columns, schema)
 
 
-def without_repeats(table: pa.Table, rejects: Rejects) -> pa.Table:
-    """Keeps the first example of a key; the keys themselves are compared where hashes agree."""
+def with_distinct_keys(table: pa.Table, rejects: Rejects) -> tuple[pa.Table, str]:
+    """Puts the shard's name before a key that an earlier shard holds; what then repeats is refused.
+
+    Keys that are counted anew in each shard or split are different examples. The keys themselves
+    are compared where hashes agree.
+
+    Returns:
+        The rows, and what the user should know of them.
+    """
     hashes = table["key_hash"].to_numpy()
     order = np.argsort(hashes, kind="stable")
     again = np.flatnonzero(hashes[order][1:] == hashes[order][:-1]) + 1
     suspects = np.unique(np.concatenate([order[again], order[again - 1]]))
     first: dict[str, str] = {}
-    keep = np.ones(len(hashes), bool)
+    renamed: dict[int, str] = {}
+    repeated = []
     for at, row in zip(suspects.tolist(), _rows(table, suspects), strict=True):
         if row["key"] in first:
-            keep[at] = False
-            rejects.add(row["shard"], row["key"], f"duplicate key, first in {first[row['key']]}")
+            renamed[at] = f"{row['shard']}/{row['key']}"
+            repeated.append(row | {"first": first[row["key"]]})
         else:
             first[row["key"]] = row["shard"]
-    return table.filter(pa.array(keep)) if len(suspects) else table
+    if not renamed:
+        return table, ""
+    positions, names = np.array(list(renamed)), list(renamed.values())
+    new_hashes = key_hashes(names)
+    # A name that another example bears already, by its hash, would be a duplicate of its own.
+    taken = np.isin(new_hashes, hashes) | _repeats(new_hashes)
+    for at in np.flatnonzero(taken).tolist():
+        row = repeated[at]
+        rejects.add(row["shard"], row["key"], f"duplicate key, first in {row['first']}")
+    keys = table["key"].to_pylist()
+    for at, name in renamed.items():
+        keys[at] = name
+    hashes = hashes.copy()
+    hashes[positions] = new_hashes
+    keep = np.ones(len(hashes), bool)
+    keep[positions[taken]] = False
+    columns = {"key": pa.array(keys, pa.string()), "key_hash": pa.array(hashes)}
+    for column, values in columns.items():
+        table = table.set_column(table.schema.get_field_index(column), column, values)
+    row = repeated[0]
+    note = (
+        f"{len(renamed)} keys stand in an earlier shard too, such as {row['key']!r} of "
+        f"{row['shard']} in {row['first']}: they are taken for other examples, and the shard's "
+        f"name is put before the key: {names[0]!r}"
+    )
+    return table.filter(pa.array(keep)), note
+
+
+def _repeats(hashes: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Tells of each hash whether it stands earlier in the array."""
+    _, first = np.unique(hashes, return_index=True)
+    repeated = np.ones(len(hashes), bool)
+    repeated[first] = False
+    return repeated
 
 
 def _rows(table: pa.Table, positions: NDArray[np.int64]) -> Iterator[dict[str, Any]]:
     return itertools.chain(table.select(["key", "shard"]).take(pa.array(positions)).to_pylist())
+
+
+def text_counts(table: pa.Table, split: str) -> dict[str, int]:
+    """Returns how many examples of a split have each text of a label."""
+    texts = table.filter(pc.equal(table["split"], split))["text"]
+    found = pc.value_counts(texts.drop_null()).to_pylist()
+    return {one["values"]: one["counts"] for one in found}
+
+
+def with_labels(
+    table: pa.Table, classes: ClassNumbers, rejects: Rejects, no_label: str
+) -> pa.Table:
+    """Returns rows with the number of their class for its text; the others become rejects.
+
+    Args:
+        table: Rows of `text_rows`.
+        classes: From text to number.
+        rejects: Takes labels that are no class.
+        no_label: The reason of an example that has no text.
+    """
+    texts = table["text"].combine_chunks().dictionary_encode()
+    numbers = np.array([*map(classes.number_of, texts.dictionary.to_pylist()), -1], np.int64)
+    label = numbers[texts.indices.fill_null(len(numbers) - 1).to_numpy()]
+    wrong = np.flatnonzero(label < 0)
+    bad = table.select(["shard", "key", "text"]).take(pa.array(wrong)).to_pylist()
+    for row in bad:
+        missing = row["text"] is None
+        reason = no_label if missing else f"label is no class: {row['text'][:80]!r}"
+        rejects.add(row["shard"], row["key"], reason)
+    at = table.schema.get_field_index("text")
+    table = table.set_column(at, INDEX_SCHEMA.field("label"), pa.array(label))
+    return table.filter(pa.array(label >= 0)) if len(wrong) else table
 
 
 def with_validation(table: pa.Table, val_fraction: float, seed: int) -> pa.Table:

@@ -5,7 +5,6 @@ unpickled: a member is a name, a place and, where it is a label, a few bytes of 
 """
 
 import hashlib
-import json
 import re
 import tarfile
 from collections.abc import Iterator
@@ -14,51 +13,30 @@ from typing import Any
 
 import pyarrow as pa
 
-from raygrad.errors import ConfigError
+from raygrad.data.hidden import find_hidden
+from raygrad.data.label_rules import MAX_LABEL_BYTES, LabelRule
+from raygrad.data.signatures import CODECS, HEAD_BYTES, UNTOLD, kind_of
 from raygrad.storage import files
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png")
 """What the part of a member's name after the key must be, in any case, for it to be an image."""
 
+OTHER_IMAGE_EXTENSIONS = ("jfif", "jpe", "webp", "gif", "bmp", "tif", "tiff")
+"""Also images, of a key that has none of `IMAGE_EXTENSIONS`: beside one they are masks or previews,
+which were always passed over."""
+
 MAX_KEY_BYTES = 4096
-MAX_LABEL_BYTES = 2**20
+_BY_CLS = LabelRule()
 _BLOCK = tarfile.BLOCKSIZE
 _KEY_AND_EXTENSION = re.compile(r"((?:.*/)?[^/.]+)\.([^/]*)", re.DOTALL)
+
+_TAR_ENDING = re.compile(
+    r"(?:\.tar(?:\.(?:gz|zst|zstd|bz2|xz|lz4))?|\.(?:tgz|tzst|tbz2?|txz))?(?:\?.*)?$", re.IGNORECASE
+)
 
 SCAN_SCHEMA = pa.schema(
     [("key", pa.string()), ("offset", pa.int64()), ("size", pa.int64()), ("label", pa.string())]
 )
-
-
-@dataclass(frozen=True)
-class LabelRule:
-    """Where the label of an example stands: ``cls``, ``json:FIELD`` or ``folder``."""
-
-    text: str = "cls"
-
-    def __post_init__(self) -> None:
-        if self.text not in ("cls", "folder") and not re.fullmatch(r"json:.+", self.text):
-            raise ConfigError(f"labels must be cls, json:FIELD or folder, got {self.text!r}.")
-
-    @property
-    def extension(self) -> str:
-        """The extension of the members that are read, none for the key's folder."""
-        return "" if self.text == "folder" else self.text.partition(":")[0]
-
-    def label(self, key: str, content: bytes | None) -> str | None:
-        """Returns the label of an example as text, or None where it has none."""
-        if self.text == "folder":
-            return key.rsplit("/", 2)[-2] if "/" in key else None
-        if content is None:
-            return None
-        if self.text == "cls":
-            return content.decode(errors="backslashreplace").strip()
-        try:
-            value = json.loads(content)[self.text.partition(":")[2]]
-        except (ValueError, KeyError, TypeError, RecursionError):
-            return None
-        usable = isinstance(value, int | str) and not isinstance(value, bool)
-        return str(value) if usable else None
 
 
 @dataclass(frozen=True)
@@ -75,14 +53,20 @@ class ShardScan:
     """A hash of every member's name, place, size and time, and of the labels."""
     damage: str | None
     """Why the tar cannot be read to its end, or None."""
+    compression: str = ""
+    """The codec that the file is compressed with, where it is."""
+    hidden: tuple[int, str] = (0, "")
+    """How many hidden members were left out, and the name of the first."""
 
 
-@dataclass
+@dataclass(slots=True)
 class _Group:
     """The members of one key."""
 
     image: tuple[int, int] | None = None
     extension: str = ""
+    other_image: tuple[int, int] | None = None
+    other_extension: str = ""
     label: bytes | None = None
     problem: str = ""
     others: list[str] = field(default_factory=list)
@@ -98,16 +82,18 @@ def split_name(name: str) -> tuple[str, str] | None:
     return (match[1], match[2].lower()) if match else None
 
 
-def scan_shard(url: str, labels: LabelRule = LabelRule()) -> ShardScan:
+def scan_shard(url: str, labels: LabelRule = _BY_CLS, image: str = "") -> ShardScan:
     """Reads the headers and labels of a shard.
 
     Members of a key need not be neighbours. A second image of a key is a duplicate: the first
     stays, the others are rejects. Members that are neither image nor label are passed over, as
-    are names without an extension.
+    are names without an extension; hidden ones are counted.
 
     Args:
         url: The tar.
         labels: Where labels stand.
+        image: The extension of the members that are the images, such as ``seg.png``; by default
+            those of `IMAGE_EXTENSIONS`, or else of `OTHER_IMAGE_EXTENSIONS`.
 
     Raises:
         DataError: The file cannot be read at all. A tar that is cut or garbage does not raise;
@@ -116,26 +102,40 @@ def scan_shard(url: str, labels: LabelRule = LabelRule()) -> ShardScan:
     with files.open_input(url) as stream:
         num_bytes = stream.size()
         reader = _MemberReader(stream, num_bytes)
-        groups: dict[tuple[str, int], _Group] = {}
+        groups = _Groups(labels, image.lower())
         hasher = hashlib.blake2b(digest_size=16)
         for member in reader.members():
             hasher.update(_fingerprint(member))
-            _add(groups, member, reader, labels, hasher)
+            groups.add(member, reader, hasher)
         hasher.update(str(num_bytes).encode())
     rows, rejects = [], []
-    for (key, repeat), group in groups.items():
-        label = labels.label(key, group.label)
+    shard = tar_stem(url)
+    for (key, repeat), group in groups.by_key.items():
+        label = labels.label(key, group.label, shard)
         reason = _problem(key, repeat, group, labels, label)
         if reason:
             rejects.append((_printable(key), reason))
         else:
-            assert group.image is not None
-            rows.append({"key": key, "label": label} | _place(group.image))
+            place = group.image or group.other_image
+            assert place is not None
+            rows.append({"key": key, "offset": place[0], "size": place[1], "label": label})
     damage = reader.damage
-    if damage is None and not groups:
+    if damage is None and not groups.by_key:
         damage = "the tar holds no example"
-    table = pa.Table.from_pylist(rows, SCAN_SCHEMA)
-    return ShardScan(table, rejects, num_bytes, hasher.hexdigest(), damage)
+    return ShardScan(
+        pa.Table.from_pylist(rows, SCAN_SCHEMA),
+        rejects,
+        num_bytes,
+        hasher.hexdigest(),
+        damage,
+        reader.compression,
+        groups.hidden,
+    )
+
+
+def tar_stem(url: str) -> str:
+    """Returns the name of a tar's file without its ending, ``.tar``, ``.tar.gz`` or such."""
+    return _TAR_ENDING.sub("", url.rsplit("/", 1)[-1])
 
 
 class _MemberReader:
@@ -144,6 +144,7 @@ class _MemberReader:
     def __init__(self, stream: Any, num_bytes: int) -> None:
         self._stream, self._num_bytes = stream, num_bytes
         self.damage: str | None = None
+        self.compression = ""
 
     def members(self) -> Iterator[tarfile.TarInfo]:
         """Yields the members that are whole; sets `damage` if they do not end as a tar does."""
@@ -175,10 +176,14 @@ class _MemberReader:
         return bytes(content)
 
     def _kind(self, error: Exception) -> str:
+        """Returns what a file is that is no whole tar, by its first bytes where they tell."""
         self._stream.seek(0)
-        if bytes(self._stream.read(2)) == b"\x1f\x8b":
-            return "the file is gzip, not a plain tar; unpack it"
-        return f"the file is no whole tar: {error}"
+        head = bytes(self._stream.read(HEAD_BYTES))
+        kind = kind_of(head)
+        self.compression = CODECS.get(kind, "")
+        if kind in UNTOLD or kind == "a tar":
+            return f"the file is no whole tar: {error}"
+        return f"the file is no whole tar but {kind}"
 
     def _end_problem(self, end: int) -> str | None:
         self._stream.seek(end)
@@ -193,37 +198,52 @@ class _MemberReader:
         return None
 
 
-def _add(
-    groups: dict[tuple[str, int], _Group],
-    member: tarfile.TarInfo,
-    reader: _MemberReader,
-    labels: LabelRule,
-    hasher: Any,
-) -> None:
-    """Puts a member to its key; a further image or label of a key opens a further group."""
-    parts = split_name(member.name)
-    if parts is None or member.isdir():
-        return
-    key, extension = parts
-    is_image, is_label = extension in IMAGE_EXTENSIONS, extension == labels.extension
-    repeat = 0
-    while (group := groups.setdefault((key, repeat), _Group())) and (
-        (is_image and group.extension == extension) or (is_label and group.label is not None)
-    ):
-        repeat += 1
-    if not member.isreg() or member.issparse():
-        group.problem = f".{extension} is a link, a sparse file or a device"
-    elif is_image and group.image is not None:
-        group.problem = f"two images, .{group.extension} and .{extension}"
-    elif is_image:
-        group.image, group.extension = (member.offset_data, member.size), extension
-    elif is_label and member.size > MAX_LABEL_BYTES:
-        group.problem = f".{extension} of {member.size} bytes is no label"
-    elif is_label:
-        group.label = reader.read(member)
-        hasher.update(group.label)
-    else:
-        group.others.append(extension)
+class _Groups:
+    """The members of a tar by their keys."""
+
+    def __init__(self, labels: LabelRule, image: str) -> None:
+        self.by_key: dict[tuple[str, int], _Group] = {}
+        self.hidden = (0, "")
+        self._label = labels.extension
+        self._images = (image,) if image else IMAGE_EXTENSIONS
+        self._others = () if image else OTHER_IMAGE_EXTENSIONS
+
+    def add(self, member: tarfile.TarInfo, reader: _MemberReader, hasher: Any) -> None:
+        """Puts a member to its key; a further image or label of a key opens a further group."""
+        name = member.name
+        if find_hidden(name) is not None:
+            if not member.isdir():
+                self.hidden = (self.hidden[0] + 1, self.hidden[1] or _printable(name))
+            return
+        parts = split_name(name)
+        if parts is None or member.isdir():
+            return
+        key, extension = parts
+        is_image, is_label = extension in self._images, extension == self._label
+        is_other = extension in self._others and not is_label
+        repeat = 0
+        while (group := self.by_key.setdefault((key, repeat), _Group())) and (
+            (is_image and group.extension == extension)
+            or (is_label and group.label is not None)
+            or (is_other and group.other_extension == extension)
+        ):
+            repeat += 1
+        place = (member.offset_data, member.size)
+        if not member.isreg() or member.issparse():
+            group.problem = f".{extension} is a link, a sparse file or a device"
+        elif is_image and group.image is not None:
+            group.problem = f"two images, .{group.extension} and .{extension}"
+        elif is_image:
+            group.image, group.extension = place, extension
+        elif is_label and member.size > MAX_LABEL_BYTES:
+            group.problem = f".{extension} of {member.size} bytes is no label"
+        elif is_label:
+            group.label = reader.read(member)
+            hasher.update(group.label)
+        elif is_other and group.other_image is None:
+            group.other_image, group.other_extension = place, extension
+        else:
+            group.others.append(extension)
 
 
 def _problem(key: str, repeat: int, group: _Group, labels: LabelRule, label: str | None) -> str:
@@ -237,18 +257,18 @@ def _problem(key: str, repeat: int, group: _Group, labels: LabelRule, label: str
         return "key leaves its folder"
     if group.problem:
         return group.problem
-    if group.image is None:
+    image = group.image or group.other_image
+    others_in_the_way = set(group.others).intersection(OTHER_IMAGE_EXTENSIONS)
+    if group.image is None and image and others_in_the_way:
+        return f"two images, .{group.other_extension} and .{min(others_in_the_way)}"
+    if image is None:
         others = f", only .{', .'.join(group.others[:3])}" if group.others else ""
         return f"no image{others}"
-    if group.image[1] == 0:
+    if image[1] == 0:
         return "image is empty"
-    if label is None or label == "":
-        return f"no label: {labels.text}"
+    if not label and not labels.is_table:
+        return labels.problem(group.label)
     return ""
-
-
-def _place(image: tuple[int, int]) -> dict[str, int]:
-    return {"offset": image[0], "size": image[1]}
 
 
 def _fingerprint(member: tarfile.TarInfo) -> bytes:

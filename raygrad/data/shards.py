@@ -61,8 +61,7 @@ def write_shards(
         ConfigError: The folder holds shards of another data set, seed or size.
     """
     splits = {"train": source.train, "test": source.test}
-    prints = [examples.fingerprint() for examples in splits.values()]
-    bind_folder(out, [FORMAT, name, shard_bytes, seed, list(source.classes), prints])
+    bind_source(source, name, out, shard_bytes=shard_bytes, seed=seed)
     urls = {
         split: write_split(split, examples, out, shard_bytes=shard_bytes, seed=seed, map_fn=map_fn)
         for split, examples in splits.items()
@@ -78,6 +77,16 @@ def write_shards(
     return WrittenShards(urls["train"], urls["test"])
 
 
+def bind_source(source: Source, name: str, out: str, *, shard_bytes: int, seed: int) -> None:
+    """Writes down which data set a folder of shards is of, or checks that it is of this one.
+
+    Raises:
+        ConfigError: It is of another, or this one has changed.
+    """
+    prints = [examples.fingerprint() for examples in (source.train, source.test)]
+    bind_folder(out, [FORMAT, name, shard_bytes, seed, list(source.classes), prints])
+
+
 def bind_folder(out: str, plan: Any) -> None:
     """Writes down what a folder of shards is for, or checks that it is for the same.
 
@@ -90,7 +99,8 @@ def bind_folder(out: str, plan: Any) -> None:
     elif read_json(url) != value:
         raise ConfigError(
             f"a folder of shards must hold one data set, written with one seed and size, "
-            f"got another in {out}. Name another folder, or remove that one."
+            f"got another, or one that has changed, for {out}. Name another folder or --run, or "
+            "remove that one."
         )
 
 
@@ -106,8 +116,10 @@ def write_split(
     """Writes examples, shuffled, as ``<split>-<number>.tar``; whole tars there are kept.
 
     Returns:
-        The URLs of the tars.
+        The URLs of the tars, none where there is no example.
     """
+    if len(examples) == 0:
+        return ()
     groups = _groups(examples, shard_bytes, seed)
     urls = tuple(files.join(out, f"{split}-{at:06d}.tar") for at in range(len(groups)))
     tasks = ((url, examples.take(at)) for url, at in zip(urls, groups, strict=True))
@@ -158,7 +170,10 @@ def _groups(examples: ExampleSet, shard_bytes: int, seed: int) -> list[NDArray[n
     """Cuts a permutation into groups of about `shard_bytes` of tar each, even in number."""
     total = examples.image_bytes() + len(examples) * (_HEADERS + _BLOCK // 2)
     num_shards = max(1, min(len(examples), round(total / shard_bytes)))
-    order = np.random.default_rng([seed, len(examples)]).permutation(len(examples))
+    if getattr(examples, "in_order", False):  # a set need not say
+        order = np.arange(len(examples))
+    else:
+        order = np.random.default_rng([seed, len(examples)]).permutation(len(examples))
     bounds = np.linspace(0, len(examples), num_shards + 1).round().astype(int)
     return [order[a:b] for a, b in itertools.pairwise(bounds.tolist())]
 

@@ -80,7 +80,24 @@ _TEXTS = (
     (re.compile(rb"<\?xml", re.I), "an XML file"),
     (re.compile(rb"[\[{]\s*[\"{\[\]}\d]"), "a JSON file"),
 )
+UNTOLD = ("an empty file", "zeros", "a text file", "data of no known format")
+"""What `kind_of` calls files of which it cannot tell more."""
+
 _LONGEST_CHARACTER = 4
+
+
+IMAGE_EXTENSIONS = {
+    "a JPEG image": "jpg",
+    "a PNG image": "png",
+    "a WebP image": "webp",
+    "a GIF image": "gif",
+    "a BMP image": "bmp",
+    "a TIFF image": "tif",
+}
+"""The images that are decoded, and the ending that a file of each gets."""
+
+CODECS = {"gzip": "gzip", "bzip2": "bz2", "zstd": "zstd", "lz4": "lz4", "xz": "xz"}
+"""The compressions that are read, by what `kind_of` calls them: the codec's name."""
 
 
 def kind_of(head: bytes) -> str:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from raygrad.pipeline.binding import bind, check, complete_stages, stored_config
     from raygrad.pipeline.forecasting import Forecast, forecast
     from raygrad.pipeline.planning import Plan, check_price, plan
-    from raygrad.pipeline.preparing import export, index_shards, prepare, write_source
+    from raygrad.pipeline.preparing import export, index_shards, is_place, prepare, write_source
     from raygrad.pipeline.scoring import score
     from raygrad.pipeline.selecting import grid, select, subset_urls
     from raygrad.pipeline.study import report, run
@@ -35,6 +35,7 @@ __all__ = [
     "forecast",
     "grid",
     "index_shards",
+    "is_place",
     "plan",
     "prepare",
     "report",
@@ -52,7 +53,7 @@ _MODULES = {
     "binding": ("bind", "check", "complete_stages", "stored_config"),
     "forecasting": ("Forecast", "forecast"),
     "planning": ("Plan", "check_price", "plan"),
-    "preparing": ("export", "index_shards", "prepare", "write_source"),
+    "preparing": ("export", "index_shards", "is_place", "prepare", "write_source"),
     "scoring": ("score",),
     "selecting": ("grid", "select", "subset_urls"),
     "study": ("report", "run"),

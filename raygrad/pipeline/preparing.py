@@ -3,27 +3,35 @@
 import functools
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
+
+import pyarrow as pa
 
 from raygrad.config import DataConfig, StudyConfig
 from raygrad.config_values import identity
 from raygrad.data.export import export_subset
 from raygrad.data.index import Index, build_index, read_index, read_shard_table, write_index
+from raygrad.data.index_rows import REJECT_SCHEMA
 from raygrad.data.limiting import index_of_first_shards, limited_source
-from raygrad.data.shards import DATASET_FILE, write_shards
-from raygrad.data.sources import SOURCES, check_source
+from raygrad.data.places import Data, TableOptions, resolve
+from raygrad.data.shards import DATASET_FILE, bind_source, write_shards
+from raygrad.data.sources import SOURCES, HeldOut, Source, check_source
+from raygrad.data.table_files import ENDINGS as TABLE_ENDINGS
 from raygrad.engine import parallel
 from raygrad.engine.session import ensure_ray
-from raygrad.errors import ConfigError
+from raygrad.errors import ConfigError, DataError
 from raygrad.pipeline.stages import stage
 from raygrad.runs.journal import recorded
 from raygrad.runs.layout import RunLayout
 from raygrad.runs.subsets import read_subset
 from raygrad.storage import files
 from raygrad.storage.manifest import digest, read_json, read_marker, write_json, write_marker
-from raygrad.storage.urls import expand
 
 log = logging.getLogger("raygrad")
+
+_Urls = tuple[Sequence[str], Sequence[str]]
+"""Training and test shards."""
 
 
 def prepare(config: StudyConfig) -> None:
@@ -48,9 +56,14 @@ def index_shards(config: StudyConfig) -> None:
     layout, data = RunLayout(config.run), config.data
     marker = read_marker(layout.marker("prepare"))
     if marker is not None:
-        known = set(read_shard_table(layout.data)["url"].to_pylist())
-        test = [files.absolute(url) for url in expand(data.test_tars)] if data.test_tars else []
-        named = {files.absolute(url) for url in expand(data.tars)}.union(test)
+        given = resolved(data)
+        if given.source is not None:
+            # What is written must still be what is there; it says so where it is not.
+            bind_source(given.source, given.name, data.out or layout.shards, **_writing(data))
+            prepare(config)
+            return
+        known = set(read_shard_table(layout.data)["source"].to_pylist())
+        named = {*given.train_urls, *given.test_urls}
         if known == named:
             log.info("prepare: complete, skipped")
             return
@@ -67,15 +80,16 @@ def index_shards(config: StudyConfig) -> None:
 
 def _prepare(data: DataConfig, layout: RunLayout) -> dict[str, Any]:
     ensure_ray()
-    if data.tars:
-        train_urls: Sequence[str] = [files.absolute(url) for url in expand(data.tars)]
-        test = expand(data.test_tars) if data.test_tars else []
-        test_urls: Sequence[str] = [files.absolute(url) for url in test]
-        facts: dict[str, Any] = {"channels": data.channels}
-    else:
-        train_urls, test_urls, facts = _write_source(data, data.out or layout.shards)
-    index = _build_index(data, train_urls, test_urls, facts.get("classes", ()))
+    given = resolved(data)
+    urls: _Urls = (given.train_urls, given.test_urls)
+    facts: dict[str, Any] = {"channels": data.channels, "classes": given.classes}
+    if given.source is not None:
+        urls, facts = _write_source(given, data, data.out or layout.shards)
+        facts["channels"] = data.channels if data.tars else facts["channels"]
+    index = _build_index(data, given, urls, facts["classes"], layout)
     write_index(layout.data, index)
+    for note in (*given.notes, *index.notes):
+        log.warning("prepare: %s", note)
     facts |= {"classes": list(index.classes), "num_classes": len(index.classes)}
     facts["image_size"] = data.image_size
     write_json(files.join(layout.data, DATASET_FILE), facts)
@@ -86,30 +100,89 @@ def _prepare(data: DataConfig, layout: RunLayout) -> dict[str, Any]:
     return {"digest": content, **counts}
 
 
+def is_place(name: str) -> bool:
+    """Tells whether a name is of a folder or file of data, and of no source."""
+    is_path = "/" in name or name.endswith((".tar", *TABLE_ENDINGS))
+    return name not in SOURCES and (is_path or files.exists(name))
+
+
+def resolved(data: DataConfig) -> Data:
+    """Returns the shards that the configuration names, or the source of those to be written.
+
+    Raises:
+        ConfigError: Something is not there, or is nothing that can be read.
+    """
+    held_out = HeldOut(data.test_fraction, data.split_seed)
+    if data.tars:
+        label = "" if data.labels == "cls" else data.labels
+        options = TableOptions(data.image, label, data.renumber)
+        return resolve(data.tars, data.test_tars, held_out=held_out, options=options)
+    check_source(data.source)
+    folder = files.absolute(data.data_dir) if data.data_dir else None
+    source = SOURCES[data.source](folder, download=data.download, held_out=held_out)
+    return Data(source=source, name=data.source)
+
+
 def _build_index(
-    data: DataConfig, train_urls: Sequence[str], test_urls: Sequence[str], classes: Sequence[str]
+    data: DataConfig,
+    given: Data,
+    urls: _Urls,
+    classes: Sequence[str],
+    layout: RunLayout,
 ) -> Index:
+    is_written = given.source is not None
     build = functools.partial(
         build_index,
         val_fraction=data.val_fraction,
         split_seed=data.split_seed,
-        labels=data.labels if data.tars else "cls",
+        labels="cls" if is_written else data.labels,
+        image="" if is_written else data.image,
+        renumber=data.renumber,
         classes=classes,
+        unpack_to=files.join(layout.shards, "unpacked"),
         max_reject_share=data.max_reject_share,
         strict=data.strict,
         map_fn=parallel.ray_map,
     )
     if data.max_examples is None:
-        return build(train_urls, test_urls)
+        index = build(*urls)
+        return _with_rejects(index, given.source, data) if given.source else index
     # Few training shards need not hold every class that the test shards hold; that is no damage.
     tolerant = functools.partial(build, max_reject_share=1.0)
-    return index_of_first_shards(tolerant, train_urls, test_urls, data.max_examples)
+    limited = index_of_first_shards(tolerant, *urls, data.max_examples)
+    return replace(limited, notes=())  # of the shards that it took, not of what was kept
+
+
+def _with_rejects(index: Index, source: Source, data: DataConfig) -> Index:
+    """Adds what the source could not use to the index's rejects.
+
+    Raises:
+        DataError: It is more than is accepted; one odd file never is.
+    """
+    rows = [{"shard": "", "key": place, "reason": reason} for place, reason in source.rejects]
+    used, lost = index.examples.num_rows, source.num_lost
+    if lost > max(0 if data.strict else 1, data.max_reject_share * (used + lost)):
+        raise DataError(
+            f"at most {data.max_reject_share:.3%} of the examples may be rejected, got {lost} "
+            f"against {used} usable, such as {rows[0]['key']!r}: {rows[0]['reason']}. "
+            "Mend them, or accept more: --max-reject-share."
+        )
+    rejects = pa.concat_tables([pa.Table.from_pylist(rows, REJECT_SCHEMA), index.rejects])
+    return replace(index, rejects=rejects, notes=(*source.notes, *index.notes))
 
 
 def write_source(data: DataConfig, out: str) -> list[str]:
     """Writes a source's shards outside any run; returns their URLs."""
     ensure_ray()
-    train_urls, test_urls, _ = _write_source(data, out)
+    given = resolved(data)
+    if given.source is None:
+        raise ConfigError(
+            f"what is written as shards must be no shards, got {data.tars}. "
+            "Index them as they are: raygrad index."
+        )
+    (train_urls, test_urls), _ = _write_source(given, data, out)
+    for note in given.source.notes:
+        log.warning("prepare: %s", note)
     return [*train_urls, *test_urls]
 
 
@@ -128,20 +201,21 @@ def export(run: str, subset_url: str, out: str, shard_bytes: int) -> list[str]:
     )
 
 
-def _write_source(data: DataConfig, out: str) -> tuple[Sequence[str], Sequence[str], dict]:
-    check_source(data.source)
-    out = files.absolute(out)
-    folder = files.absolute(data.data_dir) if data.data_dir else None
-    source = SOURCES[data.source](folder, download=data.download)
+def _write_source(given: Data, data: DataConfig, out: str) -> tuple[_Urls, dict]:
+    """Writes a source's shards; returns the training and test URLs and what the data set is."""
+    source, out = given.source, files.absolute(out)
+    assert source is not None
     if data.max_examples is not None:
         source = limited_source(source, data.max_examples)
     written = write_shards(
         source,
-        data.source,
+        given.name,
         out,
-        shard_bytes=data.shard_bytes,
-        seed=data.split_seed,
         map_fn=parallel.ray_map,
+        **_writing(data),
     )
-    facts = read_json(files.join(out, DATASET_FILE))
-    return written.train_urls, written.test_urls, facts
+    return (written.train_urls, written.test_urls), read_json(files.join(out, DATASET_FILE))
+
+
+def _writing(data: DataConfig) -> dict[str, int]:
+    return {"shard_bytes": data.shard_bytes, "seed": data.split_seed}

@@ -1,11 +1,13 @@
 """One small layer over local paths and s3:// URLs: reads, listings and atomic writes.
 
-A URL is a plain string; the same functions serve local disk and S3. Credentials, region and a
-custom endpoint come from the usual AWS environment variables, never from a run folder.
+A URL is a plain string; the same functions serve local disk and S3, and to read also ``https://``,
+``gs://`` and ``hf://``. Credentials, region and a custom endpoint come from the usual environment
+variables, never from a run folder.
 """
 
 import contextlib
 import os
+import re
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -15,11 +17,13 @@ from typing import IO
 import pyarrow as pa
 from pyarrow import fs
 
-from raygrad.errors import IncompleteError
-from raygrad.storage import s3
+from raygrad.errors import ConfigError, IncompleteError
+from raygrad.storage import remote, s3
 from raygrad.storage.s3 import S3_SCHEME
 
 _BUFFER_BYTES = 2**20
+_SCHEME = re.compile(r"(pipe|file|[A-Za-z][A-Za-z0-9+.-]*(?=://)):")
+_SAME_SCHEMES = {"s3a": "s3", "s3n": "s3", "gcs": "gs"}
 _UMASK = os.umask(0)
 os.umask(_UMASK)  # it can be read by setting it only
 
@@ -29,6 +33,38 @@ def is_s3(url: str) -> bool:
     return url.startswith(S3_SCHEME)
 
 
+def is_local(url: str) -> bool:
+    """Tells whether a URL is a path on this machine."""
+    return not is_s3(url) and not remote.is_remote(url)
+
+
+def is_page(url: str) -> bool:
+    """Tells whether a URL is a web server's, which lists no folders."""
+    return url.startswith(("https://", "http://"))
+
+
+def checked_url(url: str) -> str:
+    """Returns a URL in the one form that is used here: a path, or a scheme in small letters.
+
+    Raises:
+        ConfigError: It is of a kind that cannot be read.
+    """
+    match = _SCHEME.match(url)
+    if match is None:
+        return url
+    scheme = match[1].lower()
+    scheme = _SAME_SCHEMES.get(scheme, scheme)
+    if scheme == "file":
+        path = url[match.end() :].removeprefix("//")
+        return path.removeprefix("localhost") or "/"
+    if scheme not in ("s3", *remote.SCHEMES):
+        raise ConfigError(
+            f"files must be local or s3://, gs://, hf://, https:// or http://, got {url!r}. "
+            "Copy them to one of these, or mount their store as a folder."
+        )
+    return f"{scheme}://{url[match.end() :].removeprefix('//')}"
+
+
 def join(url: str, *parts: str) -> str:
     """Returns the URL of something inside a folder."""
     return "/".join([url.rstrip("/"), *parts])
@@ -36,7 +72,13 @@ def join(url: str, *parts: str) -> str:
 
 def absolute(url: str) -> str:
     """Returns a URL that means the same in every process, whatever folder it works in."""
-    return url if is_s3(url) else os.path.abspath(url)
+    url = checked_url(url)
+    return os.path.abspath(url) if is_local(url) else url
+
+
+def is_absolute(url: str) -> bool:
+    """Tells whether a URL means the same in every folder."""
+    return not is_local(url) or os.path.isabs(url)
 
 
 def filesystem(url: str) -> tuple[fs.FileSystem, str]:
@@ -50,6 +92,8 @@ def exists(url: str) -> bool:
     """Tells whether there is a file or folder at a URL."""
     if is_s3(url):
         return s3.exists(url)
+    if remote.is_remote(url):
+        return remote.exists(url)
     system, path = filesystem(url)
     return system.get_file_info(path).type != fs.FileType.NotFound
 
@@ -68,6 +112,8 @@ def open_input(url: str) -> pa.NativeFile:
     """
     if is_s3(url):
         return pa.PythonFile(s3.S3File(url), mode="r")
+    if remote.is_remote(url):
+        return pa.PythonFile(remote.RemoteFile(url), mode="r")
     system, path = filesystem(url)
     return system.open_input_file(path)
 
@@ -80,6 +126,8 @@ def read_range(url: str, offset: int, size: int) -> bytes:
     """
     if is_s3(url):
         return s3.read_range(url, offset, size)
+    if remote.is_remote(url):
+        return remote.read_range(url, offset, size)
     with open(url, "rb", buffering=0) as stream:
         data = os.pread(stream.fileno(), size, offset)
         while len(data) < size and (more := os.pread(stream.fileno(), size, offset + len(data))):
@@ -100,6 +148,8 @@ def file_size(url: str) -> int:
     """
     if is_s3(url):
         return s3.object_size(url)
+    if remote.is_remote(url):
+        return remote.size_of(url)
     return os.stat(url).st_size
 
 
@@ -148,6 +198,7 @@ def open_output(url: str, *, if_absent: bool = False) -> Iterator[IO[bytes]]:
             stream.flush()
             s3.upload(stream.name, url)
         return
+    _require_writable(url)
     target = Path(os.path.abspath(url))
     target.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = _temporary(target.parent)
@@ -168,6 +219,11 @@ def open_output(url: str, *, if_absent: bool = False) -> Iterator[IO[bytes]]:
     finally:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
+
+
+def _require_writable(url: str) -> None:
+    if remote.is_remote(url):
+        raise ConfigError(f"what is written must be local or on s3://, got {url}. Name another.")
 
 
 def _temporary(folder: Path) -> tuple[int, str | None]:
@@ -192,6 +248,52 @@ def list_files(url: str, suffix: str = "") -> list[str]:
         if info.type == fs.FileType.File and _is_listed(info.base_name, suffix)
     ]
     return [join(url, name) for name in sorted(names)]
+
+
+def is_file(url: str) -> bool:
+    """Tells whether there is a file at a URL; a link counts, also one that leads nowhere."""
+    if is_s3(url):
+        return s3.is_object(url)
+    if remote.is_remote(url):
+        return remote.is_file(url)
+    try:
+        os.lstat(url)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return not os.path.isdir(url)
+
+
+def is_folder(url: str) -> bool:
+    """Tells whether there is a folder at a URL."""
+    if is_s3(url):
+        return not s3.is_object(url) and s3.exists(url)
+    if remote.is_remote(url):
+        return not is_page(url) and remote.exists(url) and not remote.is_file(url)
+    return os.path.isdir(url)
+
+
+def list_entries(url: str, prefix: str = "") -> list[tuple[str, bool]]:
+    """Returns what is right inside a folder: names, and whether each is a folder; sorted.
+
+    Links count as what they lead to, and as files where they lead nowhere.
+
+    Args:
+        url: The folder; there need not be one.
+        prefix: Names begin with it; a store is asked for these alone.
+
+    Raises:
+        PermissionError: The folder may not be read.
+    """
+    if is_s3(url):
+        return s3.entries_in(url, prefix)
+    if remote.is_remote(url):
+        return [one for one in remote.entries_in(url) if one[0].startswith(prefix)]
+    try:
+        with os.scandir(url) as entries:
+            found = [(one.name, one.is_dir()) for one in entries if one.name.startswith(prefix)]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return sorted(found)
 
 
 def list_infos(url: str, *, recursive: bool = False) -> list[fs.FileInfo]:

@@ -144,6 +144,38 @@ def exists(url: str) -> bool:
     return True
 
 
+def is_object(url: str) -> bool:
+    """Tells whether there is an object, and not only a folder of objects, at a URL."""
+    try:
+        _head(url, None)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def entries_in(url: str, prefix: str = "") -> list[tuple[str, bool]]:
+    """Returns names right inside a folder and whether each is a folder of its own; sorted."""
+    bucket, key = split_url(url.rstrip("/") + "/")
+
+    def call() -> list[tuple[str, bool]]:
+        pages = (
+            client()
+            .get_paginator("list_objects_v2")
+            .paginate(Bucket=bucket, Prefix=key + prefix, Delimiter="/")
+        )
+        found: set[tuple[str, bool]] = set()
+        for page in pages:
+            found.update((one["Key"], False) for one in page.get("Contents", ()))
+            found.update((one["Prefix"], True) for one in page.get("CommonPrefixes", ()))
+        return sorted(
+            (name.removeprefix(key).rstrip("/"), is_folder)
+            for name, is_folder in found
+            if name != key
+        )
+
+    return retrying(call, url)
+
+
 def names_in(url: str) -> list[str]:
     """Returns the names of the objects right inside a folder, sorted; none if there is none."""
     bucket, key = split_url(url.rstrip("/") + "/")

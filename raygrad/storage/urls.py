@@ -1,15 +1,18 @@
-"""From what a user writes to the URLs of shards: braces, globs and lists, local or s3://."""
+"""From what a user writes to the URLs of files: braces, globs and lists, local or in a store."""
 
 import fnmatch
-from collections.abc import Iterable
+import logging
+import re
+from collections.abc import Iterable, Iterator
 
 from braceexpand import braceexpand
-from pyarrow import fs
 
 from raygrad.errors import ConfigError
 from raygrad.storage import files
 
-_WILDCARDS = frozenset("*?[")
+log = logging.getLogger("raygrad")
+
+_WILDCARD = re.compile(r"[*?[]")
 
 
 def expand(urls: str | Iterable[str]) -> list[str]:
@@ -18,14 +21,15 @@ def expand(urls: str | Iterable[str]) -> list[str]:
     Args:
         urls: One pattern or several, such as ``s3://bucket/train-{0000..1023}.tar``,
             ``shards/{train,extra}-*.tar`` or a plain path. ``*``, ``?`` and ``[...]`` stay within
-            one folder name; braces need not exist to be expanded, a glob must match something.
+            one folder name, and match no hidden one; braces need not exist to be expanded, a glob
+            must match something.
 
     Raises:
-        ConfigError: There is no pattern, braces do not close, a glob matches nothing, or a URL
-            comes twice.
+        ConfigError: There is no pattern, braces do not close, a glob matches nothing, a URL comes
+            twice, or is of a kind that cannot be read.
     """
     patterns = [urls] if isinstance(urls, str) else list(urls)
-    found = [url for pattern in patterns for url in _expand_one(pattern)]
+    found = [url for pattern in patterns if pattern.strip() for url in _expand_one(pattern)]
     if not found:
         raise ConfigError("files must be named, got none. Give a URL, a glob or a list.")
     seen: set[str] = set()
@@ -41,28 +45,63 @@ def _expand_one(pattern: str) -> list[str]:
         plain = list(braceexpand(pattern))
     except ValueError as error:
         raise ConfigError(f"braces of a URL must close, got {pattern!r}.") from error
-    return [url for one in plain for url in (_glob(one) if _WILDCARDS & set(one) else [one])]
+    return [url for one in plain for url in _matches(files.checked_url(one))]
+
+
+def _matches(url: str) -> list[str]:
+    # A question mark behind https:// begins a query; a page cannot be listed anyhow.
+    if files.is_page(url) or not _WILDCARD.search(url):
+        if files.is_page(url) and "*" in url:
+            raise ConfigError(
+                f"files of a web server must be named without *, got {url!r}. "
+                "Use braces, such as train-{0000..0099}.tar."
+            )
+        return [url]
+    return _glob(url)
 
 
 def _glob(pattern: str) -> list[str]:
-    """Lists the folder above the first wildcard and matches name by name, as a shell does."""
+    """Matches level by level, as a shell does: a folder is listed if its own name matched."""
     parts = pattern.split("/")
-    first = next(at for at, part in enumerate(parts) if _WILDCARDS & set(part))
-    base, wanted = "/".join(parts[:first]), parts[first:]
-    if files.is_s3(pattern) and len(parts[:first]) < 3:
+    first = next(at for at, part in enumerate(parts) if _WILDCARD.search(part))
+    if not files.is_local(pattern) and first < 3:
         raise ConfigError(f"the bucket of a glob must be named in full, got {pattern!r}.")
-    folder = base or ("/" if pattern.startswith("/") else ".")
-    _, path = files.filesystem(folder)
-    matches = []
-    for info in files.list_infos(folder, recursive=len(wanted) > 1):
-        names = info.path.removeprefix(path).strip("/").split("/")
-        if (
-            info.type == fs.FileType.File
-            and len(names) == len(wanted)
-            and all(map(fnmatch.fnmatchcase, names, wanted))
-        ):
-            matches.append("/".join(names))
-    if not matches:
+    found = sorted(_below("/".join(parts[:first]), parts[first:], rooted=first > 0))
+    if not found:
         raise ConfigError(f"a glob must match a file, got none for {pattern!r}. Check the path.")
-    prefix = "" if folder == "." else folder.rstrip("/") + "/"
-    return sorted(prefix + match for match in matches)
+    return found
+
+
+def _below(base: str, parts: list[str], *, rooted: bool = True) -> Iterator[str]:
+    """Yields the files below a folder whose names match the parts, one part a level."""
+    part, rest = parts[0], parts[1:]
+    prefix = f"{base}/" if rooted else ""
+    if not _WILDCARD.search(part):
+        url = prefix + part
+        if rest:
+            yield from _below(url, rest)
+        elif _is_there(url):
+            yield url
+        return
+    literal = part[: _WILDCARD.search(part).start()]  # type: ignore[union-attr]
+    try:
+        entries = files.list_entries(prefix or ".", literal)
+    except PermissionError:
+        log.warning("%s may not be read: what it holds is left out", base or prefix)
+        return
+    for name, is_folder in entries:
+        hidden = name.startswith(".") and not part.startswith(".")
+        if hidden or is_folder != bool(rest) or not fnmatch.fnmatchcase(name, part):
+            continue
+        if rest:
+            yield from _below(prefix + name, rest)
+        else:
+            yield prefix + name
+
+
+def _is_there(url: str) -> bool:
+    try:
+        return files.is_file(url)
+    except PermissionError:
+        log.warning("%s may not be read: it is left out", url)
+        return False

@@ -169,13 +169,19 @@ def _checked(
     splits = {split: load(split) for split in SPLITS}
     for split, arrays in splits.items():
         if len(arrays.labels) == 0:
-            raise DataError(f"the {split} split must hold an example, got none. Check the index.")
+            raise DataError(
+                f"the {split} split must hold an example, got none. Data of score --data are not "
+                "split: index them in a new run, raygrad index DATA --test-tars TEST --run NEW "
+                "(validation is taken by a hash), then train or score, and sweep there."
+            )
     counts = np.bincount(splits["train"].labels, minlength=num_classes)
     missing = np.flatnonzero(counts == 0).tolist()
     if missing:
         raise DataError(
-            f"every class must have a training example, got none of classes {missing}. "
-            "Check the labels, or lower val_fraction."
+            f"every class must have a training example, got none of {len(missing)} of "
+            f"{num_classes} classes: {', '.join(map(str, missing[:5]))}"
+            f"{', ...' if len(missing) > 5 else ''}. Where labels count from 1 or have gaps, index "
+            "again in a new run with --renumber; else check the labels, or lower val_fraction."
         )
     return StudyData(**splits, num_classes=num_classes, normalize=statistics(splits["train"]))
 

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 
 from raygrad.data.index import build_index, read_index, shard_names, write_index
+from raygrad.data.reading import read_rows, rows_of_keys
 from raygrad.errors import ConfigError, DataError
 from tests.data.making import BLOCK, example, examples, png, put, tar
 
@@ -102,16 +103,37 @@ def test_a_label_that_is_no_class_is_rejected(tmp_path, label):
     assert index.examples.num_rows == len(KEYS)
 
 
-def test_a_key_in_two_shards_is_used_once_and_used_and_rejected_are_all(urls, tmp_path):
-    again = put(tmp_path, "again.tar", [*examples(["new"]), *examples(KEYS[:2])])
+def test_a_key_in_another_shard_gets_that_shards_name_and_is_read_by_it(urls, tmp_path):
+    """Keys counted anew in each shard are different examples; what is read is each one's own."""
+    members = [*example("new", 0), *example("k0000", 1, image=png(200)), *example("k0001", 2)]
+    again = put(tmp_path, "again.tar", members)
     index = build([*urls, again])
     found = collections.Counter(index.examples["key"].to_pylist())
-    assert found == dict.fromkeys([*KEYS, "new"], 1)
-    assert sorted(rejects(index)) == [
-        ("again", "k0000", "duplicate key, first in train-0"),
-        ("again", "k0001", "duplicate key, first in train-1"),
+    assert found == dict.fromkeys([*KEYS, "new", "again/k0000", "again/k0001"], 1)
+    assert index.rejects.num_rows == 0
+    assert [note for note in index.notes if "2 keys" in note and "'again/k0000'" in note]
+    read = {e.key: e for e in read_rows(index, index.examples)}
+    assert len(read) == 303
+    assert (read["again/k0000"].image, read["again/k0000"].label) == (png(200), 1)
+    assert read["k0000"].image == png()
+    assert [e.key for e in read_rows(index, rows_of_keys(index, ["again/k0001"]))] == [
+        "again/k0001"
     ]
-    assert index.examples.num_rows + index.rejects.num_rows == 303
+
+
+def test_keys_counted_anew_in_each_split_are_training_and_test_examples(tmp_path):
+    train, test = (put(tmp_path, f"{s}/0.tar", examples(KEYS[:30])) for s in ("train", "test"))
+    index = build([train], [test])
+    assert index.rejects.num_rows == 0
+    assert index.rows("test").num_rows == 30
+    assert set(index.rows("test")["key"].to_pylist()) == {f"test-0/{key}" for key in KEYS[:30]}
+
+
+def test_a_key_that_already_bears_another_shards_name_is_a_reject(tmp_path):
+    first = put(tmp_path, "a.tar", [*examples(["k", "b/k"]), *examples(KEYS)])
+    index = build([first, put(tmp_path, "b.tar", examples(["k"]))])
+    assert rejects(index) == [("b", "k", "duplicate key, first in a")]
+    assert index.examples.num_rows == 302
 
 
 def test_keys_whose_hashes_collide_both_stay(urls, monkeypatch):
@@ -176,8 +198,11 @@ def test_no_usable_example_at_all_is_an_error_whatever_is_accepted(tmp_path):
 def test_shards_of_one_name_are_told_apart_by_their_folders():
     assert shard_names(["s3://b/train/0.tar", "s3://b/val/0.tar"]) == ["train-0", "val-0"]
     assert shard_names(["x/0.tar", "y/1.tar"]) == ["0", "1"]
-    with pytest.raises(ConfigError, match="'a-0' twice"):
-        shard_names(["x/a/0.tar", "y/a/0.tar"])
+    assert shard_names(["x/a/0.tar", "y/a/0.tar"]) == ["x-a-0", "y-a-0"]
+    assert shard_names(["s3://b/a/0.tar", "s3://c/a/0.tar"]) == ["b-a-0", "c-a-0"]
+    assert shard_names(["/a/0.tar", "0.tar.gz", "b/1.tgz"]) == ["a-0", "0", "b-1"]
+    with pytest.raises(ConfigError, match="'0' twice"):
+        shard_names(["0.tar", "0.tar.zst"])
     with pytest.raises(ConfigError, match="got none"):
         shard_names([])
 

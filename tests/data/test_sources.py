@@ -151,7 +151,6 @@ def test_a_file_name_that_is_not_utf8_gets_a_key_that_is(folders):
 @pytest.mark.parametrize(
     ("add", "says"),
     [
-        ("train/ant/x.webp", "JPEG or PNG"),
         ("val/new/x.jpg", "must be a folder of train"),
         ("train/none/x.txt", "must have a file"),
     ],
@@ -162,9 +161,11 @@ def test_a_folder_that_would_lose_examples_is_refused(folders, add, says):
         SOURCES["image-folder"](str(folders))
 
 
-def test_a_root_without_splits_is_refused(tmp_path):
-    put(tmp_path, "ant/0.jpg", jpeg())
-    with pytest.raises(ConfigError, match="must hold train"):
+@pytest.mark.parametrize("content", [{}, {"0.jpg": jpeg()}, {".hidden/0.jpg": jpeg()}])
+def test_a_root_without_class_folders_is_refused(tmp_path, content):
+    for name, data in content.items():
+        put(tmp_path, name, data)
+    with pytest.raises(ConfigError, match="folder of class folders"):
         SOURCES["image-folder"](str(tmp_path))
 
 

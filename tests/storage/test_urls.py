@@ -5,6 +5,7 @@ import glob
 import pytest
 
 from raygrad.errors import ConfigError
+from raygrad.storage import files
 from raygrad.storage.urls import expand
 
 
@@ -62,3 +63,47 @@ def test_a_list_keeps_its_order_and_braces_go_before_globs(folder):
 def test_wrong_patterns_are_refused(urls, says):
     with pytest.raises(ConfigError, match=says):
         expand(urls)
+
+
+def test_wildcards_match_no_hidden_file_and_links_that_lead_nowhere(folder):
+    """A link to nothing is a shard that is missing, which its reader says; none is left out."""
+    (folder / "._a-0.tar").write_bytes(b"")
+    (folder / "a-7.tar").symlink_to(folder / "nothing")
+    names = [url.removeprefix(f"{folder}/") for url in expand(f"{folder}/*.tar")]
+    assert names == ["a-0.tar", "a-1.tar", "a-10.tar", "a-7.tar", "b-0.tar"]
+
+
+def test_a_wildcard_in_a_folders_name_asks_only_what_it_needs(folder, monkeypatch):
+    asked = []
+    listed = files.list_entries
+
+    def list_entries(url, prefix=""):
+        asked.append(url.removeprefix(str(folder)).strip("/"))
+        return listed(url, prefix)
+
+    monkeypatch.setattr(files, "list_entries", list_entries)
+    assert expand(f"{folder}/*/a-0.tar") == [f"{folder}/sub/a-0.tar"]
+    assert asked == [""]
+    assert expand(f"{folder}/s*/*/d.tar") == [f"{folder}/sub/x/d.tar"]
+    assert asked == ["", "", "sub"]
+
+
+def test_a_folder_that_may_not_be_read_is_left_out_and_said(folder, monkeypatch, caplog):
+    (folder / "lost").mkdir()
+    listed = files.list_entries
+
+    def list_entries(url, prefix=""):
+        if url.rstrip("/").endswith("lost"):
+            raise PermissionError(url)
+        return listed(url, prefix)
+
+    monkeypatch.setattr(files, "list_entries", list_entries)
+    with caplog.at_level("WARNING", "raygrad"):
+        assert expand(f"{folder}/*/a-*.tar") == [f"{folder}/sub/a-0.tar"]
+    assert "lost may not be read" in caplog.text
+
+
+def test_an_empty_name_is_no_file():
+    for urls in ("", ["", " "]):
+        with pytest.raises(ConfigError, match="must be named"):
+            expand(urls)

@@ -71,7 +71,7 @@ def test_used_and_rejected_are_the_index_and_rejects_have_reasons(tmp_path):
     facts = score_table.part_facts(task.out_url, "own-000", task.provenance)
     assert status.used == facts.num_used == 10
     assert sorted(row["key"] for row in facts.rejects) == list(broken)
-    assert all("whole JPEG or PNG" in row["reason"] for row in facts.rejects)
+    assert all("an image must be a whole" in row["reason"] for row in facts.rejects)
 
 
 def test_a_shard_of_rejects_alone_has_an_empty_part_of_the_same_columns(tmp_path):

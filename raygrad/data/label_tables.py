@@ -1,0 +1,134 @@
+"""Labels from a table beside the data: a CSV or Parquet file of keys, or file names, and labels."""
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import pyarrow.parquet as pq
+
+from raygrad.data.label_rules import LabelRule
+from raygrad.errors import ConfigError
+from raygrad.storage import files
+
+_KEYS = (
+    "key", "__key__", "image_id", "imageid", "id", "file_name", "filename", "file", "image",
+    "image_name", "name", "path", "img",
+)  # fmt: skip
+_LABELS = (
+    "label", "labels", "class", "class_name", "class_id", "cls", "target", "category", "y",
+    "wnid", "synset", "diagnosis", "breed",
+)  # fmt: skip
+_ENDINGS = (
+    "jpg", "jpeg", "jfif", "jpe", "png", "webp", "gif", "bmp", "tif", "tiff",
+)  # fmt: skip
+
+
+class LabelTable:
+    """Labels by key. A key is looked for whole first, then by its file's name alone.
+
+    Args:
+        rule: Names the table.
+
+    Raises:
+        ConfigError: There is no such table, or its columns cannot be told.
+    """
+
+    def __init__(self, rule: LabelRule) -> None:
+        url, key, label = rule.table
+        names, rows = _read(url)
+        at_key, at_label = _columns(names, key, label, url)
+        self._name = url.rsplit("/", 1)[-1]
+        self._labels: dict[str, str | None] = {}
+        for row in rows:
+            name = without_ending(row[at_key].removeprefix("./"))
+            text = row[at_label].strip()
+            if self._labels.setdefault(name, text) != text:
+                self._labels[name] = None  # two labels are none
+        if not self._labels:
+            raise ConfigError(f"a table of labels must have rows, got none in {url}.")
+
+    def labels(self, keys: Sequence[str]) -> list[str | None]:
+        """Returns the label of each key, None where there is none, or not one alone."""
+        last = Counter(map(_last, keys))
+        found: list[str | None] = []
+        for key in keys:
+            name = key.removeprefix("./")
+            if name not in self._labels and last[_last(key)] == 1:
+                name = _last(key)
+            found.append(self._labels.get(name))
+        return found
+
+    def problem(self) -> str:
+        """Returns the reason of an example without a label."""
+        return f"no label: {self._name} has no row of this key, or two that differ"
+
+
+def without_ending(name: str) -> str:
+    """Returns a file's name without the ending of an image."""
+    stem, dot, ending = name.rpartition(".")
+    return stem if dot and ending.lower() in _ENDINGS else name
+
+
+def _last(key: str) -> str:
+    return key.rsplit("/", 1)[-1]
+
+
+def _read(url: str) -> tuple[list[str], Iterable[list[str]]]:
+    """Returns the names of a table's columns, and its rows as text."""
+    try:
+        content = files.read_bytes(url)
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"a table of labels must be there, got nothing at {url}. Check --labels."
+        ) from error
+    if url.endswith(".parquet"):
+        table = pq.read_table(io.BytesIO(content))
+        columns = [map(_text, column.to_pylist()) for column in table.columns]
+        return table.column_names, map(list, zip(*columns, strict=True))
+    lines = csv.reader(
+        io.StringIO(content.decode("utf-8-sig", errors="backslashreplace"), newline=""),
+        delimiter="\t" if url.endswith(".tsv") else ",",
+    )
+    rows = [row for row in lines if row]
+    if not rows:
+        raise ConfigError(f"a table of labels must have rows, got none in {url}.")
+    width = len(rows[0])
+    odd = next((at for at, row in enumerate(rows, 1) if len(row) != width), None)
+    if odd is not None:
+        raise ConfigError(
+            f"every row of a table of labels must have {width} columns, got {len(rows[odd - 1])} "
+            f"in row {odd} of {url}. Mend it."
+        )
+    return rows[0], rows[1:]
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))  # pandas makes floats of integers beside an empty cell
+    return str(value)
+
+
+def _columns(names: list[str], key: str | None, label: str | None, url: str) -> tuple[int, int]:
+    if key is not None and label is not None:
+        for name in (key, label):
+            if name not in names:
+                raise ConfigError(
+                    f"a table of labels must have the column {name!r}, got {names} in {url}."
+                )
+        return names.index(key), names.index(label)
+    if len(names) == 2:
+        return 0, 1
+    lower = [name.strip().lower() for name in names]
+    found = [
+        next((lower.index(name) for name in wanted if name in lower), None)
+        for wanted in (_KEYS, _LABELS)
+    ]
+    if found[0] is None or found[1] is None or found[0] == found[1]:
+        raise ConfigError(
+            f"the columns of keys and labels must be told, got {names} in {url}. "
+            f"Do: --labels {url}:KEY:LABEL."
+        )
+    return found[0], found[1]

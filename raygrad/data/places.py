@@ -1,0 +1,261 @@
+"""What a user names as data: shards, or a folder or table that is to be written as shards first."""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from raygrad.data.image_folders import TEST_NAMES, TRAIN_NAMES, hashed_share, split_folders
+from raygrad.data.imagenet import is_imagenet
+from raygrad.data.sources import SOURCES, HeldOut, Source
+from raygrad.data.table_examples import table_splits
+from raygrad.data.table_files import ENDINGS as TABLE_ENDINGS
+from raygrad.errors import ConfigError
+from raygrad.storage import files
+from raygrad.storage.urls import expand
+
+_TAR = re.compile(r"\.(tar(\.(gz|zst|zstd|bz2|xz|lz4))?|tgz|tzst|tbz2?|txz)$", re.IGNORECASE)
+_TABLE_OR_TAR = re.compile(rf"({_TAR.pattern[:-1]}|\.parquet|\.arrow)$", re.IGNORECASE)
+_WORDS = re.compile(r"[a-z]+")
+_HUB = re.compile(r"hf://datasets/[^/@]+/[^/@]+/?")
+_DEPTH = 2
+_MOST_FOLDERS = 64
+"""Folders of a level that are looked into for shards or tables; class folders can be thousands."""
+_CLASS_NAMES = "classnames.txt"
+_IMG2DATASET = re.compile(r"\d+_stats\.json")
+
+
+@dataclass(frozen=True)
+class Data:
+    """What was named, resolved."""
+
+    train_urls: tuple[str, ...] = ()
+    """Shards of training examples, used as they are."""
+    test_urls: tuple[str, ...] = ()
+    """Shards of test examples."""
+    classes: tuple[str, ...] = ()
+    """The names of the classes, where a file beside the shards has them."""
+    source: Source | None = None
+    """What is to be written as shards, in place of the URLs."""
+    name: str = ""
+    """What the source is called."""
+    notes: tuple[str, ...] = ()
+    """What was decided for the user: a line each."""
+
+
+@dataclass(frozen=True)
+class TableOptions:
+    """How tables are read."""
+
+    image: str = ""
+    """The column of the images."""
+    label: str = ""
+    """The column of the labels."""
+    renumber: bool = False
+    """Number classes anew."""
+
+
+def resolve(
+    train: Sequence[str], test: Sequence[str], *, held_out: HeldOut, options: TableOptions
+) -> Data:
+    """Returns what the user's names stand for.
+
+    Args:
+        train: Patterns of shards or tables, or one folder.
+        test: Patterns of test shards or tables, or a folder of them.
+        held_out: The test split of folders and tables that have none.
+        options: How tables are read.
+
+    Raises:
+        ConfigError: Something is not there, or is nothing that can be read.
+    """
+    urls = expand(train)
+    test_urls = expand(test) if test else []
+    folders = [url for url in urls if files.is_folder(url)]
+    if folders and (len(urls) > 1 or not test):
+        if len(urls) > 1:
+            raise ConfigError(
+                f"a folder of data must be named alone, got {len(urls)} names, one of them the "
+                f"folder {folders[0]}. Name one folder, or the files."
+            )
+        return _folder(files.absolute(folders[0]), held_out, options)
+    urls, test_urls = _inside(urls), _inside(test_urls)
+    if any(url.lower().endswith(TABLE_ENDINGS) for url in urls):
+        return _tables(urls, test_urls, held_out, options)
+    return Data(_absolute(urls), _absolute(test_urls))
+
+
+def _folder(folder: str, held_out: HeldOut, options: TableOptions) -> Data:
+    if files.is_local(folder) and (is_imagenet(folder) or _has_split_folders(folder)):
+        return _images(folder, held_out)
+    tars = _data_files(folder, _TAR)
+    if tars:
+        train, test, notes = _by_split(tars, folder)
+        return Data(_absolute(train), _absolute(test), _class_names(folder), notes=notes)
+    tables = _tables_of(folder)
+    if tables:
+        train, test, notes = _by_split(tables, folder)
+        return _tables(train, test, held_out, options, notes)
+    if not files.is_local(folder):
+        raise ConfigError(
+            f"a folder in a store must hold tars or Parquet files, got {folder}. Folders of images "
+            "are read on a local disk: fetch them, or write shards: raygrad prepare --out."
+        )
+    if _data_files(folder, _IMG2DATASET):
+        raise ConfigError(
+            f"a folder of classes must be named, got img2dataset's files in {folder}, whose "
+            "folders are no classes. Fetch them again with --output_format webdataset."
+        )
+    return _images(folder, held_out)
+
+
+def _images(folder: str, held_out: HeldOut) -> Data:
+    source = SOURCES["image-folder"](folder, held_out=held_out)
+    return Data(source=source, name="image-folder")
+
+
+def _has_split_folders(folder: str) -> bool:
+    """Tells whether a local folder has class folders for training, whatever lies beside them."""
+    train, _, _ = split_folders(Path(folder))
+    return train != "" and not _data_files(os.path.join(folder, train), _TABLE_OR_TAR)
+
+
+def _tables_of(folder: str) -> list[str]:
+    """Returns the tables in a folder; of a data set on the Hub without any, those made there."""
+    pattern = re.compile("|".join(re.escape(one) + "$" for one in TABLE_ENDINGS), re.IGNORECASE)
+    found = _data_files(folder, pattern)
+    if not found and _HUB.fullmatch(folder):
+        found = _data_files(folder.rstrip("/") + "@~parquet", pattern)
+    folders = {re.sub(r"[^/]*$", "", url.removeprefix(folder)) for url in found}
+    kinds = {"/".join(p for p in one.split("/") if not _split_of(p)) for one in folders}
+    if len(kinds) > 1:
+        raise ConfigError(
+            f"a folder must hold one data set, got tables in {sorted(kinds)[:4]} of {folder}. "
+            "Name one of these folders."
+        )
+    return found
+
+
+def _data_files(folder: str, pattern: re.Pattern[str]) -> list[str]:
+    """Returns the files of a folder, and of folders within it, whose names match; sorted."""
+    return sorted(_walk(folder.rstrip("/"), pattern, _DEPTH))
+
+
+def _walk(folder: str, pattern: re.Pattern[str], depth: int) -> Iterator[str]:
+    entries = [one for one in files.list_entries(folder) if not one[0].startswith(".")]
+    yield from (
+        files.join(folder, name)
+        for name, is_folder in entries
+        if not is_folder and pattern.search(name)
+    )
+    if depth:
+        inner = [name for name, is_folder in entries if is_folder]
+        for name in inner[:_MOST_FOLDERS]:
+            yield from _walk(files.join(folder, name), pattern, depth - 1)
+
+
+def _split_of(name: str) -> str:
+    """Returns the split that a file's or folder's name says: train, test, val or nothing."""
+    words = _WORDS.findall(name.lower())
+    if any(word in TRAIN_NAMES for word in words):
+        return "train"
+    if any(word in ("test", "testing") for word in words):
+        return "test"
+    return "val" if any(word in TEST_NAMES for word in words) else ""
+
+
+def _by_split(urls: Sequence[str], folder: str) -> tuple[list[str], list[str], tuple[str, ...]]:
+    """Returns training and test files, and what was decided.
+
+    Validation is the test split where there is no other.
+
+    Raises:
+        ConfigError: Nothing is of the training split.
+    """
+    found: dict[str, list[str]] = {"train": [], "test": [], "val": [], "": []}
+    for url in urls:
+        parts = url.removeprefix(folder).strip("/").split("/")
+        # The folder's word goes before the file's: test/train-like.tar is of the test split.
+        split = next((one for one in map(_split_of, parts) if one), "")
+        found[split].append(url)
+    train = found["train"] or found[""]
+    if not train:
+        raise ConfigError(
+            f"a folder of data must hold training files, got only those of "
+            f"{', '.join(name for name, some in found.items() if some)} in {folder}. "
+            "Name the files that you want."
+        )
+    if found["train"] and found[""]:
+        raise ConfigError(
+            f"files of a folder with splits must each be of one, got {found[''][0]} of none. "
+            "Name the files that you want."
+        )
+    notes: tuple[str, ...] = ()
+    if found["test"] and found["val"]:
+        notes = (f"test is the test split; {len(found['val'])} files of val are left out",)
+    return train, found["test"] or found["val"], notes
+
+
+def _tables(
+    train: Sequence[str],
+    test: Sequence[str],
+    held_out: HeldOut,
+    options: TableOptions,
+    said: tuple[str, ...] = (),
+) -> Data:
+    found = table_splits(
+        _absolute(train),
+        _absolute(test),
+        image=options.image,
+        label=options.label,
+        renumber=options.renumber,
+    )
+    train_set, test_set = found.train, found.test
+    notes = [*said, *found.numbering.notes]
+    if not test and held_out.fraction:
+        is_test = hashed_share(train_set.keys(), held_out.fraction, held_out.seed)
+        test_set = train_set.take(np.flatnonzero(is_test))
+        train_set = train_set.take(np.flatnonzero(~is_test))
+        notes.append(
+            f"no table of test examples: {is_test.sum()} of {len(is_test)}, chosen by a hash of "
+            "their keys, are the test split"
+        )
+    if found.rejects:
+        notes.append(f"{len(found.rejects)} rows stand in the rejects: {found.rejects[0][1]}, ...")
+    source = Source(
+        train_set,
+        test_set,
+        found.numbering.names,
+        channels=3,
+        rejects=found.rejects,
+        num_lost=len(found.rejects),
+        notes=tuple(notes),
+    )
+    return Data(source=source, name="tables")
+
+
+def _class_names(folder: str) -> tuple[str, ...]:
+    """Returns the names of the classes, a line each, of CLIP-benchmark's file of them."""
+    url = files.join(folder, _CLASS_NAMES)
+    if files.is_page(url) or not files.is_file(url):
+        return ()
+    lines = files.read_bytes(url).decode(errors="backslashreplace").splitlines()
+    return tuple(line.strip() for line in lines if line.strip())
+
+
+def _inside(urls: Sequence[str]) -> list[str]:
+    """Returns URLs with the tars or tables of a folder in the place of the folder."""
+    found = []
+    for url in urls:
+        inner = _data_files(url, _TABLE_OR_TAR) if files.is_folder(url) else [url]
+        if not inner:
+            raise ConfigError(f"a folder of shards must hold tars, got none in {url}.")
+        found += inner
+    return found
+
+
+def _absolute(urls: Sequence[str]) -> tuple[str, ...]:
+    return tuple(files.absolute(url) for url in urls)
