@@ -1,6 +1,6 @@
 """The pass that collects: one forward, one backward of input gradients, norms on the way."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,6 +47,8 @@ class Collector:
     """Partial norms by parameter."""
     deferred: list[tuple[Site, Operation, Tensor | None, Tensor]] = field(default_factory=list)
     """Calls of parameters that are used more than once, or that something is computed from."""
+    calls: int = 0
+    """A hash of all calls of the forward pass, with their numbers and shapes."""
 
     def take(self, site: Site, operation: Operation, x: Tensor | None, g: Tensor) -> None:
         """Takes one call's input and output gradient, in the model's layout."""
@@ -197,6 +199,7 @@ class Watch(TorchFunctionMode):
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
+        self._to.calls = hash((self._to.calls, func, _marked(args), _marked(kwargs.items())))
         if func in COMPOSITES:
             with self:
                 return COMPOSITES[func](*args, **kwargs)
@@ -226,3 +229,18 @@ class Watch(TorchFunctionMode):
         """
         if self._count != self._expected:
             raise ForwardChangedError
+
+
+def _marked(values: Iterable[Any]) -> tuple[Any, ...]:
+    """What is compared of a call's arguments: numbers and texts, shapes and types of the rest."""
+    found: list[Any] = []
+    for value in values:
+        if isinstance(value, Tensor):
+            found.append(value.shape)
+        elif value is None or isinstance(value, int | float | str | torch.dtype):
+            found.append(value)
+        elif isinstance(value, list | tuple):
+            found.append(_marked(value))
+        else:
+            found.append(type(value))
+    return tuple(found)

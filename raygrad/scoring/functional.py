@@ -1,6 +1,7 @@
 """The functions: gradient norms of one batch, and of a batch as a whole."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -8,6 +9,8 @@ from torch import Tensor, nn
 from raygrad.scoring.grad_norms import GradNormScorer
 from raygrad.scoring.losses import Loss
 from raygrad.scoring.own_loss import find_loss
+from raygrad.scoring.plan import Plan
+from raygrad.scoring.shelf import Shelf
 from raygrad.scoring.swapping import functional_call
 from raygrad.scoring.wrappers import uncompiled, unwrapped
 
@@ -20,9 +23,13 @@ def per_example_grad_norms(
     *,
     loss: str | Loss | None = None,
 ) -> dict[str, Tensor]:
-    """Norms of each example's own loss gradient: see ``GradNormScorer``, which this uses once.
+    """Norms of each example's own loss gradient: see ``GradNormScorer``, which this uses.
 
-    For more than a few batches make one ``GradNormScorer``: it prepares the model once.
+    What is prepared for a model is kept as long as the model lives (it is held weakly), so a second
+    call costs what a scorer costs. Every call looks whether the model is the same: a module, a
+    parameter, a buffer, a setting, a hook or the code that was replaced since, or a forward pass
+    that makes other calls, lets all be prepared and checked anew. Weights that were updated in
+    place are followed.
 
     Args:
         model: A classifier in eval mode.
@@ -41,7 +48,33 @@ def per_example_grad_norms(
             cannot have per-example gradients.
         DataError: A label is not a class.
     """
-    return GradNormScorer(model, columns, loss=loss).score(images, labels).norms
+    scorer, bare = GradNormScorer(model, columns, loss=loss), unwrapped(model)
+    made_for = (tuple(images.shape), images.dtype) if isinstance(images, Tensor) else None
+    found, written = _SHELF.take(bare, scorer.columns)
+    if found is not None and not written:
+        scorer.adopt(found.plans)
+        result = scorer.score(images, labels)
+        if found.calls.setdefault(made_for, scorer.calls) == scorer.calls:
+            found.plans = scorer.prepared()
+            return result.norms
+        # The forward pass has made other calls, for a reason that the model does not show.
+        scorer = GradNormScorer(model, columns, loss=loss)
+    result = scorer.score(images, labels)
+    _SHELF.keep(bare, scorer.columns, _Prepared(scorer.prepared(), {made_for: scorer.calls}))
+    return result.norms
+
+
+@dataclass
+class _Prepared:
+    """What is kept for a model and a set of columns."""
+
+    plans: dict[object, Plan]
+    """Plans by what they are made for."""
+    calls: dict[object, int]
+    """A hash of the forward pass's calls, by the form of the images."""
+
+
+_SHELF: Shelf[_Prepared] = Shelf()
 
 
 def batch_bound(

@@ -86,6 +86,8 @@ class GradNormScorer:
             if name not in known:
                 raise ConfigError(unknown_name("a layer with a method", name, known))
         self._plans: dict[object, Plan] = {}
+        self.calls = 0
+        """A hash of the calls of the last forward pass; 0 where they were not followed."""
         self._convolves = any(isinstance(m, nn.Conv2d) for m in self._model.modules())
         self._takes_channels_last: bool | None = None
 
@@ -118,6 +120,14 @@ class GradNormScorer:
                 # The model was changed since; a second change within one batch is an error.
                 self._plans.clear()
                 return self._pass(self._plan(images, parameters), images, labels, parameters)
+
+    def prepared(self) -> dict[object, Plan]:
+        """What was prepared so far; nothing in it refers to the model."""
+        return dict(self._plans)
+
+    def adopt(self, prepared: Mapping[object, Plan]) -> None:
+        """Takes what another scorer of the same columns prepared for the same, unchanged model."""
+        self._plans = dict(prepared)
 
     def explain(self, images: Tensor) -> str:
         """Tells how each layer's norms are found, with the predicted cost of an example.
@@ -198,6 +208,7 @@ class GradNormScorer:
             collector, anchor, stand_ins = Collector(), images, parameters
         else:
             logits, collector, anchor, stand_ins = run_sites(plan, self._model, parameters, images)
+        self.calls = collector.calls
         self._loss.check(logits, labels)
         direction = self._loss.gradient(logits.detach(), labels)
         # Every norm is linear in the direction: carried back at unit size, the gradients of
