@@ -196,8 +196,9 @@ def part_e(case: Case, rounds: int, clock: Callable[[], float]) -> None:
 
 def command(case: Case, run: Path, *more: str) -> subprocess.Popen[bytes]:
     """Starts the command that scores the tars."""
-    flags = ["score", "--data", *case.tars, "--network", case.network, "--run", str(run),
-             "--image-size", str(case.spec.height), "--num-classes", str(case.spec.num_classes),
+    flags = ["score", "--data", *case.tars, "--network", case.network, "--fresh-weights",
+             "--run", str(run), "--image-size", str(case.spec.height),
+             "--num-classes", str(case.spec.num_classes),
              "--columns", *case.columns, "--batch-size", str(case.batch), *more]  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
     return subprocess.Popen(

@@ -7,6 +7,8 @@ import tyro
 from tyro.conf import OmitArgPrefixes
 
 from raygrad import pipeline
+from raygrad.cli.data_subcommands import Export, IndexTars, Prepare
+from raygrad.cli.run_flags import Redo, Run, existing, seeded, stored_or_new
 from raygrad.cli.whole_study import prepare_study, print_plan, print_results, run_study
 from raygrad.config import (
     DataConfig,
@@ -16,7 +18,6 @@ from raygrad.config import (
     SweepConfig,
     TrainConfig,
 )
-from raygrad.errors import ConfigError
 from raygrad.runs.layout import RunLayout
 from raygrad.selection import IN_MEMORY, METHODS
 from raygrad.training.models import (
@@ -28,123 +29,12 @@ from raygrad.training.models import (
 )
 from raygrad.training.networks import NETWORKS
 
-Run = Annotated[str, tyro.conf.arg(help="The run folder, on local disk or s3://.")]
-
 
 class Command(Protocol):
     """A subcommand: its fields are its flags."""
 
     def execute(self) -> None:
         """Runs it."""
-
-
-@dataclass(frozen=True)
-class SourceFolder:
-    """The second word of `raygrad prepare`; a section, because those come in their order."""
-
-    folder: tyro.conf.Positional[str | None] = None
-    """The folder of the source's own files, as --data-dir."""
-
-
-@dataclass(frozen=True)
-class Prepare:
-    """Write a data set as WebDataset shards and index them for a run; without --run, write only.
-
-    Sources: digits, mnist, cifar10, cifar100, image-folder (class folders, also under train/ and
-    val/ or test/), imagenet (as it is published or as Kaggle packs it; tiny-imagenet). Or name a
-    folder alone, or a Parquet file: raygrad prepare photos --run runs/photos
-    """
-
-    run: Run | None = None
-    data: OmitArgPrefixes[DataConfig] = field(default_factory=DataConfig)
-    place: OmitArgPrefixes[SourceFolder] = field(default_factory=SourceFolder)
-
-    def execute(self) -> None:
-        """Runs the stage."""
-        data = _named_data(self.data, self.place.folder)
-        if self.run is None:
-            if data.out is None:
-                raise ConfigError("prepare must be given --run or --out, got neither. Name one.")
-            print("\n".join(pipeline.write_source(data, data.out)))
-            return
-        config = replace(_stored(self.run), data=data)
-        pipeline.check(config)
-        pipeline.bind(config)
-        pipeline.prepare(config)
-        print(RunLayout(self.run).data)
-
-
-@dataclass(frozen=True)
-class IndexTars:
-    """Index your own tars for a run, as they are: braces, globs, lists or a folder of them.
-
-    They may be local or on s3://, gs://, hf:// or https://. A folder of class folders or of
-    Parquet files is written as shards first.
-    """
-
-    tars: tyro.conf.Positional[tuple[str, ...]]
-    """Training shards, such as 's3://bucket/train-{0000..1023}.tar', or a folder of shards."""
-    run: Run
-    test_tars: Annotated[tuple[str, ...], tyro.conf.arg(aliases=("--test-data",))] = ()
-    """Test shards."""
-    labels: str = "cls"
-    """Where the labels stand: a member's extension, such as cls or txt (numbers or class names),
-    json:FIELD or json:a.b, folder (of the key), shard (the tar's name), or a table of keys or file
-    names and labels: TABLE.csv, TABLE.parquet, TABLE.csv:KEY:LABEL."""
-    image: str = ""
-    """Which member is the image, by its extension, such as left.png."""
-    renumber: bool = False
-    """Number the classes anew where numbers count from 1 or have gaps."""
-    channels: Literal[1, 3] = 3
-    """Colour channels that images are decoded to."""
-    image_size: int | None = None
-    """Photographs of several sizes become squares of this many pixels, to train on."""
-    max_examples: int | None = None
-    """At most so many training examples, and a quarter as many test examples."""
-    val_fraction: float = 0.1
-    """The share of training examples held out for validation."""
-    test_fraction: float = 0.2
-    """The share that is the test split, of class folders or a table without one of their own."""
-    split_seed: int = 0
-    """Changes which examples are held out."""
-    shard_bytes: int = 256 * 2**20
-    """About how large a shard becomes, where a folder of images or a table is written as shards."""
-    max_reject_share: float = 0.01
-    """The largest share of examples that may be unusable."""
-    strict: bool = False
-    """Fail on the first unusable example."""
-
-    def execute(self) -> None:
-        """Runs the stage."""
-        if not any(one.strip() for one in self.tars):
-            raise ConfigError(
-                "shards must be named, got none. Give URLs, a glob or a folder, such as "
-                "'train-{0000..0099}.tar'."
-            )
-        values = {name: value for name, value in vars(self).items() if name != "run"}
-        config = replace(_stored(self.run), data=DataConfig(**values))
-        pipeline.check(config)
-        pipeline.bind(config)
-        pipeline.prepare(config)
-        print(RunLayout(self.run).data)
-
-
-@dataclass(frozen=True)
-class Export:
-    """Write a subset as new WebDataset shards, to train on elsewhere."""
-
-    subset: tyro.conf.Positional[str]
-    """The subset's Parquet file."""
-    run: Run
-    out: str
-    """The folder of the new shards, local or s3://."""
-    shard_bytes: int = 256 * 2**20
-    """About how large a shard becomes."""
-
-    def execute(self) -> None:
-        """Writes the shards."""
-        _existing(self.run)
-        print("\n".join(pipeline.export(self.run, self.subset, self.out, self.shard_bytes)))
 
 
 @dataclass(frozen=True)
@@ -159,13 +49,13 @@ class Train:
     """Train a network from each of these seeds too, as `<network>-seed<seed>`: scoring networks, to
     draw subsets by and to have intervals over."""
     train: OmitArgPrefixes[TrainConfig] = field(default_factory=TrainConfig)
+    redo: Redo = False
 
     def execute(self) -> None:
         """Runs the stage."""
-        config = _seeded(replace(_stored(self.run), train=self.train), self.score_seeds)
-        pipeline.check(config)
-        pipeline.bind(config)
-        metrics = pipeline.train(config)
+        config = seeded(replace(stored_or_new(self.run), train=self.train), self.score_seeds)
+        with pipeline.bound(config, self.redo, "train"):
+            metrics = pipeline.train(config)
         print(
             f"{metrics['network']}: test accuracy {metrics['test_accuracy']:.4f} "
             f"at epoch {metrics['best_epoch']} of {metrics['epochs']}, "
@@ -203,20 +93,20 @@ class Score:
     score_seeds: tuple[int, ...] = ()
     """Score the networks that were trained from these seeds too; by default those of `train`."""
     score: OmitArgPrefixes[ScoreConfig] = field(default_factory=ScoreConfig)
+    redo: Redo = False
 
     def execute(self) -> None:
         """Indexes what has to be, and runs the stage."""
         config = self._config()
-        pipeline.check(config)
-        pipeline.bind(config)
-        if config.data.tars and self.tars:
-            pipeline.index_shards(config)
-        facts = pipeline.score(config)
+        with pipeline.bound(config, self.redo, "score"):
+            if config.data.tars and self.tars:
+                pipeline.index_shards(config)
+            facts = pipeline.score(config)
         print(f"{facts['num_examples']} examples scored in {facts['num_shards']} parts")
-        print(RunLayout(self.run).scores(config.train.network))
+        print(RunLayout(self.run).scores(config.scored_network))
 
     def _config(self) -> StudyConfig:
-        config = _stored(self.run)
+        config = stored_or_new(self.run)
         if self.tars:
             data = DataConfig(
                 tars=self.tars,
@@ -229,15 +119,14 @@ class Score:
                 test_fraction=0.0,
             )
             config = replace(config, data=data)
-        if self.score.network is not None:
+        if self.score.network is not None and not pipeline.is_trained(config):
+            # Nothing else is trained here: it is what a sweep of this run will retrain.
             config = replace(config, train=replace(config.train, network=self.score.network))
-        elif self.score.checkpoint:
-            raise ConfigError("checkpoint must come with its network, got none. Give --network.")
         columns = self.score.columns
         if config.select.score_column not in columns and columns:
             select = replace(config.select, score_column=columns[0])
             config = replace(config, select=select, score=self.score)
-        return _seeded(replace(config, score=self.score), self.score_seeds)
+        return seeded(replace(config, score=self.score), self.score_seeds)
 
 
 @dataclass(frozen=True)
@@ -248,6 +137,7 @@ class Select:
     list: bool = False
     """Explain every method in a line, with its paper, and do nothing else."""
     select: OmitArgPrefixes[SelectConfig] = field(default_factory=SelectConfig)
+    redo: Redo = False
 
     def execute(self) -> None:
         """Runs the stage."""
@@ -255,9 +145,9 @@ class Select:
             for name, method in (METHODS | IN_MEMORY).items():
                 print(f"{name:26} {method.summary} ({method.paper})")
             return
-        config = replace(_existing(self.run), select=self.select)
+        config = replace(existing(self.run), select=self.select)
         pipeline.check(config)
-        pipeline.select(config)
+        pipeline.select(config, self.redo)
         print("\n".join(pipeline.subset_urls(config)))
 
 
@@ -271,11 +161,12 @@ class Sweep:
     subsets: tuple[str, ...] = ()
     """Subsets that you made elsewhere, in place of those that methods draw: Parquet files with a
     column key, named METHOD-SEED.parquet; braces and globs, local or s3://."""
+    redo: Redo = False
 
     def execute(self) -> None:
         """Runs the stage."""
-        config = replace(_existing(self.run), select=self.select, sweep=self.sweep)
-        print_results(pipeline.sweep(config, self.subsets))
+        config = replace(existing(self.run), select=self.select, sweep=self.sweep)
+        print_results(pipeline.sweep(config, self.subsets, self.redo))
         print(RunLayout(self.run).results)
 
 
@@ -299,7 +190,7 @@ class PlanSweep:
     def execute(self) -> None:
         """Measures and prints."""
         pipeline.check_price(self.price_per_device_hour)
-        config = replace(_existing(self.run), select=self.select, sweep=self.sweep)
+        config = replace(existing(self.run), select=self.select, sweep=self.sweep)
         pipeline.check(config)
         plan = pipeline.plan(config, self.seconds, self.subsets)
         for text in plan.lines(self.price_per_device_hour):
@@ -320,7 +211,7 @@ class Report:
         from raygrad.report import write_report  # with all of Matplotlib
 
         for run in self.runs:
-            _existing(run)
+            existing(run)
         print(write_report(self.runs, self.out))
 
 
@@ -348,7 +239,9 @@ class Models:
             print("\n".join(f"timm/{name}" for name in found))
         else:
             print(f"timm: {len(found)} networks, as timm/NAME; --contains lists those of a name")
-        print("your own: module:callable, which takes a raygrad.training.models.ImageSpec")
+        print(
+            "your own: module:callable, which takes a raygrad.training.models.ImageSpec or nothing"
+        )
 
 
 @dataclass(frozen=True)
@@ -357,10 +250,13 @@ class RunStudy(StudyConfig):
 
     recipe: str | None = None
     """A data set and network of the paper, such as mnist/cnn: its training, which flags change."""
+    redo: Redo = False
 
     def execute(self) -> None:
         """Runs the study."""
-        run_study(StudyConfig(**{f.name: getattr(self, f.name) for f in fields(StudyConfig)}))
+        run_study(
+            StudyConfig(**{f.name: getattr(self, f.name) for f in fields(StudyConfig)}), self.redo
+        )
 
 
 @dataclass(frozen=True)
@@ -377,50 +273,17 @@ class Job(StudyConfig):
     recipe: str | None = None
     """A data set and network of the paper, such as cifar10/cnn5: its training, which flags
     change."""
+    redo: Redo = False
 
     def execute(self) -> None:
         """Runs the study, or says what it would be."""
         config = StudyConfig(**{f.name: getattr(self, f.name) for f in fields(StudyConfig)})
         if self.prepare:
-            prepare_study(config)
+            prepare_study(config, self.redo)
         if self.plan:
             print_plan(config)
         elif not self.prepare:
-            run_study(config)
-
-
-def _named_data(data: DataConfig, folder: str | None) -> DataConfig:
-    """Returns the data with what stands on the line without a flag: a source's folder, or data."""
-    if folder is not None:
-        if data.data_dir not in (None, folder):
-            raise ConfigError(
-                f"a source must have one folder, got {folder!r} and --data-dir {data.data_dir!r}."
-            )
-        return replace(data, data_dir=folder)
-    if pipeline.is_place(data.source) and not data.tars:
-        return replace(data, source=DataConfig.source, tars=(data.source,))
-    return data
-
-
-def _stored(run: str) -> StudyConfig:
-    return pipeline.stored_config(run) or StudyConfig(run)
-
-
-def _seeded(config: StudyConfig, score_seeds: tuple[int, ...]) -> StudyConfig:
-    """Returns a study with these scoring networks, or with its own where none are named."""
-    if not score_seeds:
-        return config
-    return replace(config, select=replace(config.select, score_seeds=score_seeds))
-
-
-def _existing(run: str) -> StudyConfig:
-    config = pipeline.stored_config(run)
-    if config is None:
-        raise ConfigError(
-            f"run folder must exist, got {run!r} without a config.json. "
-            "Check the path, or begin a run: raygrad prepare, raygrad run."
-        )
-    return config
+            run_study(config, self.redo)
 
 
 COMMANDS: dict[str, type[Command]] = {

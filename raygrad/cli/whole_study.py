@@ -16,9 +16,9 @@ PLAN_SECONDS = 5.0
 """How long `--plan` measures each network."""
 
 
-def run_study(config: StudyConfig) -> None:
+def run_study(config: StudyConfig, redo: bool = False) -> None:
     """Runs a study and prints its table of results and where everything is."""
-    results = pipeline.run(config)
+    results = pipeline.run(config, redo)
     layout = RunLayout(config.run)
     print_results(results)
     print_wall_time(layout)
@@ -38,11 +38,10 @@ def print_wall_time(layout: RunLayout) -> None:
         print(f"time     {wall_s(entries):,.0f} s in {starts} start{'s' * (starts != 1)}")
 
 
-def prepare_study(config: StudyConfig) -> None:
+def prepare_study(config: StudyConfig, redo: bool = False) -> None:
     """Does the first stage of a study."""
-    pipeline.check(config)
-    pipeline.bind(config)
-    pipeline.prepare(config)
+    with pipeline.bound(config, redo):
+        pipeline.prepare(config)
 
 
 def print_results(results: pa.Table) -> None:

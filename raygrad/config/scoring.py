@@ -20,7 +20,10 @@ class ScoreConfig:
     """A network of your choice by name, or module:callable; by default the run's trained one."""
     checkpoint: tuple[str, ...] = ()
     """Its weights: a state_dict (.pt), .safetensors, or raygrad's own; local or s3://. Several are
-    scored in one pass, a column each and their mean. Without any, fresh weights from a seed."""
+    scored in one pass, a column each and their mean."""
+    fresh_weights: bool = field(default=False, metadata=EXECUTION)
+    """Score your network with fresh random weights, drawn from `weights_seed`, in place of a
+    checkpoint: such scores know nothing of the data."""
     num_classes: int | None = None
     """Classes that your network tells apart; by default as many as the labels count."""
     weights_seed: int = 0

@@ -1,11 +1,11 @@
 """The section select: which subsets are drawn from the scores."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal
 
 import tyro
 
-from raygrad.config.declaring import fraction, require
+from raygrad.config.declaring import EXECUTION, fraction, require
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,9 @@ class SelectConfig:
     missing: Literal["error", "drop", "hardest", "easiest"] = "error"
     """What becomes of scores that are not finite: an error that names the keys, never drawn, or
     counted as the hardest or easiest there is."""
+
+    fresh_scores: bool = field(default=False, metadata=EXECUTION)
+    """Draw by the scores of fresh random weights, which is refused otherwise."""
 
     def __post_init__(self) -> None:
         for name in ("methods", "keep_fractions", "seeds"):

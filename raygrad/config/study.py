@@ -25,6 +25,11 @@ class StudyConfig:
     select: SelectConfig = field(default_factory=SelectConfig)
     sweep: SweepConfig = field(default_factory=SweepConfig)
 
+    @property
+    def scored_network(self) -> str:
+        """The network whose scores are asked for: one named for it, or the one that is trained."""
+        return self.score.network or self.train.network
+
     def __post_init__(self) -> None:
         require(bool(self.run), "run must name a folder", self.run)
         chosen = self.select.score_column

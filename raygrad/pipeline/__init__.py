@@ -14,7 +14,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from raygrad.pipeline.binding import bind, check, complete_stages, stored_config
+    from raygrad.pipeline.binding import (
+        bind,
+        bound,
+        check,
+        complete_stages,
+        is_trained,
+        stored_config,
+    )
     from raygrad.pipeline.forecasting import Forecast, forecast
     from raygrad.pipeline.planning import Plan, check_price, plan
     from raygrad.pipeline.preparing import export, index_shards, is_place, prepare, write_source
@@ -28,6 +35,7 @@ __all__ = [
     "Forecast",
     "Plan",
     "bind",
+    "bound",
     "check",
     "check_price",
     "complete_stages",
@@ -36,6 +44,7 @@ __all__ = [
     "grid",
     "index_shards",
     "is_place",
+    "is_trained",
     "plan",
     "prepare",
     "report",
@@ -50,7 +59,7 @@ __all__ = [
 ]
 
 _MODULES = {
-    "binding": ("bind", "check", "complete_stages", "stored_config"),
+    "binding": ("bind", "bound", "check", "complete_stages", "is_trained", "stored_config"),
     "forecasting": ("Forecast", "forecast"),
     "planning": ("Plan", "check_price", "plan"),
     "preparing": ("export", "index_shards", "is_place", "prepare", "write_source"),

@@ -1,16 +1,20 @@
 """A run folder keeps the configuration of what is complete in it."""
 
+import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import raygrad
 from raygrad.config import DataConfig, StudyConfig
 from raygrad.config_values import from_dict, identity, to_dict
 from raygrad.data.sources import check_source
 from raygrad.engine.score.networks import TABLE_COLUMNS
-from raygrad.errors import ConfigError
-from raygrad.pipeline.score_inputs import score_inputs
+from raygrad.errors import ConfigError, DataError, ResourceError
+from raygrad.pipeline.noticing import code_of
+from raygrad.pipeline.redoing import forget_changed
+from raygrad.pipeline.score_inputs import check_weights, score_inputs
 from raygrad.pipeline.stages import completed, training_inputs
 from raygrad.runs.layout import RunLayout
 from raygrad.scoring import check_columns
@@ -19,6 +23,47 @@ from raygrad.storage import files
 from raygrad.storage.urls import expand
 from raygrad.training.losses import build_loss
 from raygrad.training.models import check_network
+
+
+@contextlib.contextmanager
+def bound(config: StudyConfig, redo: bool = False, stage: str | None = None) -> Iterator[None]:
+    """Binds a run folder to a configuration, and lets go of what is refused in the context.
+
+    A section whose stage is not complete when its values are refused is what it was before, so
+    that the next command is not blamed for them; a first command that fails leaves no configuration
+    behind. What was interrupted or given up after work was done stays: the same command goes on.
+
+    Args:
+        config: The study.
+        redo: Do again, once everything is checked, what is complete of other inputs.
+        stage: With `redo`, a stage that is done again in any case: prepare, train or score.
+
+    Raises:
+        ConfigError: As of `check` and `bind`.
+    """
+    check(config)
+    layout = RunLayout(config.run)
+    before = stored_config(config.run)
+    if redo:
+        forget_changed(config, stage)
+    names = {} if before is None else _stages(before)
+    there = {section for section in names if files.exists(layout.marker(names[section]))}
+    bind(config)
+    try:
+        yield
+    except (ConfigError, DataError, ResourceError):
+        stages = _stages(config)
+        done = [
+            section
+            for section, name in stages.items()
+            if section not in there and files.exists(layout.marker(name))
+        ]
+        if before is None and not done:
+            files.remove(layout.config)
+        else:
+            kept = {section: getattr(config, section) for section in done}
+            _store(_with_sections(before or StudyConfig(config.run), kept, config))
+        raise
 
 
 def check(config: StudyConfig) -> None:
@@ -32,14 +77,22 @@ def check(config: StudyConfig) -> None:
         expand([*config.data.tars, *config.data.test_tars])
     else:
         check_source(config.data.source)
-    for network in (config.train.network, *config.sweep.networks):
+    for network in (config.train.network, config.scored_network, *config.sweep.networks):
         check_network(network)
     build_loss(config.train.loss)
     if config.score.loss is not None:
         build_loss(config.score.loss)
+    if config.score.is_own or config.score.fresh_weights:
+        _check_weights(config)
     check_columns(config.score.columns, TABLE_COLUMNS)
     for method in config.select.methods:
         check_method(method)
+
+
+def _check_weights(config: StudyConfig) -> None:
+    """Checks what a network of the user's choice is given, unless its scores are complete."""
+    if not files.exists(RunLayout(config.run).marker(_stages(config)["score"])):
+        check_weights(config.score)
 
 
 def bind(config: StudyConfig) -> None:
@@ -54,21 +107,51 @@ def bind(config: StudyConfig) -> None:
     layout = RunLayout(config.run)
     stored = stored_config(config.run)
     if stored is not None:
-        network = stored.train.network
-        stages = {"data": "prepare", "train": f"train-{network}", "score": f"score-{network}"}
-        if config.train.network != network:
-            # Another network has training and scores of its own, which its markers guard.
-            del stages["train"], stages["score"]
-            trained = f"train-{config.train.network}"
-            if files.exists(layout.marker(trained)):
-                completed(layout, trained, training_inputs(config))
-            scored = f"score-{config.train.network}"
-            if files.exists(layout.marker(scored)):
-                completed(layout, scored, score_inputs(config).digest)
+        stages, now = _stages(stored), _stages(config)
+        # Another network has training and scores of its own, which its markers guard.
+        if now["train"] != stages["train"]:
+            del stages["train"]
+            if files.exists(layout.marker(now["train"])):
+                completed(
+                    layout, now["train"], training_inputs(config), code_of(config.train.network)
+                )
+        if now["score"] != stages["score"]:
+            del stages["score"]
+            if files.exists(layout.marker(now["score"])):
+                completed(
+                    layout,
+                    now["score"],
+                    score_inputs(config).digest,
+                    code_of(config.scored_network),
+                )
         if _has_grown(config.data, stored.data):
             del stages["data"]
         complete = [name for name in stages if files.exists(layout.marker(stages[name]))]
         _refuse_changes(config, stored, complete)
+    _store(config)
+
+
+def _stages(config: StudyConfig) -> dict[str, str]:
+    """Returns the stage that each section binds once it is complete."""
+    trained, scored = config.train.network, config.scored_network
+    return {"data": "prepare", "train": f"train-{trained}", "score": f"score-{scored}"}
+
+
+def is_trained(config: StudyConfig) -> bool:
+    """Tells whether the run has trained its network."""
+    return files.exists(RunLayout(config.run).marker(_stages(config)["train"]))
+
+
+def _with_sections(before: StudyConfig, kept: dict[str, Any], refused: StudyConfig) -> StudyConfig:
+    """Returns a configuration with the sections of stages that are complete."""
+    try:
+        return replace(before, **kept)
+    except ConfigError:  # the old choice of subsets is by a column that is not scored any more
+        return replace(before, **kept, select=refused.select)
+
+
+def _store(config: StudyConfig) -> None:
+    layout = RunLayout(config.run)
     text = json.dumps({**to_dict(config), "raygrad": raygrad.__version__}, indent=1)
     try:
         files.write_bytes(layout.config, text.encode())
@@ -80,9 +163,8 @@ def bind(config: StudyConfig) -> None:
 
 def complete_stages(config: StudyConfig) -> list[str]:
     """Returns the stages of a study that are complete in its run folder."""
-    layout, network = RunLayout(config.run), config.train.network
-    names = ("prepare", f"train-{network}", f"score-{network}")
-    return [name for name in names if files.exists(layout.marker(name))]
+    layout = RunLayout(config.run)
+    return [name for name in _stages(config).values() if files.exists(layout.marker(name))]
 
 
 def stored_config(run_url: str) -> StudyConfig | None:
@@ -112,5 +194,5 @@ def _refuse_changes(config: StudyConfig, stored: StudyConfig, sections: Sequence
         if differ:
             raise ConfigError(
                 f"run folder {config.run} must keep its configuration: {'; '.join(differ)}. "
-                "Name another --run, or give the values that it has."
+                "Do the stage again (--redo), name another --run, or give the values that it has."
             )

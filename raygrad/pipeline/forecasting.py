@@ -74,7 +74,7 @@ def forecast(config: StudyConfig, seconds: float) -> list[Forecast] | None:
     if read_marker(layout.marker("prepare")) is None:
         return None
     ensure_ray()
-    done, network = complete_stages(config), config.train.network
+    done = complete_stages(config)
     sizes, sample = _sample(config, layout)
     # Often a worker of the training is what a trial of the sweep is: then one measurement serves.
     measure = functools.cache(
@@ -83,9 +83,9 @@ def forecast(config: StudyConfig, seconds: float) -> list[Forecast] | None:
         )
     )
     found = []
-    if f"score-{network}" not in done:
+    if f"score-{config.scored_network}" not in done:
         found.append(_scoring(config, sizes, sample, seconds))
-    if f"train-{network}" not in done:
+    if f"train-{config.train.network}" not in done:
         found.insert(0, _training(config, sizes, measure))
     return [*found, _sweep(config, sizes, measure)]
 
@@ -123,7 +123,7 @@ def _scoring(config: StudyConfig, sizes: Sizes, sample: StudyData, seconds: floa
     # As many as begin; the data set has more shards than that.
     *_, actors = pool_size(config.score, device, sizes.train)
     each = 1.0 / config.score.actors_per_gpu if gpus else CPUS_PER_ACTOR
-    rate = scoring_rate(config.score, config.train.network, device, sample, actors, seconds)
+    rate = scoring_rate(config.score, config.scored_network, device, sample, actors, seconds)
     note = f"{actors} actors, {rate:.3g} images/s each"
     return _forecast("score", sizes.train / (rate * actors), actors * each, gpus, note)
 

@@ -21,6 +21,13 @@ from raygrad.data.table_files import ENDINGS as TABLE_ENDINGS
 from raygrad.engine import parallel
 from raygrad.engine.session import ensure_ray
 from raygrad.errors import ConfigError, DataError
+from raygrad.pipeline.noticing import (
+    changed_error,
+    record,
+    shard_change,
+    source_change,
+    taken,
+)
 from raygrad.pipeline.stages import stage
 from raygrad.runs.journal import recorded
 from raygrad.runs.layout import RunLayout
@@ -42,7 +49,10 @@ def prepare(config: StudyConfig) -> None:
         DataError: More examples are unusable than is accepted.
     """
     layout, data = RunLayout(config.run), config.data
-
+    if files.exists(layout.marker("prepare")):
+        changed = source_change(layout, data) or shard_change(layout, data)
+        if changed is not None:
+            raise changed_error("prepare", layout, changed)
     stage(layout, "prepare", digest(identity(data)), lambda: _prepare(data, layout))
 
 
@@ -64,6 +74,9 @@ def index_shards(config: StudyConfig) -> None:
             return
         known = set(read_shard_table(layout.data)["source"].to_pylist())
         named = {*given.train_urls, *given.test_urls}
+        changed = shard_change(layout, data)
+        if changed is not None and known <= named:
+            raise changed_error("prepare", layout, changed)
         if known == named:
             log.info("prepare: complete, skipped")
             return
@@ -80,6 +93,7 @@ def index_shards(config: StudyConfig) -> None:
 
 def _prepare(data: DataConfig, layout: RunLayout) -> dict[str, Any]:
     ensure_ray()
+    before = taken(data)
     given = resolved(data)
     urls: _Urls = (given.train_urls, given.test_urls)
     facts: dict[str, Any] = {"channels": data.channels, "classes": given.classes}
@@ -93,6 +107,7 @@ def _prepare(data: DataConfig, layout: RunLayout) -> dict[str, Any]:
     facts |= {"classes": list(index.classes), "num_classes": len(index.classes)}
     facts["image_size"] = data.image_size
     write_json(files.join(layout.data, DATASET_FILE), facts)
+    record(layout, before, is_written=given.source is not None)
     counts = {"num_examples": index.examples.num_rows, "num_rejects": index.rejects.num_rows}
     log.info("prepare: %(num_examples)d examples, %(num_rejects)d rejects", counts)
     size = data.image_size

@@ -1,6 +1,5 @@
 """What the stage score is given: networks, preprocessing, and what its table says it came from."""
 
-import logging
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +10,7 @@ from raygrad.data.shards import DATASET_FILE
 from raygrad.data.transforms import CropTransform
 from raygrad.engine.score.task import Preprocess
 from raygrad.errors import ConfigError
+from raygrad.pipeline.noticing import code_of
 from raygrad.pipeline.score_loss import loss_provenance, score_loss
 from raygrad.pipeline.stages import facts_of, transform_of
 from raygrad.runs.layout import RunLayout
@@ -22,10 +22,8 @@ from raygrad.training.models import ImageSpec
 from raygrad.training.outside import NetworkSource, weights_digest
 from raygrad.training.preprocess import Normalize
 
-log = logging.getLogger("raygrad")
-
 _IMAGENET_SIZE, _IMAGENET_RESIZE = 224, 256
-_VERSIONS = ("raygrad", "torch")
+_VERSIONS = ("raygrad", "torch", "code")
 
 
 @dataclass(frozen=True)
@@ -48,6 +46,7 @@ class ScoreInputs:
         """What the stage's marker holds.
 
         What is complete stays so when a library is newer; only parts of two versions do not mix.
+        The marker keeps the user's own code beside it.
         """
         return digest({k: v for k, v in self.provenance.items() if k not in _VERSIONS})
 
@@ -66,10 +65,10 @@ def score_inputs(config: StudyConfig, name: str | None = None) -> ScoreInputs:
     Raises:
         ConfigError: The run is not that far, or the network, its weights and the data do not fit.
     """
-    layout, network = RunLayout(config.run), name or config.train.network
+    layout, network = RunLayout(config.run), name or config.scored_network
     facts = read_json(files.join(layout.data, DATASET_FILE))
     if config.score.is_own:
-        sources, preprocess = _own(config.score, network, facts)
+        sources, preprocess = _own(config.score, config.scored_network, facts)
         weights = own_digests = tuple(weights_digest(source.build()) for source in sources)
     else:
         weights, own_digests = (facts_of(layout, f"train-{network}")["digest"],), ()
@@ -87,6 +86,8 @@ def score_inputs(config: StudyConfig, name: str | None = None) -> ScoreInputs:
         "torch": torch.__version__,
         **loss_provenance(config.score, loss, sources),
     }
+    if code := code_of(config.scored_network, loss):
+        provenance["code"] = ",".join(code.values())
     return ScoreInputs(sources, preprocess, provenance, own_digests, loss)
 
 
@@ -120,19 +121,36 @@ def _own(
     size = config.image_size
     default = _IMAGENET_RESIZE if size == _IMAGENET_SIZE else size
     transform = CropTransform(config.resize or default, size, config.keep_aspect)
-    if not config.checkpoint:
-        log.warning(
-            "score: NO CHECKPOINT: %s has fresh random weights (seed %d), which know nothing of "
-            "the data; give --checkpoint for a trained network",
-            network,
-            config.weights_seed,
-        )
     spec = ImageSpec(channels, size, size, num_classes)
     urls: list[str | None] = [files.absolute(url) for url in config.checkpoint]
     sources = tuple(
         NetworkSource(network, spec, url, config.weights_seed) for url in urls or [None]
     )
     return sources, Preprocess(channels, transform, Normalize(config.mean, config.std))
+
+
+def check_weights(config: ScoreConfig) -> None:
+    """Checks that a network of the user's choice has weights, or is to have none.
+
+    Raises:
+        ConfigError: There is a checkpoint without its network, or no checkpoint and no word that
+            fresh weights are meant.
+    """
+    if config.checkpoint and config.network is None:
+        raise ConfigError("checkpoint must come with its network, got none. Give --network.")
+    if config.network is None or config.checkpoint:
+        if config.fresh_weights:
+            raise ConfigError(
+                "fresh_weights must be of a network without a checkpoint, got "
+                f"{'a checkpoint' if config.checkpoint else 'the network that the run trains'}. "
+                "Give --network alone, or leave --fresh-weights."
+            )
+        return
+    if not config.fresh_weights:
+        raise ConfigError(
+            f"a network that is scored must have weights, got no checkpoint for "
+            f"{config.network!r}. Give --checkpoint, or --fresh-weights to score random weights."
+        )
 
 
 def _class_numbering(classes: list[str]) -> str:

@@ -10,9 +10,10 @@ from raygrad.engine.score.networks import TABLE_COLUMNS
 from raygrad.engine.score.pool import choose_device, decode_threads
 from raygrad.engine.score.task import ScoreTask
 from raygrad.engine.session import ensure_ray
+from raygrad.pipeline.noticing import code_of, refuse_changed_shards
 from raygrad.pipeline.replicates import trained_replicates
-from raygrad.pipeline.score_inputs import ScoreInputs, score_inputs
-from raygrad.pipeline.stages import completed, facts_of
+from raygrad.pipeline.score_inputs import ScoreInputs, check_weights, score_inputs
+from raygrad.pipeline.stages import completed, facts_of, origin_facts
 from raygrad.runs import score_table
 from raygrad.runs.journal import recorded
 from raygrad.runs.layout import RunLayout
@@ -35,7 +36,9 @@ def score(config: StudyConfig) -> dict[str, Any]:
     """
     check_columns(config.score.columns, TABLE_COLUMNS)
     others = trained_replicates(config)
-    facts = _score(config, config.train.network)
+    facts_of(RunLayout(config.run), "prepare")
+    refuse_changed_shards(config)
+    facts = _score(config, config.scored_network)
     for other, name in others:
         _score(other, name)
     return facts
@@ -46,14 +49,21 @@ def _score(config: StudyConfig, network: str) -> dict[str, Any]:
     layout = RunLayout(config.run)
     prepared = facts_of(layout, "prepare")
     inputs = score_inputs(config, network)
-    name = f"score-{network}"
-    marker = completed(layout, name, inputs.digest)
+    name, code = f"score-{network}", code_of(config.scored_network, inputs.loss)
+    marker = completed(layout, name, inputs.digest, code)
     if marker is not None and marker["data"] == prepared["digest"]:
         lacking = score_table.lacking_files(layout.scores(network))
         if not lacking:
             log.info("%s: complete, skipped", name)
             return marker
         log.warning("%s: %s was removed and is made again", name, ", ".join(lacking[:3]))
+    check_weights(config.score)
+    if config.score.fresh_weights:
+        log.warning(
+            "%s: these are fresh random weights (seed %d), which know nothing of the data",
+            name,
+            config.score.weights_seed,
+        )
     start_s = time.monotonic()
     with recorded(layout.journal, name):
         log.info("%s: starts", name)
@@ -61,7 +71,9 @@ def _score(config: StudyConfig, network: str) -> dict[str, Any]:
         done = {
             **score_engine.score(config.score, _task(config.score, layout, network, inputs)),
             "data": prepared["digest"],
+            "fresh_weights": config.score.fresh_weights,
             "digest": digest({"inputs": inputs.digest, "data": prepared["digest"]}),
+            **origin_facts(name, code),
         }
         write_marker(layout.marker(name), inputs.digest, **done)
     log.info("%s: complete in %.1f s", name, time.monotonic() - start_s)

@@ -12,12 +12,14 @@ import pyarrow as pa
 from raygrad.config import SelectConfig, StudyConfig
 from raygrad.errors import ConfigError
 from raygrad.pipeline.binding import stored_config
+from raygrad.pipeline.redoing import forget_trials
 from raygrad.pipeline.replicates import Replicate, replicates
 from raygrad.pipeline.stages import facts_of
 from raygrad.runs.journal import recorded
 from raygrad.runs.layout import RunLayout, folder_name
 from raygrad.runs.subsets import draw_subset, read_subset
 from raygrad.storage import files
+from raygrad.storage.manifest import read_marker
 from raygrad.training.trials import replicate_seed
 
 log = logging.getLogger("raygrad")
@@ -71,12 +73,14 @@ def score_sources(config: StudyConfig) -> list[ScoreSource]:
             f"score_run must be a run folder, got {config.select.score_run!r} without a "
             "config.json. Check the path."
         )
-    network = config.select.score_network or stored.train.network
+    network = config.select.score_network or stored.scored_network
+    if not config.select.fresh_scores:
+        _refuse_fresh(layout, network, stored)
     bound = stored_config(config.run) or config
     sources = []
     for one in replicates(config, stored, network):
         found = _table_digest(layout, one.name)
-        is_own = own and one.number is None and network == config.train.network
+        is_own = own and one.number is None and network == config.scored_network
         mark = "" if one.checkpoint is None else f"@{one.checkpoint}"
         folders = [] if is_own else [f"{folder_name(one.name)}{mark}-{found[:8]}"]
         column = config.select.score_column
@@ -88,6 +92,24 @@ def score_sources(config: StudyConfig) -> list[ScoreSource]:
             ScoreSource(url, network, found, tuple(folders), run, f"{column}{mark}", one)
         )
     return sources
+
+
+def _refuse_fresh(layout: RunLayout, network: str, stored: StudyConfig) -> None:
+    """Raises ConfigError where the scores are of fresh weights.
+
+    Tables of before this was recorded are judged by the configuration that their run has.
+    """
+    marker = read_marker(layout.marker(f"score-{network}"))
+    if marker is None:
+        return
+    score = stored.score
+    unrecorded = score.network == network and not score.checkpoint
+    if marker.get("fresh_weights", unrecorded):
+        raise ConfigError(
+            f"subsets must be drawn by scores of a trained network, got those of fresh random "
+            f"weights of {network!r}, in {layout.url}. Score with --checkpoint, or give "
+            "--fresh-scores to draw by them all the same."
+        )
 
 
 def _table_digest(layout: RunLayout, network: str) -> str:
@@ -110,26 +132,50 @@ def subset_urls(config: StudyConfig) -> list[str]:
     return [subset_url(config, of, cell) for of in score_sources(config) for cell in cells]
 
 
-def select(config: StudyConfig) -> None:
-    """Draws a subset for every method, keep_fraction and seed that has none yet."""
-    if not draw_missing(config):
+def select(config: StudyConfig, redo: bool = False) -> None:
+    """Draws a subset for every method, keep_fraction and seed that has none yet.
+
+    Args:
+        config: The study.
+        redo: Draw again, and remove, subsets that were drawn otherwise, and their retrainings.
+
+    Raises:
+        ConfigError: A subset was drawn otherwise.
+    """
+    if not draw_missing(config, redo):
         log.info("select: complete, skipped")
 
 
-def draw_missing(config: StudyConfig) -> int:
+def draw_missing(config: StudyConfig, redo: bool = False) -> int:
     """Does the stage select, without a word where it is complete; returns how many it drew."""
     draws = [
         _Draw(config.select, source, cell)
         for source in score_sources(config)
         for cell in grid(config.select)
     ]
-    missing = [draw for draw in draws if not draw.is_at(subset_url(config, draw.source, draw.cell))]
+    missing = [
+        draw
+        for draw in draws
+        if not _is_there(draw, subset_url(config, draw.source, draw.cell), redo)
+    ]
+    if redo and missing:
+        forget_trials(RunLayout(config.run), {draw.cell for draw in missing})
     if missing:
         with recorded(RunLayout(config.run).journal, "select"):
             for draw in missing:
                 draw.to(subset_url(config, draw.source, draw.cell))
         log.info("select: %d subsets drawn, %d were there", len(missing), len(draws) - len(missing))
     return len(missing)
+
+
+def _is_there(draw: "_Draw", url: str, redo: bool) -> bool:
+    try:
+        return draw.is_at(url)
+    except ConfigError as error:
+        if not redo:
+            raise
+        log.warning("select: %s is drawn again: %s", url, str(error).partition(" Do ")[0])
+        return False
 
 
 @dataclass(frozen=True)
@@ -212,7 +258,7 @@ class _Draw:
         if differ:
             raise ConfigError(
                 f"subset {url} must have been drawn as is asked for, got one drawn by "
-                f"{'; '.join(differ)}. Name another --run, or remove the file to draw it again."
+                f"{'; '.join(differ)}. Do it again (--redo), or name another --run."
             )
         return True
 

@@ -14,6 +14,12 @@ from raygrad.data.index import read_index
 from raygrad.data.shards import DATASET_FILE
 from raygrad.data.transforms import CropTransform
 from raygrad.errors import ConfigError
+from raygrad.pipeline.noticing import (
+    RESULTS,
+    changed_error,
+    refuse_changed_code,
+    tell_of_older_results,
+)
 from raygrad.runs.journal import recorded
 from raygrad.runs.layout import RunLayout
 from raygrad.storage import files
@@ -24,11 +30,23 @@ log = logging.getLogger("raygrad")
 
 
 def stage(
-    layout: RunLayout, name: str, inputs: str, do: Callable[[], dict[str, Any]]
+    layout: RunLayout,
+    name: str,
+    inputs: str,
+    do: Callable[[], dict[str, Any]],
+    code: dict[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Does a stage unless it is complete, marks it complete, and returns its facts."""
+    """Does a stage unless it is complete, marks it complete, and returns its facts.
+
+    Args:
+        layout: The run folder.
+        name: The stage.
+        inputs: The digest of what decides its outcome.
+        do: Does it; returns facts that later stages need.
+        code: Digests of the user's own code that it runs, by name.
+    """
     url = layout.marker(name)
-    marker = completed(layout, name, inputs)
+    marker = completed(layout, name, inputs, code)
     if marker is not None:
         log.info("%s: complete, skipped", name)
         return marker
@@ -36,25 +54,31 @@ def stage(
     with recorded(layout.journal, name):
         log.info("%s: starts", name)
         facts = do()
-        write_marker(url, inputs, **facts)
+        write_marker(url, inputs, **facts, **origin_facts(name, code))
     log.info("%s: complete in %.1f s", name, time.monotonic() - start_s)
     return facts
 
 
-def completed(layout: RunLayout, name: str, inputs: str) -> dict[str, Any] | None:
+def origin_facts(name: str, code: dict[str, str] | None) -> dict[str, Any]:
+    """Returns what a marker says of code and versions that its stage came from."""
+    version, _ = RESULTS.get(name.split("-")[0], (1, ""))
+    return {"code": code or {}, "results_version": version}
+
+
+def completed(
+    layout: RunLayout, name: str, inputs: str, code: dict[str, str] | None = None
+) -> dict[str, Any] | None:
     """Returns the facts of a stage that is complete, None otherwise.
 
     Raises:
-        ConfigError: It was completed with other inputs.
+        ConfigError: It was completed with other inputs, or by other code.
     """
-    url = layout.marker(name)
-    marker = read_marker(url)
+    marker = read_marker(layout.marker(name))
     if marker is not None and marker["inputs_digest"] != inputs:
-        table = " and the score table" if name.startswith("score-") else ""
-        raise ConfigError(
-            f"stage {name} must have the inputs it was completed with, got others in "
-            f"{layout.url}. Name another --run, or remove {url}{table} to do it again."
-        )
+        raise changed_error(name, layout, "another configuration, or another stage before it")
+    if marker is not None:
+        refuse_changed_code(name, layout, marker.get("code"), code or {})
+        tell_of_older_results(name, marker)
     return marker
 
 

@@ -4,7 +4,7 @@ import pyarrow as pa
 
 from raygrad.config import StudyConfig
 from raygrad.engine.session import session
-from raygrad.pipeline.binding import bind, check
+from raygrad.pipeline.binding import bound
 from raygrad.pipeline.preparing import prepare
 from raygrad.pipeline.scoring import score
 from raygrad.pipeline.selecting import select
@@ -12,22 +12,24 @@ from raygrad.pipeline.sweeping import sweep
 from raygrad.pipeline.training import train
 
 
-def run(config: StudyConfig) -> pa.Table:
+def run(config: StudyConfig, redo: bool = False) -> pa.Table:
     """Runs the whole study and returns the table of results.
 
     Run again with the same folder, it skips what is complete and goes on where it stopped.
+
+    Args:
+        config: The study.
+        redo: Do again, and remove with all that came of it, what is complete of other inputs.
 
     Raises:
         ConfigError: The configuration cannot be used, or the folder is of another one.
         RaygradError: A stage could not finish; what it finished is kept.
     """
-    check(config)
-    bind(config)
-    with session():
+    with bound(config, redo), session():
         prepare(config)
         train(config)
         score(config)
-        select(config)
+        select(config, redo)
         results = sweep(config)
     report(config)
     return results

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from raygrad.config import StudyConfig
 from raygrad.engine.sweep import job as sweep_engine
+from raygrad.pipeline.noticing import check_sweep_code, refuse_changed_shards
 from raygrad.pipeline.planning import paybacks, predicted_wall_s
 from raygrad.pipeline.stages import study_data
 from raygrad.pipeline.trial_grid import planned_trials
@@ -21,7 +22,7 @@ from raygrad.training.trials import Trial
 log = logging.getLogger("raygrad")
 
 
-def sweep(config: StudyConfig, own_subsets: Sequence[str] = ()) -> pa.Table:
+def sweep(config: StudyConfig, own_subsets: Sequence[str] = (), redo: bool = False) -> pa.Table:
     """Retrains every network on every subset; returns the table of results.
 
     Subsets that are not drawn yet are drawn first. The end says how the time compares with the
@@ -31,9 +32,12 @@ def sweep(config: StudyConfig, own_subsets: Sequence[str] = ()) -> pa.Table:
         config: The study.
         own_subsets: Files of subsets that were made elsewhere, to retrain on in place of those
             that the study draws.
+        redo: Draw again subsets that were drawn otherwise, as of `select`.
     """
     layout = RunLayout(config.run)
-    trials = planned_trials(config, own_subsets)
+    refuse_changed_shards(config)
+    check_sweep_code(layout, config.sweep.networks or (config.train.network,))
+    trials = planned_trials(config, own_subsets, redo)
     todo = sweep_engine.missing_trials(
         config.sweep, trials, ResultRows(layout.sweep, layout.results)
     )

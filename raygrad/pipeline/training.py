@@ -6,13 +6,17 @@ from raygrad.config import StudyConfig
 from raygrad.data.index import read_index, read_table
 from raygrad.engine.session import ensure_ray
 from raygrad.engine.train import job as train_engine
+from raygrad.pipeline.noticing import code_of, refuse_changed_shards
 from raygrad.pipeline.replicates import trained_replicates
 from raygrad.pipeline.stages import facts_of, stage, study_data, training_inputs
 from raygrad.runs.layout import RunLayout
 from raygrad.storage import files
+from raygrad.storage.manifest import digest
 from raygrad.training.checkpoints import load_checkpoint
 from raygrad.training.dynamics import DYNAMICS_COLUMNS
 from raygrad.training.measurements import DYNAMICS_FILE, write_dynamics_scores
+from raygrad.training.models import build_network
+from raygrad.training.study_data import StudyData
 
 
 def train(config: StudyConfig) -> dict[str, Any]:
@@ -24,6 +28,7 @@ def train(config: StudyConfig) -> dict[str, Any]:
     Raises:
         ConfigError: A network of the user's own is to be scored from several seeds.
     """
+    refuse_changed_shards(config)
     others = trained_replicates(config)
     metrics = _train(config, config.train.network)
     for other, name in others:
@@ -36,18 +41,24 @@ def _train(config: StudyConfig, network: str) -> dict[str, Any]:
     layout = RunLayout(config.run)
     data_digest = facts_of(layout, "prepare")["digest"]
     inputs = training_inputs(config)
+    code = code_of(config.train.network, config.train.loss)
 
     def do() -> dict[str, Any]:
+        data = study_data(layout, config.data)
+        # What cannot be built is said here, in a line, and not by a worker.
+        if isinstance(data, StudyData):
+            build_network(config.train.network, data.spec, config.train.seed)
         ensure_ray()
         task = train_engine.TrainTask(
             config=config.train,
-            inputs_digest=inputs,
+            # Of other code, an unfinished training begins anew.
+            inputs_digest=digest([inputs, code]) if code else inputs,
             folder=files.join(layout.train(network), "ray"),
             checkpoint_url=layout.checkpoint(network),
             metrics_url=layout.metrics(network),
             measured_url=layout.train(network),
         )
-        metrics = train_engine.train(task, study_data(layout, config.data))
+        metrics = train_engine.train(task, data)
         checkpoint_digest = load_checkpoint(layout.checkpoint(network)).digest()
         if config.train.dynamics:
             provenance = {
@@ -61,4 +72,4 @@ def _train(config: StudyConfig, network: str) -> dict[str, Any]:
             write_dynamics_scores(found, read_index(layout.data), url, provenance)
         return {"digest": checkpoint_digest, **metrics}
 
-    return stage(layout, f"train-{network}", inputs, do)
+    return stage(layout, f"train-{network}", inputs, do, code)

@@ -41,7 +41,9 @@ class _Subset:
     replicate: Replicate | None = None
 
 
-def planned_trials(config: StudyConfig, own: Sequence[str] = ()) -> list[tuple[Trial, str]]:
+def planned_trials(
+    config: StudyConfig, own: Sequence[str] = (), redo: bool = False
+) -> list[tuple[Trial, str]]:
     """Returns every trial that the configuration asks for, with its subset's file.
 
     The subsets are read one at a time and only counted and hashed here; each trial reads its own.
@@ -50,6 +52,7 @@ def planned_trials(config: StudyConfig, own: Sequence[str] = ()) -> list[tuple[T
         config: The study.
         own: Files of subsets that were made elsewhere, in place of those that the study draws;
             globs and braces as of shards.
+        redo: Draw again subsets that were drawn otherwise.
 
     Raises:
         ConfigError: A file is no subset, or two of `own` cannot be told apart.
@@ -57,7 +60,7 @@ def planned_trials(config: StudyConfig, own: Sequence[str] = ()) -> list[tuple[T
     """
     data_digest = facts_of(RunLayout(config.run), "prepare")["digest"]
     trials = []
-    for found in _own_subsets(config, own) if own else _drawn_subsets(config):
+    for found in _own_subsets(config, own) if own else _drawn_subsets(config, redo):
         for network in config.sweep.networks or (config.train.network,):
             recipe = dataclasses.replace(config.train, network=network)
             for protocol in config.sweep.protocols:
@@ -80,8 +83,8 @@ def planned_trials(config: StudyConfig, own: Sequence[str] = ()) -> list[tuple[T
     return trials
 
 
-def _drawn_subsets(config: StudyConfig) -> Iterator[_Subset]:
-    draw_missing(config)
+def _drawn_subsets(config: StudyConfig, redo: bool) -> Iterator[_Subset]:
+    draw_missing(config, redo)
     for source in score_sources(config):
         for cell in grid(config.select):
             url = subset_url(config, source, cell)

@@ -256,7 +256,26 @@ def _scores(url: str, network: str, notes: list[str]) -> Scores | None:
     table = table.select([n for n in table.column_names if n != "key_hash"])
     keys = table["key"].cast(pa.string())
     table = table.set_column(table.column_names.index("key"), "key", keys)
-    return Scores(network, table) if table.num_rows else None
+    if not table.num_rows:
+        return None
+    table = _with_numbers(table, network, notes)
+    return Scores(network, table) if number_columns(table) else None
+
+
+def _with_numbers(table: pa.Table, network: str, notes: list[str]) -> pa.Table:
+    """Returns a score table without the columns in which no score is a number."""
+    kept = list(table.column_names)
+    for name in number_columns(table):
+        finite = pc.sum(pc.is_finite(table[name].cast(pa.float64()))).as_py() or 0
+        nans = pc.sum(pc.is_nan(table[name].cast(pa.float64()))).as_py() or 0
+        if not finite:
+            kept.remove(name)
+            notes.append(f"No {name} of {network} is a number, so the report goes on without it.")
+        elif nans:
+            notes.append(
+                f"{nans:,} of {table.num_rows:,} {name} of {network} are NaN and are left out."
+            )
+    return table.select(kept)
 
 
 def _journal(url: str, notes: list[str]) -> tuple[Entry, ...]:

@@ -8,10 +8,11 @@ must be true together is committed in one file.
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raygrad.data.index import write_table
@@ -27,7 +28,10 @@ _META = b"raygrad.provenance"
 _TIME = b"raygrad.time_s"
 _ROWS = b"raygrad.rows"
 _REJECTS = b"raygrad.rejects"
+_NOT_FINITE = b"raygrad.not_finite"
 _IN_FLIGHT = 16
+_LATER = ("code",)
+"""What older tables do not say of themselves, and is not held against them."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,8 @@ class PartFacts:
     """Examples that could not be used."""
     rows_digest: str
     """A hash of the rows of the index that it is of; empty in parts that do not say."""
+    not_finite: dict[str, int] = field(default_factory=dict)
+    """How many scores of a column are NaN or infinite, for columns that have some."""
 
 
 def part_url(url: str, shard: str) -> str:
@@ -75,13 +81,25 @@ def write_part(
         rejects: Examples that could not be used: shard, key, reason; kept in the part.
         rows_digest: A hash of the index's rows that it is of; kept in the part.
     """
+    not_finite = count_not_finite(table)
     metadata = {
         _META: json.dumps(provenance, sort_keys=True),
         _TIME: str(time_s),
         _ROWS: rows_digest,
         _REJECTS: json.dumps(list(rejects)),
+        _NOT_FINITE: json.dumps(not_finite),
     }
     write_table(part_url(url, shard), table.replace_schema_metadata(metadata))
+
+
+def count_not_finite(table: pa.Table) -> dict[str, int]:
+    """Returns how many scores are NaN or infinite, for each column that has some."""
+    counts = {
+        name: table.num_rows - (pc.sum(pc.is_finite(table[name])).as_py() or 0)
+        for name in table.column_names
+        if pa.types.is_floating(table.schema.field(name).type)
+    }
+    return {name: count for name, count in counts.items() if count}
 
 
 def bind_table(url: str, provenance: dict[str, str]) -> None:
@@ -213,13 +231,15 @@ def _facts(part: str, provenance: dict[str, str]) -> PartFacts:
         file.num_rows,
         json.loads(metadata.get(_REJECTS, b"[]")),
         metadata.get(_ROWS, b"").decode(),
+        json.loads(metadata.get(_NOT_FINITE, b"{}")),
     )
 
 
 def _compare(found: Mapping[str, str], provenance: Mapping[str, str], where: str) -> None:
-    differ = sorted(k for k in {*found, *provenance} if found.get(k) != provenance.get(k))
+    keys = {*found, *provenance} - {key for key in _LATER if key not in found}
+    differ = sorted(k for k in keys if found.get(k) != provenance.get(k))
     if differ:
         raise ConfigError(
             f"all parts of a score table must have one provenance, got another "
-            f"{', '.join(differ)} in {where}. Name another --run, or remove the folder."
+            f"{', '.join(differ)} in {where}. Do the stage again (--redo), or name another --run."
         )

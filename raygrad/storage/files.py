@@ -8,9 +8,10 @@ variables, never from a run folder.
 import contextlib
 import os
 import re
+import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -238,6 +239,16 @@ def _temporary(folder: Path) -> tuple[int, str | None]:
     return tempfile.mkstemp(prefix=".", suffix=".tmp", dir=folder)
 
 
+def remove(url: str) -> None:
+    """Removes a file, or a folder with all that is in it; nothing where there is neither."""
+    if is_s3(url):
+        s3.remove(url)
+    elif os.path.isdir(url) and not os.path.islink(url):
+        shutil.rmtree(url)
+    else:
+        Path(url).unlink(missing_ok=True)
+
+
 def list_files(url: str, suffix: str = "") -> list[str]:
     """Returns the URLs of the files right inside a folder, sorted; none if there is no folder."""
     if is_s3(url):
@@ -294,6 +305,32 @@ def list_entries(url: str, prefix: str = "") -> list[tuple[str, bool]]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     return sorted(found)
+
+
+def states(urls: Iterable[str]) -> dict[str, tuple[int, str]]:
+    """Returns size in bytes and version of files, by URL; those that are not there are left out.
+
+    The version is the time of the last change on local disk and the ETag on S3, where a folder is
+    listed in a request a thousand objects and none is asked for alone. Of other places, which
+    have no such listing, only the size is known.
+    """
+    found: dict[str, tuple[int, str]] = {}
+    folders: dict[str, set[str]] = {}
+    for url in urls:
+        if is_s3(url):
+            folder, _, name = url.rpartition("/")
+            folders.setdefault(folder, set()).add(name)
+            continue
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            if not is_local(url):
+                found[url] = file_size(url), ""
+            else:
+                info = os.stat(url)
+                found[url] = info.st_size, str(info.st_mtime_ns)
+    for folder, names in folders.items():
+        there = s3.states_in(folder)
+        found |= {join(folder, name): there[name] for name in names if name in there}
+    return found
 
 
 def list_infos(url: str, *, recursive: bool = False) -> list[fs.FileInfo]:

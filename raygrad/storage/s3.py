@@ -178,16 +178,25 @@ def entries_in(url: str, prefix: str = "") -> list[tuple[str, bool]]:
 
 def names_in(url: str) -> list[str]:
     """Returns the names of the objects right inside a folder, sorted; none if there is none."""
+    return sorted(states_in(url))
+
+
+def states_in(url: str) -> dict[str, tuple[int, str]]:
+    """Returns size in bytes and ETag of the objects right inside a folder, by name."""
     bucket, key = split_url(url.rstrip("/") + "/")
 
-    def call() -> list[str]:
+    def call() -> dict[str, tuple[int, str]]:
         pages = (
             client()
             .get_paginator("list_objects_v2")
             .paginate(Bucket=bucket, Prefix=key, Delimiter="/")
         )
-        found = (one["Key"] for page in pages for one in page.get("Contents", ()))
-        return sorted(name.removeprefix(key) for name in found if name != key)
+        found = (one for page in pages for one in page.get("Contents", ()))
+        return {
+            one["Key"].removeprefix(key): (int(one["Size"]), str(one.get("ETag", "")))
+            for one in found
+            if one["Key"] != key
+        }
 
     return retrying(call, url)
 
@@ -221,6 +230,19 @@ def upload(path: str, url: str) -> None:
     """Makes an object of a local file, in parts where it is large: it is there whole or not."""
     bucket, key = split_url(url)
     retrying(lambda: client().upload_file(path, bucket, key), url)
+
+
+def remove(url: str) -> None:
+    """Removes an object, and the objects of the folder of that name."""
+    bucket, key = split_url(url.rstrip("/"))
+
+    def call() -> None:
+        client().delete_object(Bucket=bucket, Key=key)
+        pages = client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"{key}/")
+        for one in (one for page in pages for one in page.get("Contents", ())):
+            client().delete_object(Bucket=bucket, Key=one["Key"])
+
+    retrying(call, url)
 
 
 class S3File(io.RawIOBase):

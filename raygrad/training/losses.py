@@ -5,7 +5,7 @@ from torch import Tensor
 
 from raygrad.scoring.losses import NamedLoss, named_loss
 from raygrad.scoring.own_loss import OwnLoss
-from raygrad.training.models import import_callable
+from raygrad.training.own_networks import imported
 
 DEFAULT_LOSS = "cross_entropy"
 """What networks are trained with, and scored by, where nothing else is said."""
@@ -22,7 +22,7 @@ def build_loss(name: str) -> NamedLoss:
     Raises:
         ConfigError: The name is unknown, or cannot be imported.
     """
-    return OwnLoss(import_callable("loss", name)) if ":" in name else named_loss(name)
+    return OwnLoss(imported(name, "loss")) if ":" in name else named_loss(name)
 
 
 def check_loss(loss: NamedLoss, logits: Tensor, labels: Tensor) -> None:

@@ -4,19 +4,18 @@ import difflib
 import importlib
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from raygrad.errors import ConfigError
 from raygrad.training.networks import NETWORKS, ImageSpec
+from raygrad.training.own_networks import outputs_of, own_network
 
 __all__ = [
     "ImageSpec",
     "build_network",
     "check_network",
-    "import_callable",
     "library_networks",
     "library_parameters",
     "num_parameters",
@@ -45,7 +44,7 @@ def build_network(name: str, spec: ImageSpec, seed: int) -> nn.Module:
     Args:
         name: A key of `NETWORKS`; a classifier of torchvision's by its name there; one of timm's
             as `timm/NAME` (or by its name alone where torchvision has none of that name); or
-            your own as `module:callable`, which takes an `ImageSpec`.
+            your own as `module:callable`, see `raygrad.training.own_networks`.
         spec: What the network must accept and tell apart. The first convolution of a library's
             network is replaced where the images have not 3 channels.
         seed: Seeds the initial weights; torch's global random state is left as it was.
@@ -60,6 +59,8 @@ def build_network(name: str, spec: ImageSpec, seed: int) -> nn.Module:
         try:
             network = builder(spec)
             _check_logits(name, network, spec)
+        except ConfigError:
+            raise
         except (RuntimeError, AssertionError, ValueError, ZeroDivisionError) as error:
             raise ConfigError(
                 f"network {name!r} must take images {spec.channels}x{spec.height}x{spec.width}, "
@@ -86,7 +87,7 @@ def timm_networks() -> list[str]:
 
 def _builder(name: str) -> Builder:
     if ":" in name:
-        return import_callable("network", name)
+        return own_network(name)
     if name in NETWORKS:
         return NETWORKS[name]
     if name in library_networks():
@@ -105,26 +106,6 @@ def _builder(name: str) -> Builder:
         f"network must be one of {', '.join(NETWORKS)}, a classifier of torchvision's or timm's, "
         f"or your own as module:callable, got {name!r}.{hint} `raygrad models` lists them."
     )
-
-
-def import_callable(kind: str, name: str) -> Callable[..., Any]:
-    """Returns what `module:callable` names.
-
-    Args:
-        kind: What it is for, in the error.
-        name: The name.
-
-    Raises:
-        ConfigError: The module cannot be imported, or lacks it.
-    """
-    module, _, attribute = name.partition(":")
-    try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(
-            f"{kind} must name an importable module:callable, got {name!r} ({error}). "
-            "Run where the module can be imported."
-        ) from error
 
 
 def _torchvision() -> ModuleType:
@@ -191,8 +172,14 @@ def _check_logits(name: str, network: nn.Module, spec: ImageSpec) -> None:
     was_training = network.training
     network.eval()
     with torch.no_grad():
-        logits: Tensor = network(torch.zeros(2, spec.channels, spec.height, spec.width))
+        images = torch.zeros(2, spec.channels, spec.height, spec.width)
+        logits: Tensor = outputs_of(name, network, images) if ":" in name else network(images)
     network.train(was_training)
+    if not isinstance(logits, Tensor):
+        raise ConfigError(
+            f"network {name!r} must return logits [2, {spec.num_classes}] for 2 images, got a "
+            f"{type(logits).__name__}. Wrap it in a module whose forward returns the logits."
+        )
     if tuple(logits.shape) != (2, spec.num_classes):
         raise ConfigError(
             f"network {name!r} must return logits [2, {spec.num_classes}] for 2 images, "

@@ -71,7 +71,7 @@ def test_scoring_takes_nodes_that_come_and_survives_the_loss_of_one(cluster, tmp
     run = tmp_path / "run"
     command = [
         sys.executable, "-m", "raygrad", "score", "--data", shards(tmp_path), "--run", str(run),
-        "--network", NETWORK, "--image-size", "16", "--max-actors", "3",
+        "--network", NETWORK, "--fresh-weights", "--image-size", "16", "--max-actors", "3",
         "--columns", *COLUMNS, "--batch-size", str(PER_SHARD),
     ]  # fmt: skip
     environment = {**os.environ, "RAY_ADDRESS": cluster.address}

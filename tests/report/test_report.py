@@ -345,3 +345,26 @@ def test_text_from_the_data_is_shown_as_text(copied):
     rejects = pa.table({"shard": [nasty], "key": [nasty], "reason": [nasty]})
     pq.write_table(rejects, copied / "data" / "rejects.parquet")
     assert nasty not in text_of(write_report([str(copied)]))
+
+
+@pytest.mark.parametrize(
+    ("share", "value", "note"),
+    [
+        (0.01, float("nan"), "are NaN and are left out"),
+        (0.01, float("-inf"), ""),
+        (1.0, float("nan"), f"No {study.COLUMN} of linear is a number"),
+        (1.0, float("inf"), "so the report goes on without it"),
+    ],
+)
+def test_scores_that_are_no_numbers_leave_a_report_and_a_note(copied, share, value, note):
+    """A few of them, or all: a checkpoint with a NaN gives such a table."""
+    for path in copied.glob("scores/linear/part-*.parquet"):
+        table = pq.read_table(path)
+        metadata = table.schema.metadata
+        for at, column in enumerate(table.schema):
+            if pa.types.is_floating(column.type):
+                values = table[column.name].to_numpy().copy()
+                values[: max(1, round(share * len(values)))] = value
+                table = table.set_column(at, column, pa.array(values, column.type))
+        pq.write_table(table.replace_schema_metadata(metadata), path)
+    assert note in text_of(write_report([str(copied)]))

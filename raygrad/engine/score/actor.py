@@ -22,7 +22,7 @@ from raygrad.data.shard_rows import ShardRows, rows_digest
 from raygrad.engine.score.batches import decoded_batches
 from raygrad.engine.score.memory import batch_size_within, bytes_each, pass_budget
 from raygrad.engine.score.networks import NetworkScorer
-from raygrad.engine.score.task import SPLIT, ScoreTask, ShardStatus
+from raygrad.engine.score.task import SPLIT, Kind, ScoreTask, ShardStatus
 from raygrad.errors import ConfigError, DataError, ResourceError
 from raygrad.runs import score_table
 from raygrad.training.outside import weights_digest
@@ -173,9 +173,7 @@ class ShardWork:
         digest = rows_digest([rows])
         there = score_table.part_facts(task.out_url, shard, task.provenance)
         if there is not None and there.rows_digest == digest:
-            return ShardStatus(
-                shard, "found", there.num_used, there.time_s, json.dumps(there.rejects)
-            )
+            return _status(shard, "found", there)
         found = _Found()
         batches = decoded_batches(
             read_rows(index, rows),
@@ -198,10 +196,11 @@ class ShardWork:
             )
         time_s = time.monotonic() - start_s
         with _writing(shard):
-            self._commit(shard, found, digest, time_s)
-        return ShardStatus(shard, "done", found.num_used, time_s, json.dumps(found.rejects))
+            return _status(shard, "done", self._commit(shard, found, digest, time_s))
 
-    def _commit(self, shard: str, found: "_Found", digest: str, time_s: float) -> None:
+    def _commit(
+        self, shard: str, found: "_Found", digest: str, time_s: float
+    ) -> score_table.PartFacts:
         task = self._task
         scores = found.columns() or self._scorer.no_scores()
         features = scores.pop("features", None)
@@ -218,15 +217,29 @@ class ShardWork:
             "label": pa.array(np.concatenate([*found.labels, np.empty(0, np.int64)])),
             **scores,
         }
+        table = pa.table(columns)
         score_table.write_part(
             task.out_url,
             shard,
-            pa.table(columns),
+            table,
             task.provenance,
             time_s,
             rejects=found.rejects,
             rows_digest=digest,
         )
+        not_finite = score_table.count_not_finite(table)
+        return score_table.PartFacts(time_s, found.num_used, found.rejects, digest, not_finite)
+
+
+def _status(shard: str, kind: Kind, part: score_table.PartFacts) -> ShardStatus:
+    return ShardStatus(
+        shard,
+        kind,
+        part.num_used,
+        part.time_s,
+        json.dumps(part.rejects),
+        json.dumps(part.not_finite),
+    )
 
 
 class _Found:

@@ -12,6 +12,7 @@ import ray
 from raygrad.config import ScoreConfig
 from raygrad.data.shard_rows import shard_facts
 from raygrad.engine.score.board import BoardState, start_board
+from raygrad.engine.score.finite import NotFinite
 from raygrad.engine.score.pool import pool_statuses
 from raygrad.engine.score.task import SPLIT, ScoreTask, ShardStatus
 from raygrad.errors import ConfigError, DataError, IncompleteError, RaygradError
@@ -43,6 +44,7 @@ class _Tally:
     device_s: float = 0.0
     scored: int = 0
     rejects: list[dict[str, str]] = field(default_factory=list)
+    not_finite: NotFinite = field(default_factory=NotFinite)
     failures: dict[str, str] = field(default_factory=dict)
     retries: int = 0
     most_actors: int = 0
@@ -67,6 +69,7 @@ def score(config: ScoreConfig, task: ScoreTask) -> dict[str, Any]:
         ResourceError: The cluster cannot hold an actor.
         ConfigError: The output is not writable, or holds scores that came from something else.
         IncompleteError: A shard was given up, or nothing moves; what is scored is kept.
+        DataError: No score of a column is a number; the table is there all the same.
     """
     start_s = time.monotonic()
     shards = shard_facts(task.data_url, SPLIT)
@@ -88,9 +91,12 @@ def score(config: ScoreConfig, task: ScoreTask) -> dict[str, Any]:
     score_table.write_rejects(task.out_url, tally.rejects)
     metrics = _metrics(config, task, tally, time.monotonic() - start_s)
     write_json(files.join(task.out_url, "metrics.json"), metrics)
-    facts = {"num_examples": tally.used, "rejected": len(tally.rejects)}
+    facts: dict[str, Any] = {"num_examples": tally.used, "rejected": len(tally.rejects)}
+    if tally.not_finite.counts:
+        facts["not_finite"] = dict(tally.not_finite.counts)
     score_table.write_manifest(task.out_url, list(shards), task.provenance, tally.device_s, **facts)
     _summary(metrics)
+    tally.not_finite.conclude(tally.used, task.networks, task.out_url)
     return {"num_shards": len(shards), **facts}
 
 
@@ -128,6 +134,7 @@ def _without_parts(task: ScoreTask, shards: dict[str, tuple[int, str]], tally: _
                 "Remove it to score the shard again."
             )
         tally.add(facts.num_used, facts.time_s, facts.rejects)
+        tally.not_finite.add(shard, facts.num_used, facts.not_finite)
     return [shard for shard in shards if shard not in found]
 
 
@@ -198,6 +205,7 @@ def _settle(status: ShardStatus, failed: list[str], tally: _Tally, *, last: bool
     if status.kind in ("done", "found"):
         tally.scored += status.used if status.kind == "done" else 0
         tally.add(status.used, status.time_s, json.loads(status.rejects))
+        tally.not_finite.add(status.shard, status.used, json.loads(status.not_finite))
     elif status.kind == "fatal":
         raise RaygradError(f"scoring cannot go on: {status.error} Parts that are there are kept.")
     elif status.kind == "failed" and not last:
@@ -251,6 +259,7 @@ def _metrics(config: ScoreConfig, task: ScoreTask, tally: _Tally, wall_s: float)
         "num_checkpoints": len(task.networks),
         "num_examples": tally.used,
         "rejected": len(tally.rejects),
+        "not_finite": dict(tally.not_finite.counts),
         "scored_now": tally.scored,
         "wall_time_s": wall_s,
         "images_per_s": tally.scored / wall_s,

@@ -95,6 +95,8 @@ class ShardStatus:
     """Seconds on the actor."""
     rejects: str = "[]"
     """Examples that could not be used, JSON."""
+    not_finite: str = "{}"
+    """How many scores of a column are NaN or infinite, JSON."""
     error: str = ""
     """Why it was not scored."""
 

@@ -51,7 +51,8 @@ def rank_correlations(columns: Mapping[str, np.ndarray]) -> np.ndarray:
     missing = np.isnan(values)
     partly = missing.any(axis=0)
     out = np.eye(values.shape[1])
-    out[np.ix_(~partly, ~partly)] = rank_correlation(values[:, ~partly])
+    if not partly.all():
+        out[np.ix_(~partly, ~partly)] = rank_correlation(values[:, ~partly])
     for i in np.flatnonzero(partly):
         for j in range(values.shape[1]):
             both = ~(missing[:, i] | missing[:, j])

@@ -63,7 +63,7 @@ def started(tars, run):
     """Starts the command, on a Ray of its own."""
     command = [
         sys.executable, "-m", "raygrad", "score", "--data", tars, "--run", run,
-        "--network", NETWORK, "--image-size", str(SIZE), "--columns", *COLUMNS,
+        "--network", NETWORK, "--fresh-weights", "--image-size", str(SIZE), "--columns", *COLUMNS,
         "--batch-size", str(PER_SHARD),
     ]  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled"}

@@ -1,0 +1,135 @@
+"""The subcommands that bring data in and out: prepare, index, export."""
+
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Literal
+
+import tyro
+from tyro.conf import OmitArgPrefixes
+
+from raygrad import pipeline
+from raygrad.cli.run_flags import Redo, Run, existing, stored_or_new
+from raygrad.config import DataConfig
+from raygrad.errors import ConfigError
+from raygrad.runs.layout import RunLayout
+
+
+@dataclass(frozen=True)
+class SourceFolder:
+    """The second word of `raygrad prepare`; a section, because those come in their order."""
+
+    folder: tyro.conf.Positional[str | None] = None
+    """The folder of the source's own files, as --data-dir."""
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """Write a data set as WebDataset shards and index them for a run; without --run, write only.
+
+    Sources: digits, mnist, cifar10, cifar100, image-folder (class folders, also under train/ and
+    val/ or test/), imagenet (as it is published or as Kaggle packs it; tiny-imagenet). Or name a
+    folder alone, or a Parquet file: raygrad prepare photos --run runs/photos
+    """
+
+    run: Run | None = None
+    data: OmitArgPrefixes[DataConfig] = field(default_factory=DataConfig)
+    place: OmitArgPrefixes[SourceFolder] = field(default_factory=SourceFolder)
+    redo: Redo = False
+
+    def execute(self) -> None:
+        """Runs the stage."""
+        data = _named_data(self.data, self.place.folder)
+        if self.run is None:
+            if data.out is None:
+                raise ConfigError("prepare must be given --run or --out, got neither. Name one.")
+            print("\n".join(pipeline.write_source(data, data.out)))
+            return
+        config = replace(stored_or_new(self.run), data=data)
+        with pipeline.bound(config, self.redo, "prepare"):
+            pipeline.prepare(config)
+        print(RunLayout(self.run).data)
+
+
+@dataclass(frozen=True)
+class IndexTars:
+    """Index your own tars for a run, as they are: braces, globs, lists or a folder of them.
+
+    They may be local or on s3://, gs://, hf:// or https://. A folder of class folders or of
+    Parquet files is written as shards first.
+    """
+
+    tars: tyro.conf.Positional[tuple[str, ...]]
+    """Training shards, such as 's3://bucket/train-{0000..1023}.tar', or a folder of shards."""
+    run: Run
+    test_tars: Annotated[tuple[str, ...], tyro.conf.arg(aliases=("--test-data",))] = ()
+    """Test shards."""
+    labels: str = "cls"
+    """Where the labels stand: a member's extension, such as cls or txt (numbers or class names),
+    json:FIELD or json:a.b, folder (of the key), shard (the tar's name), or a table of keys or file
+    names and labels: TABLE.csv, TABLE.parquet, TABLE.csv:KEY:LABEL."""
+    image: str = ""
+    """Which member is the image, by its extension, such as left.png."""
+    renumber: bool = False
+    """Number the classes anew where numbers count from 1 or have gaps."""
+    channels: Literal[1, 3] = 3
+    """Colour channels that images are decoded to."""
+    image_size: int | None = None
+    """Photographs of several sizes become squares of this many pixels, to train on."""
+    max_examples: int | None = None
+    """At most so many training examples, and a quarter as many test examples."""
+    val_fraction: float = 0.1
+    """The share of training examples held out for validation."""
+    test_fraction: float = 0.2
+    """The share that is the test split, of class folders or a table without one of their own."""
+    split_seed: int = 0
+    """Changes which examples are held out."""
+    shard_bytes: int = 256 * 2**20
+    """About how large a shard becomes, where a folder of images or a table is written as shards."""
+    max_reject_share: float = 0.01
+    """The largest share of examples that may be unusable."""
+    strict: bool = False
+    """Fail on the first unusable example."""
+    redo: Redo = False
+
+    def execute(self) -> None:
+        """Runs the stage."""
+        if not any(one.strip() for one in self.tars):
+            raise ConfigError(
+                "shards must be named, got none. Give URLs, a glob or a folder, such as "
+                "'train-{0000..0099}.tar'."
+            )
+        values = {n: value for n, value in vars(self).items() if n not in ("run", "redo")}
+        config = replace(stored_or_new(self.run), data=DataConfig(**values))
+        with pipeline.bound(config, self.redo, "prepare"):
+            pipeline.prepare(config)
+        print(RunLayout(self.run).data)
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write a subset as new WebDataset shards, to train on elsewhere."""
+
+    subset: tyro.conf.Positional[str]
+    """The subset's Parquet file."""
+    run: Run
+    out: str
+    """The folder of the new shards, local or s3://."""
+    shard_bytes: int = 256 * 2**20
+    """About how large a shard becomes."""
+
+    def execute(self) -> None:
+        """Writes the shards."""
+        existing(self.run)
+        print("\n".join(pipeline.export(self.run, self.subset, self.out, self.shard_bytes)))
+
+
+def _named_data(data: DataConfig, folder: str | None) -> DataConfig:
+    """Returns the data with what stands on the line without a flag: a source's folder, or data."""
+    if folder is not None:
+        if data.data_dir not in (None, folder):
+            raise ConfigError(
+                f"a source must have one folder, got {folder!r} and --data-dir {data.data_dir!r}."
+            )
+        return replace(data, data_dir=folder)
+    if pipeline.is_place(data.source) and not data.tars:
+        return replace(data, source=DataConfig.source, tars=(data.source,))
+    return data

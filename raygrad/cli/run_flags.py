@@ -1,0 +1,47 @@
+"""What several subcommands share: the flags of a run folder, and its configuration."""
+
+from dataclasses import replace
+from typing import Annotated
+
+import tyro
+
+from raygrad import pipeline
+from raygrad.config import StudyConfig
+from raygrad.errors import ConfigError
+
+Redo = Annotated[
+    bool,
+    tyro.conf.arg(
+        help="Do again, and remove with all that came of it, what is complete of other inputs; "
+        "a stage of its own is done again in any case."
+    ),
+]
+
+Run = Annotated[str, tyro.conf.arg(help="The run folder, on local disk or s3://.")]
+
+
+def stored_or_new(run: str) -> StudyConfig:
+    """Returns the configuration of a run folder, a new one where there is none."""
+    return pipeline.stored_config(run) or StudyConfig(run)
+
+
+def seeded(config: StudyConfig, score_seeds: tuple[int, ...]) -> StudyConfig:
+    """Returns a study with these scoring networks, or with its own where none are named."""
+    if not score_seeds:
+        return config
+    return replace(config, select=replace(config.select, score_seeds=score_seeds))
+
+
+def existing(run: str) -> StudyConfig:
+    """Returns the configuration of a run folder.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    config = pipeline.stored_config(run)
+    if config is None:
+        raise ConfigError(
+            f"run folder must exist, got {run!r} without a config.json. "
+            "Check the path, or begin a run: raygrad prepare, raygrad run."
+        )
+    return config

@@ -1,0 +1,143 @@
+"""What a stage was made from, as a listing tells it: names, sizes, and times or ETags.
+
+A listing is taken before anything is read, so that what changes meanwhile is noticed later. Where
+the files are few bytes on local disk their content is hashed too: a folder that was copied, and so
+has other times, is then still the same.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from raygrad.storage import files
+from raygrad.storage.manifest import digest
+
+CONTENT_BYTES = 64 * 2**20
+"""Up to this many bytes together are read for their hash."""
+
+_MAX_NAMED = 50_000
+"""Files are kept by name up to this many, as a listing in the run folder shall stay small."""
+
+_SOURCE_FOLDERS = {
+    "mnist": ("MNIST/raw",),
+    "cifar10": ("cifar-10-batches-py",),
+    "cifar100": ("cifar-100-python",),
+}
+"""What of its data folder a source reads, where that is not all of it."""
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """Files by name: the size of each, and the time or ETag that tells its versions apart."""
+
+    states: dict[str, tuple[int, str]]
+    """Size in bytes and version, by name; a file that is not there is not in it."""
+    places: Mapping[str, str]
+    """Where each file is."""
+
+    @property
+    def num_bytes(self) -> int:
+        """The size of all files together."""
+        return sum(size for size, _ in self.states.values())
+
+    @property
+    def listing(self) -> str:
+        """A hash of names, sizes and versions."""
+        return digest(sorted([name, *state] for name, state in self.states.items()))
+
+    def content(self) -> str | None:
+        """Returns a hash of names and contents; None where that is more than is read for it."""
+        places = [self.places[name] for name in self.states]
+        if self.num_bytes > CONTENT_BYTES or not all(map(files.is_local, places)):
+            return None
+        hasher = hashlib.blake2b(digest_size=16)
+        for name in sorted(self.states):
+            data = files.read_bytes(self.places[name])
+            hasher.update(f"{len(name)} {name} {len(data)} ".encode() + data)
+        return hasher.hexdigest()
+
+    def without_versions(self) -> "Fingerprint":
+        """Returns the same files, told apart by size alone."""
+        sizes = {name: (size, "") for name, (size, _) in self.states.items()}
+        return Fingerprint(sizes, self.places)
+
+    def stored(self) -> dict[str, Any]:
+        """Returns the fingerprint as plain values."""
+        named = self.states if len(self.states) <= _MAX_NAMED else None
+        return {
+            "listing": self.listing,
+            "content": self.content(),
+            "num_files": len(self.states),
+            "num_bytes": self.num_bytes,
+            "files": named,
+        }
+
+
+def fingerprint(places: Mapping[str, str]) -> Fingerprint:
+    """Lists files, each named by a key of `places`; those that are not there are left out."""
+    states = files.states(list(places.values()))
+    found = {name: states[url] for name, url in places.items() if url in states}
+    return Fingerprint(found, places)
+
+
+def named_fingerprint(urls: Iterable[str]) -> Fingerprint:
+    """Lists files as the user named them, and what is in the folders among them, by full URL."""
+    places = []
+    for url in map(files.absolute, urls):
+        if files.is_local(url) and os.path.isdir(url):
+            places += [
+                os.path.join(folder, name)
+                for folder, _, names in os.walk(url, followlinks=True)
+                for name in names
+                if not name.startswith(".")
+            ]
+        elif "." not in url.rpartition("/")[2] and files.is_folder(url):  # no name of a file
+            places += [
+                files.join(url, name) for name, inner in files.list_entries(url) if not inner
+            ]
+        else:
+            places.append(url)
+    return fingerprint({url: url for url in places})
+
+
+def source_fingerprint(source: str, folder: str) -> Fingerprint:
+    """Lists the files that a source reads from its data folder, by their paths in it."""
+    places, states = {}, {}
+    for top in _SOURCE_FOLDERS.get(source, ("",)):
+        for place, _, names in os.walk(os.path.join(folder, top), followlinks=True):
+            for name in names:
+                path = os.path.join(place, name)
+                try:
+                    info = os.stat(path)
+                except OSError:  # a dangling link is no file
+                    continue
+                relative = os.path.relpath(path, folder)
+                places[relative] = path
+                states[relative] = info.st_size, str(info.st_mtime_ns)
+    return Fingerprint(states, places)
+
+
+def difference(stored: Mapping[str, Any], now: Fingerprint) -> str | None:
+    """Returns how files differ from what was recorded of them, None where they do not."""
+    if stored["listing"] == now.listing:
+        return None
+    was = stored["files"]
+    if was is None:
+        return (
+            f"{stored['num_files']:,} files of {stored['num_bytes']:,} bytes, now "
+            f"{len(now.states):,} of {now.num_bytes:,} or of another time"
+        )
+    kinds = {
+        "new": [name for name in now.states if name not in was],
+        "removed": [name for name in was if name not in now.states],
+        "changed": [n for n, state in now.states.items() if n in was and tuple(was[n]) != state],
+    }
+    sizes = any(was[name][0] != now.states[name][0] for name in kinds["changed"])
+    maybe_same = not (kinds["new"] or kinds["removed"] or sizes)
+    if maybe_same and stored["content"] is not None and stored["content"] == now.content():
+        return None
+    return ", ".join(
+        f"{len(names):,} {kind} (such as {names[0]})" for kind, names in kinds.items() if names
+    )

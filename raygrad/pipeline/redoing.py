@@ -1,0 +1,116 @@
+"""Doing stages again: what came of them, and of what came of them, is removed first."""
+
+import json
+import logging
+from collections.abc import Collection
+
+from raygrad.config import StudyConfig
+from raygrad.config_values import identity
+from raygrad.errors import ConfigError
+from raygrad.pipeline.noticing import code_of, shard_change, source_change
+from raygrad.pipeline.score_inputs import score_inputs
+from raygrad.pipeline.stages import training_inputs
+from raygrad.runs.layout import RunLayout
+from raygrad.storage import files
+from raygrad.storage.manifest import digest, read_marker
+
+log = logging.getLogger("raygrad")
+
+
+def forget_changed(config: StudyConfig, at_least: str | None = None) -> None:
+    """Removes what is complete of other inputs than the configuration's, and all that came of it.
+
+    Args:
+        config: The study, as it is asked for now.
+        at_least: A stage that is done again even if nothing changed: prepare, train or score.
+    """
+    if _is_prepare_stale(config) or at_least == "prepare":
+        _forget_data(RunLayout(config.run))
+        return
+    if _is_stale(config, f"train-{config.train.network}") or at_least == "train":
+        _forget_training(config)
+    if _is_stale(config, f"score-{config.scored_network}") or at_least == "score":
+        _forget_scores(RunLayout(config.run), config.scored_network)
+
+
+def _is_prepare_stale(config: StudyConfig) -> bool:
+    layout, data = RunLayout(config.run), config.data
+    marker = read_marker(layout.marker("prepare"))
+    if marker is None:
+        return False
+    other = marker["inputs_digest"] != digest(identity(data))
+    return other or bool(source_change(layout, data) or shard_change(layout, data))
+
+
+def _is_stale(config: StudyConfig, stage: str) -> bool:
+    """Tells whether a stage is complete, and of other inputs or other code than now."""
+    layout = RunLayout(config.run)
+    marker = read_marker(layout.marker(stage))
+    if marker is None:
+        return False
+    is_training = stage.startswith("train-")
+    now = code_of(config.train.network if is_training else config.scored_network)
+    was = marker.get("code", now)
+    if any(was.get(name, code) != code for name, code in now.items()):
+        return True
+    try:
+        inputs = training_inputs(config) if is_training else score_inputs(config).digest
+    except ConfigError:  # what it was made from is gone, or does not fit any more
+        return True
+    return bool(marker["inputs_digest"] != inputs)
+
+
+def _forget_data(layout: RunLayout) -> None:
+    log.warning(
+        "prepare: is done again; all that came of the old data in %s is removed", layout.url
+    )
+    for folder in ("stages", "data", "train", "scores", "subsets", "sweep", "audit", "report"):
+        files.remove(files.join(layout.url, folder))
+
+
+def _forget_training(config: StudyConfig) -> None:
+    layout, network = RunLayout(config.run), config.train.network
+    log.warning("train-%s: is done again; the network and its scores are removed", network)
+    for name in _with_replicates(layout, "train", network):
+        files.remove(layout.marker(f"train-{name}"))
+        files.remove(layout.train(name))
+        files.remove(layout.scores(f"{name}-dynamics"))
+    # Retrainings are by the same recipe.
+    files.remove(layout.sweep)
+    if not config.score.is_own:
+        _forget_scores(layout, network)
+
+
+def _forget_scores(layout: RunLayout, network: str) -> None:
+    log.warning(
+        "score-%s: is done again; the scores and what was drawn by them are removed", network
+    )
+    for name in _with_replicates(layout, "score", network):
+        files.remove(layout.marker(f"score-{name}"))
+        files.remove(layout.scores(name))
+    files.remove(files.join(layout.url, "subsets"))
+    forget_trials(layout)
+
+
+def _with_replicates(layout: RunLayout, kind: str, network: str) -> list[str]:
+    """Returns a network's name, and those of networks that were trained from other seeds."""
+    known = files.list_files(files.join(layout.url, "stages"), ".json")
+    names = [url.rsplit("/", 1)[-1].removesuffix(".json") for url in known]
+    found = [n.removeprefix(f"{kind}-") for n in names if n.startswith(f"{kind}-{network}-seed")]
+    return [network, *found]
+
+
+def forget_trials(
+    layout: RunLayout, cells: Collection[tuple[str, float, int]] | None = None
+) -> None:
+    """Removes retrainings on subsets by scores; a random subset owes nothing to them.
+
+    Args:
+        layout: The run folder.
+        cells: Method, keep_fraction and seed of the subsets; by default all.
+    """
+    for url in files.list_files(files.join(layout.sweep, "trials"), ".json"):
+        row = json.loads(files.read_bytes(url))
+        cell = row["method"], row["keep_fraction"], row["seed"]
+        if row["method"] != "random" and (cells is None or cell in cells):
+            files.remove(url)

@@ -1,0 +1,46 @@
+"""Run folders made in this process, without Ray."""
+
+from types import SimpleNamespace
+
+import numpy as np
+from PIL import Image
+
+from raygrad.engine.score import job
+from raygrad.engine.score.actor import ShardWork
+from raygrad.pipeline import preparing, scoring
+
+
+def without_ray(monkeypatch):
+    """Lets the stages prepare and score work in this process."""
+    for module in (preparing, scoring):
+        monkeypatch.setattr(module, "ensure_ray", lambda: None)
+    monkeypatch.setattr(preparing.parallel, "ray_map", map)
+    monkeypatch.setattr(scoring, "choose_device", lambda device: "cpu")
+    monkeypatch.setattr(job, "pool_statuses", _scored)
+    monkeypatch.setattr(job, "start_board", _board)
+    monkeypatch.setattr(job.ray, "get", lambda value: value)
+
+
+def _scored(config, task, board, shards):
+    """What the pool of actors gives back."""
+    work = ShardWork(task)
+    for shard in shards:
+        yield work.score(shard, lambda count: None)
+
+
+def _board():
+    state = job.BoardState(done=0, actors=1, retries=0, idle_s=0.0)
+    return SimpleNamespace(read=SimpleNamespace(remote=lambda: state))
+
+
+def class_folders(root, seed, each, side=16):
+    """Writes JPEGs of two classes, `each` a class in train and in val."""
+    rng = np.random.default_rng(seed)
+    for split in ("train", "val"):
+        for name in ("cat", "dog"):
+            folder = root / split / name
+            folder.mkdir(parents=True, exist_ok=True)
+            for at in range(each):
+                pixels = rng.integers(0, 256, (side, side, 3)).astype(np.uint8)
+                Image.fromarray(pixels).save(folder / f"{at}.jpg")
+    return root

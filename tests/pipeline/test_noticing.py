@@ -1,0 +1,300 @@
+"""What changed under a complete run is noticed at the next start, and answered with choices."""
+
+import dataclasses
+import json
+import os
+import shutil
+import sys
+
+import pytest
+
+from raygrad import pipeline
+from raygrad.config import DataConfig, StudyConfig, SweepConfig, TrainConfig
+from raygrad.data.fingerprint import CONTENT_BYTES, difference, fingerprint, source_fingerprint
+from raygrad.data.index import read_index
+from raygrad.errors import ConfigError
+from raygrad.pipeline import noticing
+from raygrad.pipeline.score_inputs import ScoreInputs
+from raygrad.pipeline.stages import completed, origin_facts
+from raygrad.runs.layout import RunLayout
+from raygrad.runs.score_table import _compare
+from raygrad.storage.manifest import digest, read_json, write_marker
+from raygrad.training.source_code import code_digest
+from tests.data.making import example, jpeg, put
+from tests.pipeline.making_runs import class_folders, without_ray
+
+
+@pytest.fixture(autouse=True)
+def _in_process(monkeypatch):
+    without_ray(monkeypatch)
+
+
+def shard(folder, number, label):
+    members = []
+    for at in range(4):
+        members += example(f"s{number}-{at}", label(at), "jpg", jpeg(100 * number + at, (16, 16)))
+    put(folder, f"t-{number:03d}.tar", members)
+
+
+def prepare(run, redo=False, **data):
+    config = StudyConfig(str(run), data=DataConfig(**data))
+    with pipeline.bound(config, redo):
+        pipeline.prepare(config)
+    return read_index(RunLayout(config.run).data)
+
+
+@pytest.fixture
+def tars(tmp_path):
+    folder = tmp_path / "tars"
+    folder.mkdir()
+    for number in range(3):
+        shard(folder, number, lambda at: at % 2)
+    return folder
+
+
+def test_another_data_dir_is_refused_with_the_choices_and_done_again_on_request(tmp_path):
+    a, b = class_folders(tmp_path / "a", 0, 3), class_folders(tmp_path / "b", 1, 5)
+    own = {"source": "image-folder", "image_size": 16}
+    assert prepare(tmp_path / "run", data_dir=str(a), **own).examples.num_rows == 12
+    with pytest.raises(ConfigError, match=r"new.*--redo.*another --run") as refused:
+        prepare(tmp_path / "run", data_dir=str(b), **own)
+    assert len(str(refused.value).splitlines()) == 1
+    assert pipeline.stored_config(str(tmp_path / "run")).data.data_dir == str(a)
+    assert prepare(tmp_path / "run", redo=True, data_dir=str(b), **own).examples.num_rows == 20
+    assert prepare(tmp_path / "run", data_dir=str(b), **own).examples.num_rows == 20
+
+
+def test_a_folder_that_was_copied_or_is_gone_is_no_change(tmp_path):
+    a = class_folders(tmp_path / "a", 0, 3)
+    own = {"source": "image-folder", "image_size": 16}
+    prepare(tmp_path / "run", data_dir=str(a), **own)
+    shutil.copytree(a, tmp_path / "copy", copy_function=shutil.copyfile)
+    prepare(tmp_path / "run", data_dir=str(tmp_path / "copy"), **own)
+    shutil.rmtree(a)
+    prepare(tmp_path / "run", data_dir=str(a), **own)
+    (tmp_path / "copy/train/cat/0.jpg").write_bytes(b"another")
+    with pytest.raises(ConfigError, match=r"changed \(such as"):
+        prepare(tmp_path / "run", data_dir=str(tmp_path / "copy"), **own)
+
+
+def test_a_glob_over_more_shards_is_refused_with_the_choices(tars, tmp_path):
+    glob = {"tars": (f"{tars}/t-*.tar",)}
+    assert prepare(tmp_path / "run", **glob).examples.num_rows == 12
+    shard(tars, 3, lambda at: at % 2)
+    with pytest.raises(ConfigError, match=r"1 new .*t-003.*new shards alone .*--redo.*--run"):
+        prepare(tmp_path / "run", **glob)
+    for stage in (pipeline.train, pipeline.score, pipeline.sweep):
+        config = pipeline.stored_config(str(tmp_path / "run"))
+        with pytest.raises(ConfigError, match="1 new"):
+            stage(config)
+    config = pipeline.stored_config(str(tmp_path / "run"))
+    pipeline.index_shards(config)
+    assert read_index(RunLayout(config.run).data).examples.num_rows == 16
+    assert prepare(tmp_path / "run", **glob).examples.num_rows == 16
+
+
+def test_relabelled_tars_are_noticed_by_every_stage(tars, tmp_path):
+    """Of the same names and sizes: only the time tells, and the content, which is small here."""
+    glob = {"tars": (f"{tars}/t-*.tar",)}
+    prepare(tmp_path / "run", **glob)
+    shard(tars, 0, lambda at: (at + 1) % 2)
+    config = pipeline.stored_config(str(tmp_path / "run"))
+    for stage in (pipeline.prepare, pipeline.index_shards, pipeline.train, pipeline.score):
+        with pytest.raises(ConfigError, match=r"1 changed \(such as .*t-000\.tar\).*--redo"):
+            stage(config)
+    index = prepare(tmp_path / "run", redo=True, **glob)
+    assert index.examples["label"].to_pylist()[:4] == [1, 0, 1, 0]
+
+
+def test_a_tar_that_is_gone_is_noticed(tars, tmp_path):
+    glob = {"tars": (f"{tars}/t-*.tar",)}
+    prepare(tmp_path / "run", **glob)
+    (tars / "t-001.tar").unlink()
+    with pytest.raises(ConfigError, match=r"1 removed \(such as .*t-001\.tar\)"):
+        prepare(tmp_path / "run", **glob)
+
+
+def test_a_run_folder_that_was_moved_or_copied_still_opens(tmp_path):
+    a = class_folders(tmp_path / "a", 0, 3)
+    own = {"source": "image-folder", "image_size": 16, "data_dir": str(a)}
+    prepare(tmp_path / "run", **own)
+    shutil.copytree(tmp_path / "run", tmp_path / "other", copy_function=shutil.copyfile)
+    assert prepare(tmp_path / "other", **own).examples.num_rows == 12
+
+
+def test_a_run_of_before_fingerprints_is_held_against_nothing(tars, tmp_path):
+    glob = {"tars": (f"{tars}/t-*.tar",)}
+    prepare(tmp_path / "run", **glob)
+    layout = RunLayout(str(tmp_path / "run"))
+    os.remove(f"{layout.data}/{noticing.FILE}")
+    shard(tars, 0, lambda at: (at + 1) % 2)
+    assert prepare(tmp_path / "run", **glob).examples.num_rows == 12
+
+
+def test_a_damaged_fingerprint_is_named(tars, tmp_path):
+    glob = {"tars": (f"{tars}/t-*.tar",)}
+    prepare(tmp_path / "run", **glob)
+    url = f"{RunLayout(str(tmp_path / 'run')).data}/{noticing.FILE}"
+    with open(url, "w") as stream:
+        stream.write("{")
+    with pytest.raises(ConfigError, match=r"fingerprint of a run .*fingerprint\.json"):
+        prepare(tmp_path / "run", **glob)
+
+
+def test_doing_the_data_again_removes_what_came_of_them_and_nothing_else(tars, tmp_path):
+    glob = {"tars": (f"{tars}/t-*.tar",)}
+    prepare(tmp_path / "run", **glob)
+    for name in ("train/cnn/best.pt", "scores/cnn/x", "subsets/x", "sweep/trials/x.json", "mine"):
+        (tmp_path / "run" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "run" / name).write_text("{}")
+    prepare(tmp_path / "run", redo=True, **glob)
+    assert (tmp_path / "run/train/cnn/best.pt").exists(), "nothing had changed"
+    prepare(tmp_path / "run", redo=True, val_fraction=0.3, **glob)
+    left = {path.name for path in (tmp_path / "run").iterdir()}
+    assert left == {"config.json", "data", "stages", "journal", "mine"}
+
+
+def test_a_changed_value_is_named_and_done_again_on_request(tars, tmp_path):
+    glob = {"tars": (f"{tars}/t-*.tar",)}
+    prepare(tmp_path / "run", **glob)
+    with pytest.raises(ConfigError, match=r"data\.val_fraction was 0\.1, got 0\.3\. .*--redo"):
+        prepare(tmp_path / "run", val_fraction=0.3, **glob)
+
+
+@pytest.fixture
+def own_module(tmp_path, monkeypatch):
+    """A module of the user's with a helper beside it; importable, and forgotten afterwards."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "ownnet.py").write_text("from ownlayers import wide\nimport torch\n")
+    (tmp_path / "ownlayers.py").write_text("wide = 8\n")
+    (tmp_path / "unrelated.py").write_text("x = 1\n")
+    yield tmp_path
+    for name in ("ownnet", "ownlayers"):
+        sys.modules.pop(name, None)
+
+
+def test_the_digest_of_code_is_of_its_files_and_of_what_they_import_beside_them(own_module):
+    first = code_digest("ownnet:net")
+    (own_module / "unrelated.py").write_text("x = 2\n")
+    assert code_digest("ownnet:net") == first
+    (own_module / "ownlayers.py").write_text("wide = 16\n")
+    second = code_digest("ownnet:net")
+    assert second != first
+    (own_module / "ownnet.py").write_text("from ownlayers import wide  # x\nimport torch\n")
+    assert code_digest("ownnet:net") not in (first, second)
+    assert code_digest("cnn") is None
+    assert code_digest("torch.nn:Linear").startswith("version ")
+
+
+def test_a_package_imports_relatively_and_stands_whole(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    folder = tmp_path / "ownpackage"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("from . import parts\n")
+    (folder / "net.py").write_text("from .parts import x\n")
+    (folder / "parts.py").write_text("x = 1\n")
+    first = code_digest("ownpackage.net:build")
+    (folder / "parts.py").write_text("x = 2\n")
+    assert code_digest("ownpackage.net:build") != first
+
+
+def test_a_stage_of_other_code_is_refused_and_one_of_unknown_code_is_not(own_module, tmp_path):
+    layout = RunLayout(str(tmp_path / "run"))
+    name = "ownnet:net"
+    code = noticing.code_of(name, "cnn", None)
+    assert list(code) == [name]
+    marker = layout.marker("train-ownnet:net")
+    write_marker(marker, "d", **origin_facts("train-ownnet:net", code))
+    assert completed(layout, "train-ownnet:net", "d", code) is not None
+    (own_module / "ownlayers.py").write_text("wide = 16\n")
+    with pytest.raises(ConfigError, match=r"source code of ownnet:net is another\. Do .*--redo"):
+        completed(layout, "train-ownnet:net", "d", noticing.code_of(name))
+    write_marker(marker, "d")
+    assert completed(layout, "train-ownnet:net", "d", noticing.code_of(name)) is not None
+
+
+def test_a_sweep_is_not_continued_with_other_code(own_module, tmp_path):
+    layout = RunLayout(str(tmp_path / "run"))
+    noticing.check_sweep_code(layout, ["cnn", "ownnet:net"])
+    noticing.check_sweep_code(layout, ["ownnet:net"])
+    (own_module / "ownnet.py").write_text("import torch\n")
+    with pytest.raises(ConfigError, match=r"stage sweep .*source code of ownnet:net"):
+        noticing.check_sweep_code(layout, ["ownnet:net"])
+
+
+def test_parts_of_a_score_table_do_not_mix_code_but_older_ones_say_nothing_of_it():
+    _compare({"network": "a"}, {"network": "a", "code": "1"}, "part")
+    with pytest.raises(ConfigError, match="another code"):
+        _compare({"network": "a", "code": "2"}, {"network": "a", "code": "1"}, "part")
+    plain = {"network": "a", "checkpoint": "c"}
+    both = (ScoreInputs((), None, p) for p in (plain, {**plain, "code": "1"}))
+    assert len({inputs.digest for inputs in both}) == 1, "markers keep their digests"
+
+
+def test_results_of_an_older_raygrad_are_said_to_differ(monkeypatch, tmp_path, caplog):
+    layout = RunLayout(str(tmp_path))
+    write_marker(layout.marker("score-cnn"), "d")
+    completed(layout, "score-cnn", "d")
+    assert caplog.text == ""
+    monkeypatch.setitem(noticing.RESULTS, "score", (2, "the margin has another scale"))
+    completed(layout, "score-cnn", "d")
+    assert "the margin has another scale. They are kept; --redo" in caplog.text
+    caplog.clear()
+    write_marker(layout.marker("score-cnn"), "d", **origin_facts("score-cnn", None))
+    completed(layout, "score-cnn", "d")
+    assert caplog.text == ""
+
+
+def test_large_and_many_files_are_told_apart_by_their_listing_alone(tmp_path, monkeypatch):
+    one = tmp_path / "one"
+    one.write_bytes(b"x")
+    listed = fingerprint({"one": str(one)})
+    assert listed.stored()["content"] is not None
+    large = dataclasses.replace(listed, states={"one": (CONTENT_BYTES + 1, "1")})
+    assert large.stored()["content"] is None
+    stored = json.loads(json.dumps({**large.stored(), "files": None}))
+    assert difference(stored, large) is None
+    assert "1 files of" in difference(stored, dataclasses.replace(large, states={}))
+
+
+def test_what_else_is_in_the_folder_of_mnist_is_not_its_own(tmp_path):
+    for name in ("MNIST/raw/a", "other/b"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_bytes(b"x")
+    assert list(source_fingerprint("mnist", str(tmp_path)).states) == ["MNIST/raw/a"]
+
+
+def test_shards_on_s3_are_told_apart_by_etag(s3_url, tmp_path):
+    from raygrad.storage import files
+
+    url = f"{s3_url}/a.tar"
+    files.write_bytes(url, b"1234")
+    first = fingerprint({url: url}).stored()
+    assert difference(first, fingerprint({url: url})) is None
+    files.write_bytes(url, b"1235")
+    assert "1 changed" in difference(first, fingerprint({url: url}))
+    assert fingerprint({"x": f"{s3_url}/none.tar"}).states == {}
+
+
+def test_a_stage_is_done_again_when_it_is_asked_for_alone(tars, tmp_path, monkeypatch):
+    """`raygrad train --redo`: the network and its scores go, a random subset's retrainings stay."""
+    run = tmp_path / "run"
+    prepare(run, tars=(f"{tars}/t-*.tar",))
+    layout = RunLayout(str(run))
+    config = dataclasses.replace(
+        pipeline.stored_config(str(run)), train=TrainConfig(network="mlp"), sweep=SweepConfig()
+    )
+    write_marker(layout.marker("score-mlp"), "other")
+    trials = run / "sweep/trials"
+    trials.mkdir(parents=True)
+    for name, method in (("a", "random"), ("b", "max_gradient")):
+        row = {"method": method, "keep_fraction": 0.1, "seed": 0}
+        (trials / f"{name}.json").write_text(json.dumps(row))
+    with pipeline.bound(config, True, "score"):
+        assert not os.path.exists(layout.marker("score-mlp"))
+        assert [path.name for path in trials.iterdir()] == ["a.json"]
+    write_marker(layout.marker("train-mlp"), digest("x"))
+    with pipeline.bound(config, True, "train"):
+        assert not os.path.exists(layout.marker("train-mlp"))
+        assert not trials.exists()
+    assert read_json(layout.marker("prepare"))["num_examples"] == 12
