@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from raygrad.errors import ConfigError
 from raygrad.scoring.convolution import Geometry
 from raygrad.scoring.normalization import BatchNorm, LayerNorm
 from raygrad.scoring.operations import (
@@ -95,10 +94,7 @@ def _batch_norm(
     eps: float = 1e-5,
 ) -> Parsed | None:
     if training or running_mean is None or running_var is None:
-        raise ConfigError(
-            "batch normalisation must use its running statistics, got a layer that normalises "
-            "by the batch, where no example has a gradient of its own. Call model.eval()."
-        )
+        return None
     return input, BatchNorm(weight, bias, running_mean, running_var, eps)
 
 
@@ -147,10 +143,7 @@ def _instance_norm(
     if not use_input_stats:
         return _batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
     if running_mean is not None:
-        raise ConfigError(
-            "instance normalisation must not update running statistics, got a layer in training "
-            "mode that does. Call model.eval()."
-        )
+        return None
     x = F.instance_norm(input, eps=eps)
     return x, Affine(weight, bias, (1, -1, *[1] * (input.ndim - 2)))
 
@@ -245,9 +238,48 @@ def parse(
     parser = PARSERS[function]
     if swapped:
         args = (args[1], args[0], *args[2:])
+    if any(isinstance(t, Tensor) and t.is_complex() for t in (*args, *kwargs.values())):
+        # The formulas are of real numbers: a complex gradient has a conjugate in it.
+        return None
     try:
         inspect.signature(parser).bind(*args, **kwargs)
     except TypeError:
         # Another form of the call, such as add with alpha: no formula, so the fallback takes it.
         return None
     return parser(*args, **kwargs)
+
+
+def statistics_of_the_batch(
+    function: Any, args: Sequence[Any], kwargs: Mapping[str, Any], batch: int
+) -> str | None:
+    """Says what is wrong with a normalisation of activations that goes by the whole batch.
+
+    Args:
+        function: The function that is called.
+        args: Its positional arguments.
+        kwargs: Its keyword arguments.
+        batch: How many examples there are.
+
+    Returns:
+        The words of an error; None for every other call.
+    """
+    if function not in (F.batch_norm, F.instance_norm):
+        return None
+    parser = PARSERS[function]
+    call = inspect.signature(parser).bind(*args, **kwargs)
+    call.apply_defaults()
+    given = call.arguments
+    if function is F.instance_norm:
+        if given["use_input_stats"] and given["running_mean"] is not None:
+            return (
+                "instance normalisation must not update running statistics, got a layer in "
+                "training mode that does. Call model.eval()."
+            )
+        return None
+    rows = given["input"].shape[0]
+    if not (given["training"] or given["running_mean"] is None) or rows % batch or batch == 1:
+        return None
+    return (
+        "batch normalisation must use its running statistics, got a layer that normalises "
+        "by the batch, where no example has a gradient of its own. Call model.eval()."
+    )

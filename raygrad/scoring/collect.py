@@ -128,12 +128,13 @@ def _pull_back(
         return [(role.names[0], gradient.clone())]
     if not tensor.requires_grad:
         return []
-    sources = [parameters[name] for name in role.names]
+    names = [name for name in role.names if parameters[name].requires_grad]
+    sources = [parameters[name] for name in names]
     found = torch.autograd.grad(
         tensor, sources, gradient.to(tensor.dtype), retain_graph=True, allow_unused=True,
         is_grads_batched=True,
     )  # fmt: skip
-    pairs = zip(role.names, found, strict=True)
+    pairs = zip(names, found, strict=True)
     return [(name, pulled.contiguous()) for name, pulled in pairs if pulled is not None]
 
 
@@ -186,13 +187,15 @@ class Watch(TorchFunctionMode):
         count: How many such calls the whole pass makes.
         to: Where to collect.
         anchor: A scalar that requires a gradient.
+        batch: How many examples go in.
     """
 
     def __init__(
-        self, sites: Mapping[int, Site], count: int, to: Collector, anchor: Tensor
+        self, sites: Mapping[int, Site], count: int, to: Collector, anchor: Tensor, batch: int
     ) -> None:
         super().__init__()
         self._sites, self._expected, self._to, self._anchor = sites, count, to, anchor
+        self._batch = batch
         self._count = 0
 
     def __torch_function__(
@@ -219,6 +222,10 @@ class Watch(TorchFunctionMode):
         x, operation = parsed
         operation.batch_dim, operation.folded = site.layout.dim, site.layout.fold > 1
         result: Tensor = _SiteFunction.apply(x, self._anchor, operation, site, self._to)
+        layout = site.layout
+        if result.ndim <= layout.dim or result.shape[layout.dim] != layout.fold * self._batch:
+            # Rows that were picked by their values: no example's are where they were.
+            raise ForwardChangedError
         return result
 
     def finish(self) -> None:

@@ -3,19 +3,19 @@
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import grad, vmap
 
 from raygrad.scoring.cost import scratch_budget
 from raygrad.scoring.reductions import Partial, concatenate, reduce_gradient
-from raygrad.scoring.swapping import functional_call
+from raygrad.scoring.running import Runner
 
 _CHUNK = 16
 """How many times a chunk's scratch may exceed the cache: vmap pays a high price for every chunk."""
 
 
 def fallback_norms(
-    model: nn.Module,
+    runner: Runner,
     images: Tensor,
     cotangent: Tensor,
     parameters: Mapping[str, Tensor],
@@ -25,85 +25,114 @@ def fallback_norms(
     """Partial norms of the per-example gradients of some parameters, by ordinary means.
 
     Args:
-        model: The classifier.
+        runner: How the classifier is run.
         images: ``[B, ...]``.
         cotangent: The gradient at the logits, ``[B, C]``.
         parameters: All parameters by name, detached.
         needed: The norms for each parameter to compute.
-        method: ``vmap`` or ``loop``.
+        method: ``vmap``, ``loop``, or ``single``: a loop that never runs an image beside its copy.
 
     Returns:
         Partial norms ``[B]`` by parameter.
     """
-    chosen = {name: parameters[name] for name in needed}
-    fixed = {name: tensor for name, tensor in parameters.items() if name not in chosen}
-    size = sum(tensor.numel() for tensor in chosen.values())
+    size = sum(parameters[name].numel() for name in needed)
     budget = _CHUNK * scratch_budget(images.device.type)
-    step = 1 if method == "loop" else max(1, min(64, budget // (4 * size)))
+    step = max(1, min(64, budget // (4 * size))) if method == "vmap" else 1
     chunks: dict[str, list[Partial]] = {name: [] for name in needed}
     for start in range(0, len(images), step):
         rows = slice(start, start + step)
-        run = _loop if method == "loop" else _vmap
-        found = run(model, images[rows], cotangent[rows], chosen, fixed)
+        if method == "vmap":
+            found = _vmap(runner, images[rows], cotangent[rows], parameters, set(needed))
+        else:
+            twice = method == "loop"
+            one = single_gradients(runner, images[rows], cotangent[rows], parameters, needed, twice)
+            found = {
+                name: torch.zeros_like(parameters[name])[None] if row is None else row[None]
+                for name, row in one.items()
+            }
         for name, norms in needed.items():
             chunks[name].append(reduce_gradient(found[name], norms))
     return {name: concatenate(rows) for name, rows in chunks.items()}
 
 
 def _vmap(
-    model: nn.Module,
+    runner: Runner,
     images: Tensor,
     cotangent: Tensor,
-    chosen: dict[str, Tensor],
-    fixed: dict[str, Tensor],
+    parameters: Mapping[str, Tensor],
+    chosen: set[str],
 ) -> dict[str, Tensor]:
+    fixed = {name: tensor for name, tensor in parameters.items() if name not in chosen}
+
     def projected(free: dict[str, Tensor], image: Tensor, direction: Tensor) -> Tensor:
-        logits: Tensor = functional_call(model, {**fixed, **free}, (image[None],))
+        logits: Tensor = runner({**fixed, **free}, image[None])
         return (logits[0] * direction.to(logits.dtype)).sum()
 
     found: dict[str, Tensor] = vmap(grad(projected), in_dims=(None, 0, 0))(
-        chosen, images, cotangent
+        {name: parameters[name] for name in chosen}, images, cotangent
     )
     return {name: gradient.contiguous() for name, gradient in found.items()}
 
 
-def _loop(
-    model: nn.Module,
-    images: Tensor,
-    cotangent: Tensor,
-    chosen: dict[str, Tensor],
-    fixed: dict[str, Tensor],
-) -> dict[str, Tensor]:
-    found = single_gradients(model, images, cotangent, chosen, fixed)
-    return {
-        name: torch.zeros_like(chosen[name])[None] if gradient is None else gradient[None]
-        for name, gradient in found.items()
-    }
+def single_run(
+    runner: Runner, image: Tensor, parameters: Mapping[str, Tensor], twice: bool
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Runs one example with its graph.
+
+    Args:
+        runner: How the classifier is run.
+        image: ``[1, ...]``.
+        parameters: All parameters by name.
+        twice: Whether the image runs beside a copy of itself. The kernels of torch for a batch of
+            one are not all right: the backward pass of an eval batch normalisation on the CPU
+            takes a gradient that arrives transposed for a contiguous one (torch 2.14).
+
+    Returns:
+        The logits, ``[1, C]`` or ``[2, C]``, and the leaves to differentiate by.
+    """
+    # All of them require gradients, chosen or not: hooks on activations ask for that.
+    leaves = {name: tensor.detach().requires_grad_() for name, tensor in parameters.items()}
+    with torch.enable_grad():
+        return runner(leaves, torch.cat([image, image]) if twice else image), leaves
 
 
 def single_gradients(
-    model: nn.Module,
+    runner: Runner,
     image: Tensor,
     cotangent: Tensor,
-    chosen: Mapping[str, Tensor],
-    fixed: Mapping[str, Tensor],
+    parameters: Mapping[str, Tensor],
+    chosen: Mapping[str, object],
+    twice: bool,
 ) -> dict[str, Tensor | None]:
     """Gradients of one example by ordinary autograd; None for what the logits do not depend on.
 
     Args:
-        model: The classifier.
+        runner: How the classifier is run.
         image: ``[1, ...]``.
         cotangent: The gradient at the logits, ``[1, C]``.
-        chosen: The parameters to differentiate by, by name.
-        fixed: The others.
+        parameters: All parameters by name.
+        chosen: The names of those to differentiate by.
+        twice: Whether the image runs beside a copy of itself, which gets no gradient.
     """
-    free = {name: tensor.detach().requires_grad_() for name, tensor in chosen.items()}
-    with torch.enable_grad():
-        logits = functional_call(model, {**fixed, **free}, (image,))
-    if not logits.requires_grad:
-        return dict.fromkeys(free)
-    with torch.autocast(image.device.type, enabled=False):
-        found = torch.autograd.grad(
-            logits, list(free.values()), cotangent.to(logits.dtype), allow_unused=True
-        )
-    return dict(zip(free, found, strict=True))
+    logits, leaves = single_run(runner, image, parameters, twice)
+    return gradients_of(logits, cotangent, {name: leaves[name] for name in chosen})
+
+
+def gradients_of(
+    logits: Tensor, cotangent: Tensor, leaves: Mapping[str, Tensor]
+) -> dict[str, Tensor | None]:
+    """Carries a direction at one example's logits back to the leaves.
+
+    Args:
+        logits: ``[1, C]``, or ``[2, C]`` for an image beside its copy.
+        cotangent: ``[1, C]``; the copy gets zero.
+        leaves: What to differentiate by, by name.
+    """
+    if not logits.requires_grad or not leaves:
+        return dict.fromkeys(leaves)
+    direction = cotangent.to(logits.dtype)
+    if len(logits) > 1:
+        direction = torch.cat([direction, torch.zeros_like(direction)])
+    with torch.autocast(logits.device.type, enabled=False):
+        found = torch.autograd.grad(logits, list(leaves.values()), direction, allow_unused=True)
+    return dict(zip(leaves, found, strict=True))

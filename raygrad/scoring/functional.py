@@ -6,12 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from raygrad.scoring.grad_norms import GradNormScorer
+from raygrad.scoring.grad_norms import GradNormScorer, Prepared
 from raygrad.scoring.losses import Loss
 from raygrad.scoring.own_loss import find_loss
-from raygrad.scoring.plan import Plan
+from raygrad.scoring.running import own_parameters
 from raygrad.scoring.shelf import Shelf
-from raygrad.scoring.swapping import functional_call
 from raygrad.scoring.wrappers import uncompiled, unwrapped
 
 
@@ -49,32 +48,35 @@ def per_example_grad_norms(
         DataError: A label is not a class.
     """
     scorer, bare = GradNormScorer(model, columns, loss=loss), unwrapped(model)
-    made_for = (tuple(images.shape), images.dtype) if isinstance(images, Tensor) else None
+    form = (tuple(images.shape), images.dtype) if isinstance(images, Tensor) else None
     found, written = _SHELF.take(bare, scorer.columns)
-    if found is not None and not written:
-        scorer.adopt(found.plans)
+    # Where weights were updated the old plan is audited first, which takes two examples.
+    if found is not None and not (written and len(images) < 2):
+        scorer.adopt(found.prepared, audited=not written)
         result = scorer.score(images, labels)
-        if found.calls.setdefault(made_for, scorer.calls) == scorer.calls:
-            found.plans = scorer.prepared()
+        if found.calls.setdefault(form, scorer.calls) == scorer.calls:
+            found.prepared = scorer.prepared()
+            if written:
+                _SHELF.keep(bare, scorer.columns, found)
             return result.norms
         # The forward pass has made other calls, for a reason that the model does not show.
         scorer = GradNormScorer(model, columns, loss=loss)
     result = scorer.score(images, labels)
-    _SHELF.keep(bare, scorer.columns, _Prepared(scorer.prepared(), {made_for: scorer.calls}))
+    _SHELF.keep(bare, scorer.columns, _Kept(scorer.prepared(), {form: scorer.calls}))
     return result.norms
 
 
 @dataclass
-class _Prepared:
+class _Kept:
     """What is kept for a model and a set of columns."""
 
-    plans: dict[object, Plan]
-    """Plans by what they are made for."""
+    prepared: Prepared
+    """The plans."""
     calls: dict[object, int]
     """A hash of the forward pass's calls, by the form of the images."""
 
 
-_SHELF: Shelf[_Prepared] = Shelf()
+_SHELF: Shelf[_Kept] = Shelf()
 
 
 def batch_bound(
@@ -97,11 +99,14 @@ def batch_bound(
         ``norm_of_sum`` (the left side) and ``sum_of_norms`` (the right side), over all parameters.
     """
     column = "grad_l2_all"
-    norms = GradNormScorer(model, (column,), loss=loss).score(images, labels).norms[column]
-    model = unwrapped(model)
-    free = {name: p.detach().requires_grad_() for name, p in model.named_parameters()}
-    with torch.enable_grad(), uncompiled():
-        logits = functional_call(model, free, (images.detach(),))
+    scorer = GradNormScorer(model, (column,), loss=loss)
+    norms = scorer.score(images, labels).norms[column]
+    with torch.inference_mode(False), torch.enable_grad(), uncompiled():
+        images = images.detach().clone()
+        parameters = own_parameters(unwrapped(model))
+        runner = scorer._plan(images, parameters).runner
+        free = {name: tensor.requires_grad_() for name, tensor in parameters.items()}
+        logits = runner(free, images)
         direction = find_loss(loss).gradient(logits.detach(), labels).to(logits.dtype)
         summed = torch.autograd.grad(logits, list(free.values()), direction, allow_unused=True)
     squares = [(g.double() * g.double()).sum() for g in summed if g is not None]

@@ -1,13 +1,14 @@
 """Per-example gradient norms of any classifier, in one forward and one lean backward pass."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from raygrad.errors import ConfigError, unknown_name
-from raygrad.scoring.collect import Collector, ForwardChangedError
+from raygrad.scoring.audit import Audit
+from raygrad.scoring.collect import ForwardChangedError
 from raygrad.scoring.columns import (
     GRAD_COLUMNS,
     asks_for,
@@ -15,13 +16,15 @@ from raygrad.scoring.columns import (
     group_of,
     split_column,
 )
-from raygrad.scoring.fallback import fallback_norms
+from raygrad.scoring.fallback import fallback_norms, gradients_of, single_run
 from raygrad.scoring.labels import check_labels
 from raygrad.scoring.losses import Loss
 from raygrad.scoring.own_loss import find_loss
 from raygrad.scoring.plan import Plan, backward, run_sites
 from raygrad.scoring.prepare import prepare, refuse_modules
-from raygrad.scoring.reductions import Partial, combine
+from raygrad.scoring.probes import is_channels_last
+from raygrad.scoring.reductions import Partial, combine, reduce_gradient
+from raygrad.scoring.running import own_parameters
 from raygrad.scoring.wrappers import uncompiled, unwrapped
 
 
@@ -33,6 +36,16 @@ class GradNorms:
     """Each asked column, float32 ``[B]``."""
     logits: Tensor
     """The logits of the same forward pass, ``[B, C]``, detached: ``example_scores`` takes them."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a scorer has prepared for a model, without the model."""
+
+    plans: dict[object, Plan]
+    """Plans by what they are made for."""
+    audits: dict[object, Audit]
+    """The audits of each."""
 
 
 class GradNormScorer:
@@ -86,10 +99,9 @@ class GradNormScorer:
             if name not in known:
                 raise ConfigError(unknown_name("a layer with a method", name, known))
         self._plans: dict[object, Plan] = {}
+        self._audits: dict[object, Audit] = {}
         self.calls = 0
-        """A hash of the calls of the last forward pass; 0 where they were not followed."""
-        self._convolves = any(isinstance(m, nn.Conv2d) for m in self._model.modules())
-        self._takes_channels_last: bool | None = None
+        """A hash of the calls of the last batch's forward pass; 0 where examples ran alone."""
 
     def score(self, images: Tensor, labels: Tensor) -> GradNorms:
         """Scores one batch.
@@ -112,22 +124,67 @@ class GradNormScorer:
         refuse_modules(self._model)
         with torch.inference_mode(False), uncompiled():
             images = images.clone() if images.is_inference() else images
-            images = self._laid_out(images)
-            parameters = {name: tensor.detach() for name, tensor in self._model.named_parameters()}
+            parameters = own_parameters(self._model)
+            plan = self._plan(images, parameters)
             try:
-                return self._pass(self._plan(images, parameters), images, labels, parameters)
+                result = self._pass(plan, images, labels, parameters)
             except ForwardChangedError:
-                # The model was changed since; a second change within one batch is an error.
+                # The model was changed since, or what it calls depends on the images.
                 self._plans.clear()
-                return self._pass(self._plan(images, parameters), images, labels, parameters)
+                self._audits.clear()
+                plan = self._plan(images, parameters)
+                try:
+                    result = self._pass(plan, images, labels, parameters)
+                except ForwardChangedError:
+                    plan = self._plan(images, parameters, alone=True)
+                    result = self._pass(plan, images, labels, parameters)
+            return self._audited(plan, images, labels, parameters, result)
 
-    def prepared(self) -> dict[object, Plan]:
+    def _audited(
+        self, plan: Plan, images: Tensor, labels: Tensor, parameters: Mapping[str, Tensor],
+        result: GradNorms,
+    ) -> GradNorms:  # fmt: skip
+        """Compares one example with itself scored alone, now and then: see ``Audit``."""
+        audit = self._audits.setdefault(self._key(images, parameters), Audit())
+        at = None if plan.alone else audit.chosen(result.logits)
+        if at is None:
+            return result
+        one, calls = slice(at, at + 1), self.calls
+        if audit.first:
+            bare = replace(plan, alone=True, sites={}, unused=frozenset(),
+                           fallback=dict.fromkeys(plan.needed, plan.loop))  # fmt: skip
+            alone = self._pass(bare, images[one], labels[one], parameters)
+        else:
+            alone = self._pass(plan, images[one], labels[one], parameters)
+        self.calls = calls
+        if audit.agrees(result.norms, result.logits, alone.norms, alone.logits, at):
+            return result
+        # The logits are right and the norms are not: the plan was made for other images.
+        plan = self._plan(images, parameters, alone=True)
+        return self._pass(plan, images, labels, parameters)
+
+    def prepared(self) -> "Prepared":
         """What was prepared so far; nothing in it refers to the model."""
-        return dict(self._plans)
+        nothing = nn.Module()
+        plans = {
+            key: replace(plan, runner=replace(plan.runner, model=nothing))
+            for key, plan in self._plans.items()
+        }
+        return Prepared(plans, self._audits)
 
-    def adopt(self, prepared: Mapping[object, Plan]) -> None:
-        """Takes what another scorer of the same columns prepared for the same, unchanged model."""
-        self._plans = dict(prepared)
+    def adopt(self, prepared: "Prepared", *, audited: bool) -> None:
+        """Takes what another scorer of the same columns prepared for the same model.
+
+        Args:
+            prepared: What it prepared.
+            audited: Whether no tensor of the model was written to since; otherwise an example of
+                the next batch is compared with the plain loop.
+        """
+        self._plans = {
+            key: replace(plan, runner=replace(plan.runner, model=self._model))
+            for key, plan in prepared.plans.items()
+        }
+        self._audits = prepared.audits if audited else {}
 
     def explain(self, images: Tensor) -> str:
         """Tells how each layer's norms are found, with the predicted cost of an example.
@@ -138,44 +195,17 @@ class GradNormScorer:
         from raygrad.scoring.explain import describe
 
         images = _check_images(images, torch.zeros(len(images), dtype=torch.int64))
-        parameters = {name: tensor.detach() for name, tensor in self._model.named_parameters()}
-        with uncompiled():
-            return describe(self._plan(self._laid_out(images), parameters))
+        with torch.inference_mode(False), uncompiled():
+            return describe(self._plan(images, own_parameters(self._model)))
 
-    def _laid_out(self, images: Tensor) -> Tensor:
-        """Puts the images channels-last where convolutions and pooling then run faster.
-
-        On a CPU pooling is several times faster so, and a patch's rows are runs of memory; a
-        model that insists on the plain layout (a `view` of its activations) gets it.
-        """
-        if images.ndim != 4 or images.device.type != "cpu" or not self._convolves:
-            return images
-        candidate = images.to(memory_format=torch.channels_last)
-        if self._takes_channels_last is None:
-            try:
-                with torch.no_grad():
-                    self._model(candidate[:1])
-                self._takes_channels_last = True
-            except RuntimeError:
-                self._takes_channels_last = False
-        return candidate if self._takes_channels_last else images
-
-    def _plan(self, images: Tensor, parameters: Mapping[str, Tensor]) -> Plan:
-        device = images.device.type
-        trainable = self._trainable()
-        key = (
-            trainable,
-            images.shape[1:],
-            images.dtype,
-            images.device,
-            torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device),
-            tuple(module.training for module in self._model.modules()),
-            tuple((name, tensor.shape) for name, tensor in parameters.items()),
-        )
-        if key not in self._plans:
+    def _plan(
+        self, images: Tensor, parameters: Mapping[str, Tensor], *, alone: bool = False
+    ) -> Plan:
+        key = self._key(images, parameters)
+        if key not in self._plans or alone:
             plan = prepare(
                 self._model, parameters, images, self.columns, self._last_layer, self._methods,
-                trainable,
+                self._trainable(), alone=alone,
             )  # fmt: skip
             if plan.last_layer is None and asks_for(self.columns, "last_layer_weights"):
                 raise ConfigError(
@@ -184,6 +214,20 @@ class GradNormScorer:
                 )
             self._plans[key] = plan
         return self._plans[key]
+
+    def _key(self, images: Tensor, parameters: Mapping[str, Tensor]) -> object:
+        """What a plan is made for; images of another kind need another."""
+        device = images.device.type
+        return (
+            self._trainable(),
+            images.shape[1:],
+            images.dtype,
+            images.device,
+            is_channels_last(images),
+            torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device),
+            tuple(module.training for module in self._model.modules()),
+            tuple((name, tensor.shape) for name, tensor in parameters.items()),
+        )
 
     def _trainable(self) -> frozenset[str]:
         """The parameters that require a gradient now, where a column asks for them."""
@@ -201,28 +245,65 @@ class GradNormScorer:
     def _pass(
         self, plan: Plan, images: Tensor, labels: Tensor, parameters: Mapping[str, Tensor]
     ) -> GradNorms:
-        if plan.mixed:
-            # What the model makes of a batch is not what it makes of its examples.
-            with torch.no_grad():
-                logits = torch.cat([self._model(image) for image in images.split(1)])
-            collector, anchor, stand_ins = Collector(), images, parameters
-        else:
-            logits, collector, anchor, stand_ins = run_sites(plan, self._model, parameters, images)
+        if plan.alone:
+            return self._alone(plan, images, labels, parameters)
+        if plan.never_one and len(images) == 1:
+            result = self._pass(
+                plan, torch.cat([images, images]), torch.cat([labels, labels]), parameters
+            )
+            norms = {name: column[:1] for name, column in result.norms.items()}
+            return GradNorms(norms, result.logits[:1])
+        if plan.channels_last:
+            images = images.to(memory_format=torch.channels_last)
+        logits, collector, anchor, stand_ins = run_sites(plan, parameters, images)
         self.calls = collector.calls
         self._loss.check(logits, labels)
-        direction = self._loss.gradient(logits.detach(), labels)
-        # Every norm is linear in the direction: carried back at unit size, the gradients of
-        # confidently right examples underflow in no type and no square.
-        scale = direction.abs().amax(1, keepdim=True)
-        direction = direction / torch.where(scale > 0, scale, 1.0)
-        partials = backward(plan, logits, direction, collector, anchor, stand_ins)
-        for method in sorted(set(plan.fallback.values())):
-            needed = {n: plan.needed[n] for n, how in plan.fallback.items() if how == method}
+        direction, scale = self._direction(logits, labels)
+        partials, reached = backward(plan, logits, direction, collector, anchor, stand_ins)
+        fallback = {**plan.fallback, **dict.fromkeys(sorted(reached), plan.loop)}
+        for method in sorted(set(fallback.values())):
+            needed = {n: plan.needed[n] for n, how in fallback.items() if how == method}
             partials.update(
-                fallback_norms(self._model, images, direction, parameters, needed, method)
+                fallback_norms(plan.runner, images, direction, parameters, needed, method)
             )
-        norms = _columns(plan, partials, self.columns, scale[:, 0], self._trainable())
+        norms = _columns(plan, partials, self.columns, scale, self._trainable())
         return GradNorms(norms, logits.detach())
+
+    def _alone(
+        self, plan: Plan, images: Tensor, labels: Tensor, parameters: Mapping[str, Tensor]
+    ) -> GradNorms:
+        """Scores each example by itself, by ordinary autograd."""
+        self.calls = 0
+        rows = []
+        for image, label in zip(images.split(1), labels.split(1), strict=True):
+            twice = plan.loop == "loop"
+            output, leaves = single_run(plan.runner, image, parameters, twice)
+            logits = output[:1].detach()
+            self._loss.check(logits, label)
+            direction, scale = self._direction(logits, label)
+            found = gradients_of(output, direction, {name: leaves[name] for name in plan.needed})
+            partials = {
+                name: reduce_gradient(
+                    torch.zeros_like(leaves[name])[None] if g is None else g[None].clone(),
+                    plan.needed[name],
+                )
+                for name, g in found.items()
+            }
+            rows.append(
+                GradNorms(_columns(plan, partials, self.columns, scale, self._trainable()), logits)
+            )
+        norms = {name: torch.cat([row.norms[name] for row in rows]) for name in self.columns}
+        return GradNorms(norms, torch.cat([row.logits for row in rows]))
+
+    def _direction(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss's gradient at the logits, at unit size ``[B, C]``, and that size ``[B]``.
+
+        Every norm is linear in the direction: carried back at unit size, the gradients of
+        confidently right examples underflow in no type and no square.
+        """
+        direction = self._loss.gradient(logits.detach(), labels)
+        scale = direction.abs().amax(1, keepdim=True)
+        return direction / torch.where(scale > 0, scale, 1.0), scale[:, 0]
 
 
 def _columns(
@@ -232,14 +313,14 @@ def _columns(
     scale: Tensor,
     trainable: frozenset[str],
 ) -> dict[str, Tensor]:
-    missing = set(plan.needed) - set(partials)
+    missing = set(plan.needed) - set(partials) - plan.unused
     assert not missing, f"no norm was found for {sorted(missing)}"
     norms = {}
     for column in columns:
         norm, subset = split_column(column)
         names = [
             name
-            for name in plan.needed
+            for name in partials
             if subset in ("all", group_of(name))
             or (subset == "last_layer_weights" and name in (plan.last_layer or ()))
             or (subset == "trainable" and name in trainable)

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 
@@ -38,8 +37,8 @@ def find_layout(single: Tensor, double: Tensor) -> Layout | None:
         double: The activation for the batch ``[a, b]``.
 
     Returns:
-        The layout, or None where the shapes do not grow with the batch in one dimension, or where
-        the first example's values are not found again.
+        The layout, or None where the shapes do not grow with the batch in one dimension, where
+        the first example's values are not found again, or where they are found in two orders.
     """
     if single.ndim != double.ndim:
         return None
@@ -48,13 +47,18 @@ def find_layout(single: Tensor, double: Tensor) -> Layout | None:
     if len(grown) != 1 or double.shape[grown[0]] != 2 * single.shape[grown[0]]:
         return None
     dim, fold = grown[0], single.shape[grown[0]]
-    if fold == 1:
-        return Layout(dim, 1, True)
+    if single.numel() == 0:
+        return None
+    scale = float(single.detach().double().abs().max())
     errors = {}
-    for major in (True, False):
+    for major in (True, False) if fold > 1 else (True,):
         layout = Layout(dim, fold, major)
         difference = layout.split(double)[0].double() - layout.split(single)[0].double()
-        errors[major] = float(difference.abs().max())
-    major = errors[True] <= errors[False]
-    scale = float(torch.as_tensor(single).double().abs().max())
-    return Layout(dim, fold, major) if errors[major] <= 0.05 * scale else None
+        errors[major] = float(difference.detach().abs().max())
+    major = fold == 1 or errors[True] <= errors[False]
+    if not errors[major] <= 0.05 * scale:
+        return None
+    if fold > 1 and max(errors.values()) <= 1e-4 * scale:
+        # Both orders give the same rows: these images cannot tell which it is.
+        return None
+    return Layout(dim, fold, major)

@@ -39,14 +39,15 @@ class BatchNorm(Operation):
         return g * by_channel(scale, g.ndim).to(g.dtype)
 
     def one_pass(self, x: Tensor, g: Tensor, *, input_gradient: bool) -> OnePass | None:
-        # The batch is folded into the channels of the ordinary backward kernel.
+        # The batch is folded into the channels of the ordinary backward kernel. For a batch of one
+        # that kernel takes a gradient of other strides for a contiguous one (torch 2.14).
         if self.folded or not x.is_contiguous() or x.dtype != self.mean.dtype or x.dtype != g.dtype:
             return None
         n, channels = x.shape[:2]
         shape = (1, n * channels, *x.shape[2:])
         weight = self.mean.new_ones(channels) if self.weight is None else self.weight
         gx, gw, gb = torch.ops.aten.native_batch_norm_backward(
-            g.reshape(shape), x.view(shape), weight.repeat(n), self.mean.repeat(n),
+            g.contiguous().view(shape), x.view(shape), weight.repeat(n), self.mean.repeat(n),
             self.variance.repeat(n), None, None, False, self.eps, (input_gradient, True, True),
         )  # fmt: skip
         return gx.view(x.shape) if input_gradient else None, gw.view(n, -1), gb.view(n, -1)

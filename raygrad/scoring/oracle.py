@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from raygrad.errors import ConfigError
 from raygrad.scoring.columns import GRAD_COLUMNS, check_columns, group_of, split_column
 from raygrad.scoring.losses import Loss, named_loss
+from raygrad.scoring.running import without_checkpoints
+from raygrad.scoring.verify import near
 
 
 def loop_grad_norms(
@@ -45,25 +47,44 @@ def loop_grad_norms(
         raise ConfigError("the oracle must be told the last layer, got None. Name its module.")
     model = copy.deepcopy(model)
     if dtype is not None:
-        model = model.to(dtype)
+        wide = torch.promote_types(dtype, torch.complex32)
+        model._apply(
+            lambda t: t.to(dtype) if t.is_floating_point() else t.to(wide) if t.is_complex() else t
+        )
         images = images.to(dtype) if images.is_floating_point() else images
     trainable = {name for name, p in model.named_parameters() if p.requires_grad}
     for parameter in model.parameters():
-        parameter.requires_grad_(True)
+        if parameter.is_floating_point() or parameter.is_complex():
+            parameter.requires_grad_(True)
     value = named_loss(loss) if isinstance(loss, str) else loss or F.cross_entropy
-    names = [name for name, _ in model.named_parameters()]
     rows: dict[str, list[Tensor]] = {column: [] for column in asked}
     for image, label in zip(images, labels, strict=True):
-        total = value(model(image[None]), label[None]).sum()
-        grads = torch.autograd.grad(total, list(model.parameters()), allow_unused=True)
+        # A model of its own for each image: nothing that one leaves behind is another's.
+        own = copy.deepcopy(model)
+        leaves = {name: p for name, p in own.named_parameters() if p.requires_grad}
+        with without_checkpoints():
+            total = value(_logits(own, image), label[None]).sum()
+            grads = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
         by_name = {
-            name: grad.double().flatten()
-            for name, grad in zip(names, grads, strict=True)
+            name: (grad.abs() if grad.is_complex() else grad).double().flatten()
+            for name, grad in zip(leaves, grads, strict=True)
             if grad is not None
         }
         for column in asked:
             rows[column].append(_norm(by_name, column, last_layer, trainable))
     return {column: torch.stack(values) for column, values in rows.items()}
+
+
+def _logits(model: nn.Module, image: Tensor) -> Tensor:
+    """The logits of one image, ``[1, C]``, run beside a copy of itself that gets no gradient.
+
+    Not all of torch's kernels are right for a batch of one: the backward pass of an eval batch
+    normalisation is wrong on the CPU for a gradient that arrives transposed (torch 2.14). A model
+    that says something else of an image beside its copy runs the image alone.
+    """
+    beside: Tensor = model(torch.stack([image, image]))[:1]
+    alone: Tensor = model(image[None].clone())
+    return beside if near(beside, alone, 1e-5) else alone
 
 
 def _norm(

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from raygrad.scoring.collect import Collector, Site, Watch
 from raygrad.scoring.reductions import Partial
-from raygrad.scoring.swapping import functional_call
+from raygrad.scoring.running import Runner
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,21 @@ class Plan:
     fallback: Mapping[str, str]
     """Parameters without a formula: ``vmap`` or ``loop``."""
     unused: frozenset[str]
-    """Parameters that the logits do not depend on: their gradient is zero."""
+    """Parameters that the logits did not depend on when the plan was made; every pass looks."""
     last_layer: tuple[str, ...] | None
     """The last layer's weight, as names of parameters; None where several layers could be it."""
-    mixed: bool = False
-    """Whether the logits of an example depend on the batch: examples must then run alone."""
+    runner: Runner
+    """How the model is run."""
+    alone: bool = False
+    """Whether the calls depend on the images: each example must then run by itself."""
+    channels_last: bool = False
+    """Whether images are put into the channels-last layout."""
+    loop: str = "loop"
+    """The kind of loop over single examples that is right for this model: ``loop``, ``single``."""
+    hooked: bool = False
+    """Whether the model hangs hooks on activations, which must all require gradients then."""
+    never_one: bool = False
+    """Whether a batch of one image is run beside its copy: see ``single_run``."""
     candidates: tuple[str, ...] = ()
     """The weights that could be the last layer's, where there are several."""
 
@@ -48,9 +58,14 @@ class Plan:
         }
         return frozenset(names & set(self.needed) - set(self.fallback) - direct)
 
+    @property
+    def followed(self) -> frozenset[str]:
+        """Parameters that no path may reach but the sites: those with formulas, and the unused."""
+        return frozenset(set(self.needed) - set(self.fallback))
+
 
 def run_sites(
-    plan: Plan, model: nn.Module, parameters: Mapping[str, Tensor], images: Tensor
+    plan: Plan, parameters: Mapping[str, Tensor], images: Tensor
 ) -> tuple[Tensor, Collector, Tensor, dict[str, Tensor]]:
     """Runs the forward pass under a plan.
 
@@ -58,23 +73,16 @@ def run_sites(
         Logits with their graph, the collector, the anchor, and the tensors that stood for the
         parameters.
     """
-    deferred = plan.deferred
-    sources = {
-        name
-        for site in plan.sites.values()
-        for role in (site.weight, site.bias)
-        if role is not None and not role.direct
-        for name in role.names
-    } & deferred
+    followed = plan.followed
     stand_ins = {
-        name: tensor.detach().requires_grad_() if name in sources else tensor
+        name: tensor.detach().requires_grad_() if name in followed else tensor
         for name, tensor in parameters.items()
     }
     anchor = torch.zeros((), device=images.device, requires_grad=True)
     collector = Collector()
-    watch = Watch(plan.sites, plan.count, collector, anchor)
-    with torch.enable_grad(), watch:
-        logits = functional_call(model, stand_ins, (images,))
+    watch = Watch(plan.sites, plan.count, collector, anchor, len(images))
+    with torch.enable_grad():
+        logits = plan.runner(stand_ins, images, mode=watch, anchor=anchor if plan.hooked else None)
     watch.finish()
     return logits, collector, anchor, stand_ins
 
@@ -86,17 +94,26 @@ def backward(
     collector: Collector,
     anchor: Tensor,
     stand_ins: Mapping[str, Tensor],
-) -> dict[str, Partial]:
-    """Carries the direction at the logits back through the sites, which collect on the way."""
+) -> tuple[dict[str, Partial], set[str]]:
+    """Carries the direction at the logits back through the sites, which collect on the way.
+
+    Returns:
+        The partial norms by parameter; and the parameters that the logits depend on by a way that
+        the plan does not know, whose norms are therefore not among them.
+    """
+    reached: set[str] = set()
     with torch.autocast(logits.device.type, enabled=False):
         if logits.requires_grad:
-            torch.autograd.grad(
-                logits, anchor, cotangent.to(logits.dtype), allow_unused=True,
+            # Sites give no gradient to a parameter, so whatever arrives came by another way.
+            leaves = {name: stand_ins[name] for name in sorted(plan.followed)}
+            found = torch.autograd.grad(
+                logits, [anchor, *leaves.values()], cotangent.to(logits.dtype), allow_unused=True,
                 retain_graph=bool(collector_needs_graph(plan)),
             )  # fmt: skip
+            reached = {n for n, g in zip(leaves, found[1:], strict=True) if g is not None}
         with torch.no_grad():
             collector.resolve(stand_ins, {name: plan.needed[name] for name in plan.deferred})
-    return collector.partials
+    return {n: p for n, p in collector.partials.items() if n not in reached}, reached
 
 
 def collector_needs_graph(plan: Plan) -> bool:

@@ -1,6 +1,7 @@
 """Prepares a model for scoring: which call gives which parameter's norms, and by what method."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -12,11 +13,11 @@ from raygrad.scoring.cost import Method, cheapest
 from raygrad.scoring.last_layer import find_last_layer, named_last_layer
 from raygrad.scoring.layout import find_layout
 from raygrad.scoring.plan import Plan
-from raygrad.scoring.swapping import functional_call
-from raygrad.scoring.trace import Call, Role, Trace
-from raygrad.scoring.verify import check_formulas, choose_fallback, near, single_reference
-
-ALL_NORMS = frozenset(["l1", "l2", "linf"])
+from raygrad.scoring.probes import is_channels_last, probe_pair
+from raygrad.scoring.reductions import Partial, combine
+from raygrad.scoring.trace import Call, Role
+from raygrad.scoring.trial import Trial, same_calls, try_model
+from raygrad.scoring.verify import ALL_NORMS, Reference, check_formulas, choose_fallback, near
 
 
 def prepare(
@@ -27,66 +28,155 @@ def prepare(
     last_layer: str | None,
     overrides: Mapping[str, str],
     trainable: frozenset[str] = frozenset(),
+    *,
+    alone: bool = False,
 ) -> Plan:
     """Traces a model and decides how each parameter's norms are found.
 
     The model runs on one example and on two, to see where the batch is in every activation, and
-    every formula is then checked, parameter by parameter, against ordinary autograd on single
-    examples: what disagrees (a call whose rows mix, an alias that an in-place addition changes)
-    goes to the fallback, not into the scores.
+    every formula is then checked, parameter by parameter and norm by norm, against ordinary
+    autograd on single examples: what disagrees (a call whose rows mix, an alias that an in-place
+    addition changes) goes to the fallback, not into the scores.
 
     Args:
         model: The classifier.
         parameters: Its parameters by name, detached.
-        images: A batch; only its first example is used.
+        images: A batch; two of its examples are used.
         columns: Gradient-norm columns.
         last_layer: The last layer's module as the user named it, or None to find it.
         overrides: Methods by module or parameter name.
         trainable: The parameters that require a gradient, where a column asks for them.
+        alone: Whether it is known that the calls depend on the images.
 
     Raises:
         ConfigError: The model cannot have per-example gradients, a name is unknown, or an
             override is not a method of its layer.
     """
     refuse_modules(model)
-    pair = _pair(images)
-    double, single = _traces(model, parameters, pair)
-    steady = len(single.calls) == len(double.calls) and single.count == double.count
-    steady = steady and all(a.same_as(b) for a, b in zip(single.calls, double.calls, strict=True))
+    pair = probe_pair(images)
+    trial = try_model(model, parameters, pair)
+    last = None if last_layer is None else named_last_layer(model, last_layer)
+    asked = _Asked(columns, last, overrides, trainable)
+    layouts = [False]
+    if not (alone or trial.varies) and _may_be_channels_last(model, pair):
+        layouts = [True, False]
+    for channels_last in layouts:
+        plan = _plan_for(trial, parameters, pair, asked, alone, channels_last)
+        if plan is not None:
+            return plan
+    raise AssertionError("the caller's own layout is always taken")
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What the user wants of a plan."""
+
+    columns: tuple[str, ...]
+    last: tuple[str, ...] | None
+    overrides: Mapping[str, str]
+    trainable: frozenset[str]
+
+    def needed(self, names: Iterable[str], last: tuple[str, ...]) -> dict[str, frozenset[str]]:
+        """The norms to find, for each parameter of which any is wanted."""
+        found = {
+            name: norms_needed(
+                self.columns, name, name if name in last else None, trainable=name in self.trainable
+            )
+            for name in names
+        }
+        return {name: norms for name, norms in found.items() if norms}
+
+
+def _may_be_channels_last(model: nn.Module, pair: Tensor) -> bool:
+    """Whether convolutions and pooling may run faster in the channels-last layout.
+
+    On a CPU pooling is several times faster so, and a patch's rows are runs of memory.
+    """
+    if pair.ndim != 4 or pair.device.type != "cpu" or is_channels_last(pair):
+        return False
+    return any(isinstance(module, nn.Conv2d) for module in model.modules())
+
+
+def _plan_for(
+    trial: Trial,
+    parameters: Mapping[str, Tensor],
+    pair: Tensor,
+    asked: _Asked,
+    alone: bool,
+    channels_last: bool,
+) -> Plan | None:
+    """The plan for images in one layout; None where channels-last is not for this model."""
+    reference, runner = trial.reference, trial.runner
+    if channels_last:
+        pair = pair.to(memory_format=torch.channels_last)
+        try:
+            double, single = trial.traces(parameters, pair)
+        except RuntimeError:
+            # A view that only the plain layout has.
+            return None
+        if not near(double.logits, reference.logits, TIGHT):
+            return None
+    else:
+        double, single = trial.double, trial.single
+    alone = alone or not same_calls(double, single)
     every = dict.fromkeys(parameters, ALL_NORMS)
+    unused = reference.unused
     unknown = single.unknown | double.unknown
-    reference, cotangent, alone = single_reference(model, parameters, pair)
-    with torch.no_grad():
-        together = functional_call(model, dict(parameters), (pair,))
-    mixed = not steady or not near(together, alone)
-    sites = {} if mixed else _sites(single.calls, double.calls, unknown, every, {})
+    sites = {} if alone else _sites(single.calls, double.calls, unknown, every, {})
     unknown |= _left_out(single.calls, sites)
-    unused = frozenset(name for name, rows in reference.items() if rows is None)
-    plan = Plan(sites, single.count, every, {}, unused, None, mixed)
     seen = {name for site in sites.values() for role in (site.weight, site.bias) if role
             for name in role.names}  # fmt: skip
     unknown |= set(parameters) - seen - unused
-    if mixed:
-        wrong, logits = set(parameters), alone
+    fallback = dict.fromkeys(sorted(unknown - unused), "loop")
+    plan = Plan(sites, single.count, every, fallback, unused, None, runner,
+                channels_last=channels_last, hooked=single.hooked)  # fmt: skip
+    last = asked.last
+    candidates: tuple[str, ...] = ()
+    if alone:
+        wrong = set(parameters)
+        last = last or reference.last
     else:
-        wrong, logits = check_formulas(plan, model, parameters, pair, cotangent, reference, unknown)
+        wrong, logits, found = check_formulas(plan, parameters, pair, reference)
+        if channels_last and not _as_exact(found, wrong, reference, logits):
+            return None
+        if last is None:
+            last, candidates = find_last_layer(logits)
+            last = last or (reference.last if not candidates else None)
     unknown = (unknown | wrong) - unused
-    fallback = choose_fallback(model, parameters, pair, cotangent, reference, unknown)
-    last, candidates = (
-        find_last_layer(logits) if last_layer is None else (named_last_layer(model, last_layer), ())
-    )
-    names = last or ()
-    needed = {
-        name: norms_needed(
-            columns, name, name if name in names else None, trainable=name in trainable
-        )
-        for name in parameters
-    }
-    needed = {name: norms for name, norms in needed.items() if norms and name not in unused}
-    if not mixed:
-        sites = _sites(single.calls, double.calls, set(fallback), needed, overrides)
-    fallback = {name: method for name, method in fallback.items() if name in needed}
-    return Plan(sites, single.count, needed, fallback, unused, last, mixed, candidates)
+    needed = asked.needed(parameters, last or ())
+    left = {name: norms for name, norms in needed.items() if name in unknown}
+    if alone:
+        # Other images may use what these did not.
+        fallback, unused, sites = dict.fromkeys(needed, trial.loop), frozenset(), {}
+    else:
+        fallback = choose_fallback(runner, parameters, pair, reference, left)
+        fallback = {n: trial.loop if how == "loop" else how for n, how in fallback.items()}
+        wanted = {name: norms for name, norms in needed.items() if name not in unused}
+        sites = _sites(single.calls, double.calls, unknown, wanted, asked.overrides)
+    return Plan(sites, single.count, needed, fallback, unused, last, runner, alone,
+                channels_last, trial.loop, single.hooked,
+                single.normalises and trial.loop == "loop", candidates)  # fmt: skip
+
+
+TIGHT = 1e-5
+"""How far logits in another layout may be from those in the caller's, relative to the largest."""
+
+
+def _as_exact(
+    found: Mapping[str, Partial], wrong: set[str], reference: Reference, logits: Tensor
+) -> bool:
+    """Whether another layout gives the logits and norms of the caller's, closer than any check."""
+    if not near(logits, reference.logits, TIGHT):
+        return False
+    names = [name for name in found if name in reference.partials and name not in wrong]
+    if not names:
+        return False
+    for norm in ALL_NORMS:
+        ours = combine([found[name] for name in names], norm)
+        theirs = combine([reference.partials[name] for name in names], norm)
+        if not near(ours / theirs, torch.ones_like(ours), 5 * TIGHT):
+            return False
+    return True
 
 
 def refuse_modules(model: nn.Module) -> None:
@@ -95,6 +185,12 @@ def refuse_modules(model: nn.Module) -> None:
     Raises:
         ConfigError: A batch normalisation or a dropout is in training mode.
     """
+    for name, parameter in model.named_parameters():
+        if isinstance(parameter, nn.parameter.UninitializedParameter):
+            raise ConfigError(
+                f"every parameter must have a shape, got the lazy {name!r}, which waits for a "
+                "first image. Run the model once before it is scored."
+            )
     for name, module in model.named_modules():
         if not module.training:
             continue
@@ -112,37 +208,6 @@ def refuse_modules(model: nn.Module) -> None:
                 f"dropout must be off, got training mode with p={module.p} in {label}, where the "
                 "gradient is random. Call model.eval()."
             )
-
-
-def _pair(images: Tensor) -> Tensor:
-    """Two different examples, laid out as the images: the first, and itself shifted by a place."""
-    first = images[:1]
-    pair = torch.cat([first, torch.roll(first, 1, -1) if first.ndim > 1 else first])
-    if images.ndim == 4 and images.is_contiguous(memory_format=torch.channels_last):
-        return pair.to(memory_format=torch.channels_last)
-    return pair
-
-
-def _traces(
-    model: nn.Module, parameters: Mapping[str, Tensor], pair: Tensor
-) -> tuple[Trace, Trace]:
-    """Traces of the forward pass on two examples and on the first of them."""
-    traces: list[Trace] = []
-    for images in (pair, pair[:1]):
-        buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-        versions = {name: buffer._version for name, buffer in buffers.items()}
-        # As Watch will see it: gradients on, but no parameter that requires one.
-        trace = Trace(model, parameters, images, traces[0].expansions if traces else None)
-        with torch.enable_grad(), trace:
-            functional_call(model, {**parameters, **buffers}, (images,))
-        for name, buffer in buffers.items():
-            if buffer._version != versions[name]:
-                raise ConfigError(
-                    f"the forward pass must leave the model as it is, got a change of {name!r}. "
-                    "Call model.eval()."
-                )
-        traces.append(trace)
-    return traces[0], traces[1]
 
 
 def _sites(
@@ -189,6 +254,9 @@ def _site(
     if layout is None:
         return None
     operation = one.operation
+    if not two.operation.fits(layout, two.y):
+        # A tensor made of parameters with a copy for each image: only two show which dimension.
+        return None
     if one.x is not None:
         assert two.x is not None
         if find_layout(one.x, two.x) != layout:

@@ -22,12 +22,15 @@ def reduce_gradient(gradient: Tensor, norms: Collection[str]) -> Partial:
     in place are several times faster there than ``aminmax`` or a dot product for each row.
 
     Args:
-        gradient: ``[B, ...]``, owned by the caller and not needed afterwards.
+        gradient: ``[B, ...]``, owned by the caller and not needed afterwards. Complex entries
+            count by their modulus.
         norms: Any of ``l1``, ``l2``, ``linf``.
     """
     rows = accumulation_type(gradient).reshape(len(gradient), -1)
     partial: Partial = {}
-    if "l1" in norms or "linf" in norms:
+    if rows.is_complex():
+        rows = rows.abs()
+    elif "l1" in norms or "linf" in norms:
         rows = rows.abs_()
     if "l1" in norms:
         partial["l1"] = rows.sum(1)

@@ -2,6 +2,7 @@
 
 import sys
 import types
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from raygrad.errors import ConfigError
-from raygrad.scoring.calls import COMMUTES, PARSERS, parse
+from raygrad.scoring.calls import COMMUTES, PARSERS, parse, statistics_of_the_batch
 from raygrad.scoring.operations import Affine, Operation
 
 
@@ -77,6 +78,10 @@ class Trace(TorchFunctionMode):
         images: The batch that will go in.
         expansions: Which expansions of parameters go over the batch, by call index, if an earlier
             trace has found out; None to decide from the shapes.
+
+    What is computed from the images is known by its identity, and beyond functions that a mode
+    does not see (scripted parts, functions with a backward of their own) by its requiring a
+    gradient: the images do, parameters do not.
     """
 
     def __init__(
@@ -92,7 +97,24 @@ class Trace(TorchFunctionMode):
         """Calls of functions that may have a formula."""
         self.unknown: set[str] = set()
         """Parameters that meet an activation without a formula."""
-        self._model = model
+        self.strays: set[str] = set()
+        """Parameters of the model itself that the forward has reached past their stand-ins."""
+        self.logits = torch.empty(0)
+        """What came out, detached."""
+        self.hooked = False
+        """Whether it hangs hooks on activations, which must then require gradients."""
+        self.normalises = False
+        """Whether it normalises by running statistics of the batch."""
+        self.pure = False
+        """Whether the pass left the Python state of the model that it ran on as it was."""
+        self.draws: list[str] = []
+        """Where numbers were drawn from generators of the model's own."""
+        self._model = self._running = model
+        self._originals = {
+            id(tensor): name
+            for name, tensor in model.named_parameters()
+            if name in parameters and parameters[name] is not tensor
+        }
         self._batch = len(images)
         self._names = {id(tensor): name for name, tensor in parameters.items()}
         self._sources: dict[int, tuple[str, ...]] = {
@@ -102,6 +124,19 @@ class Trace(TorchFunctionMode):
         self._tainted = {id(images)}
         # Ids are of living tensors only if nothing dies meanwhile.
         self._alive: list[Any] = [images, parameters]
+
+    def record(self, run: Callable[[Tensor], Any], images: Tensor) -> None:
+        """Runs the forward pass on the images, which must be those that were announced."""
+        if isinstance(run, nn.Module):
+            # A copy: it is its modules that errors will be about.
+            self._running = run
+        with self:
+            output = run(images)
+        if isinstance(output, Tensor):
+            self.logits = output.detach()
+            originals = dict(self._model.named_parameters())
+            names = {id(tensor): name for name, tensor in originals.items()}
+            self.strays.update(names[id(t)] for t in leaves_of(output) if id(t) in names)
 
     @property
     def expansions(self) -> frozenset[int]:
@@ -115,11 +150,16 @@ class Trace(TorchFunctionMode):
         if func in COMPOSITES:
             with self:
                 return COMPOSITES[func](*args, **kwargs)
+        self.hooked = self.hooked or func in (Tensor.register_hook, Tensor.retain_grad)
+        self.normalises = self.normalises or func is F.batch_norm
         tensors = list(_tensors((args, kwargs)))
+        self.strays.update(self._originals[id(t)] for t in tensors if id(t) in self._originals)
         made_of = [tensor for tensor in tensors if id(tensor) in self._sources]
-        tainted = any(id(tensor) in self._tainted for tensor in tensors)
+        tainted = any(self._is_activation(tensor) for tensor in tensors)
         if func in PARSERS:
             self.count += 1
+            if tainted:
+                self._refuse_statistics(func, args, kwargs)
             if made_of:
                 call = self._site(func, args, kwargs)
                 if call is not None:
@@ -143,6 +183,9 @@ class Trace(TorchFunctionMode):
                 self._alive.append(output)
         return result
 
+    def _is_activation(self, tensor: Tensor) -> bool:
+        return id(tensor) in self._tainted or tensor.requires_grad
+
     def _note(self, tensor: Tensor, into: set[int]) -> None:
         into.add(id(tensor))
         self._alive.append(tensor)
@@ -150,35 +193,44 @@ class Trace(TorchFunctionMode):
     def _run(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         before = random_state()
         result = func(*args, **kwargs)
+        if isinstance(kwargs.get("generator"), torch.Generator):
+            self.draws.append(f"{_name(func)} in {calling_module(self._running)}")
         if not torch.equal(before, random_state()):
             raise ConfigError(
                 f"the forward pass must not draw random numbers, got {_name(func)} in "
-                f"{calling_module(self._model)}. Call model.eval(), or turn the noise off."
+                f"{calling_module(self._running)}. Call model.eval(), or turn the noise off."
             )
         return result
 
     def _site(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Call | None:
         """Returns the call if a formula covers it."""
-        swapped = func in COMMUTES and len(args) > 1 and id(args[1]) in self._tainted
+        swapped = func in COMMUTES and len(args) > 1
+        swapped = swapped and isinstance(args[1], Tensor) and self._is_activation(args[1])
         if swapped and _name(func).endswith("_"):
             return None
-        try:
-            parsed = parse(func, args, kwargs, swapped=swapped)
-        except ConfigError as error:
-            raise ConfigError(f"{error} It is in {calling_module(self._model)}.") from None
+        parsed = parse(func, args, kwargs, swapped=swapped)
         if parsed is None:
             return None
         x, operation = parsed
         if x is None and not self._over_batch(operation):
             return None
-        if x is not None and not any(id(t) in self._tainted for t in _tensors((args, kwargs))):
+        if x is not None and not any(self._is_activation(t) for t in _tensors((args, kwargs))):
             return None
         roles = [self._role(tensor) for tensor in (operation.weight, operation.bias)]
         activations = [t for t in (operation.weight, operation.bias) if t is not None]
-        if any(id(tensor) in self._tainted for tensor in activations) or not any(roles):
+        if any(self._is_activation(tensor) for tensor in activations) or not any(roles):
             return None
         y, _ = operation.forward(x)  # type: ignore[arg-type]
         return Call(self.count - 1, func, operation, roles[0], roles[1], swapped, x, y)
+
+    def _refuse_statistics(self, func: Any, args: Sequence[Any], kwargs: Any) -> None:
+        """Refuses normalisation by the batch: of activations whose examples are its rows.
+
+        A weight may be standardised so, and so may a batch that is folded into the channels.
+        """
+        words = statistics_of_the_batch(func, args, kwargs, self._batch)
+        if words is not None:
+            raise ConfigError(f"{words} It is in {calling_module(self._running)}.")
 
     def _over_batch(self, operation: Operation) -> bool:
         if self._expansions is not None:
@@ -194,6 +246,21 @@ class Trace(TorchFunctionMode):
         if tensor is None or id(tensor) not in self._sources:
             return None
         return Role(self._sources[id(tensor)], id(tensor) in self._names)
+
+
+def leaves_of(output: Tensor) -> list[Tensor]:
+    """The tensors that an output's graph begins with."""
+    found: list[Tensor] = []
+    queue, seen = deque([output.grad_fn]), set()
+    while queue:
+        node = queue.popleft()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            found.append(node.variable)
+        queue.extend(parent for parent, _ in node.next_functions)
+    return found
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

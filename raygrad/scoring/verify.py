@@ -2,128 +2,223 @@
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from raygrad.errors import ConfigError
 from raygrad.scoring.collect import ForwardChangedError
-from raygrad.scoring.fallback import fallback_norms, single_gradients
+from raygrad.scoring.fallback import fallback_norms, gradients_of, single_run
 from raygrad.scoring.labels import check_logits
+from raygrad.scoring.last_layer import last_layer_in_graph
 from raygrad.scoring.plan import Plan, backward, run_sites
-from raygrad.scoring.reductions import Partial
-from raygrad.scoring.swapping import functional_call
+from raygrad.scoring.reductions import Partial, reduce_gradient
+from raygrad.scoring.running import Runner
+from raygrad.scoring.trace import leaves_of
+
+ALL_NORMS = frozenset(["l1", "l2", "linf"])
 
 
-def near(found: Tensor, exact: Tensor) -> bool:
-    """Whether two results of the same model agree up to rounding."""
-    half = found.dtype in (torch.float16, torch.bfloat16)
-    difference = (found.double() - exact.double()).abs().max()
-    scale = exact.double().abs().max()
-    return bool(difference <= (0.1 if half else 1e-2) * scale) or not bool(scale.isfinite())
+def is_half(tensor: Tensor) -> bool:
+    """Whether a result was computed in half precision, in part or whole."""
+    device = tensor.device.type
+    return tensor.dtype in (torch.float16, torch.bfloat16) or torch.is_autocast_enabled(device)
 
 
-def single_reference(
-    model: nn.Module, parameters: Mapping[str, Tensor], pair: Tensor
-) -> tuple[dict[str, list[Tensor] | None], Tensor, Tensor]:
-    """Single-example gradients of the pair for a fixed direction at the logits, by parameter.
+def near(found: Tensor, exact: Tensor, tolerance: float = 1e-3) -> bool:
+    """Whether two results of the same model agree, relative to the largest value.
+
+    What is not finite says nothing, and agrees.
+
+    Args:
+        found: What came.
+        exact: What should have come, of the same shape.
+        tolerance: For float32; half precision gets 0.05.
+    """
+    if found.shape != exact.shape:
+        return False
+    difference = (found.detach().double() - exact.detach().double()).abs().max()
+    scale = exact.detach().double().abs().max()
+    limit = (max(tolerance, 0.05) if is_half(found) else tolerance) * scale
+    return bool(difference <= limit) or not bool(scale.isfinite())
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What ordinary autograd says of single examples, each for a fixed direction at its logits.
 
     A fixed direction, not the loss: the loss of a well-fitted example may have no gradient to
     compare.
-
-    Returns:
-        The gradients, the direction and the logits of the examples run alone.
     """
-    with torch.no_grad():
-        rows = [functional_call(model, dict(parameters), (image,)) for image in pair.split(1)]
-    for row in rows:
-        check_logits(row, torch.zeros(1, dtype=torch.int64, device=pair.device))
-    alone = torch.cat(rows)
-    generator = torch.Generator().manual_seed(0)
-    cotangent = torch.randn(alone.shape, generator=generator).to(alone.device)
-    found: dict[str, list[Tensor] | None] = {}
-    gradients = [
-        single_gradients(model, image, direction, parameters, {})
-        for image, direction in zip(pair.split(1), cotangent.split(1), strict=True)
-    ]
-    for name, parameter in parameters.items():
-        both = [row[name] for row in gradients]
-        unused = all(gradient is None for gradient in both)
-        zero = torch.zeros_like(parameter)
-        found[name] = None if unused else [zero if g is None else g for g in both]
-    return found, cotangent, alone
+
+    partials: dict[str, Partial]
+    """Partial norms ``[n]`` of each parameter that the logits depend on."""
+    unused: frozenset[str]
+    """Parameters that no example's logits depend on."""
+    cotangent: Tensor
+    """The directions, ``[n, C]``."""
+    logits: Tensor
+    """The logits of the examples, ``[n, C]``, detached."""
+    last: tuple[str, ...] | None
+    """The last layer's weight as the graph of the logits shows it, where it shows one."""
+
+
+def single_reference(
+    runner: Runner, parameters: Mapping[str, Tensor], images: Tensor, twice: bool
+) -> Reference:
+    """Finds the norms of each image's own gradient, and what its logits depend on.
+
+    Args:
+        runner: How the model is run.
+        parameters: Its parameters by name.
+        images: The examples.
+        twice: Whether each runs beside a copy of itself.
+
+    Raises:
+        ConfigError: The output is not logits, or depends on a parameter in a way that its stand-in
+            cannot follow.
+    """
+    originals = {id(tensor): name for name, tensor in runner.model.named_parameters()}
+    rows: dict[str, list[Partial | None]] = {name: [] for name in parameters}
+    logits, directions, last = [], [], None
+    for index, image in enumerate(images.split(1)):
+        output, leaves = single_run(runner, image, parameters, twice)
+        check_logits(output, torch.zeros(2 if twice else 1, dtype=torch.int64))
+        stray = sorted({originals[id(leaf)] for leaf in leaves_of(output) if id(leaf) in originals})
+        if stray:
+            raise StrayParameterError(stray)
+        logits.append(output[:1].detach())
+        generator = torch.Generator().manual_seed(index)
+        direction = torch.randn(logits[-1].shape, generator=generator).to(output.device)
+        directions.append(direction)
+        last = last_layer_in_graph(output, {id(leaf): name for name, leaf in leaves.items()})
+        for name, gradient in gradients_of(output, direction, leaves).items():
+            row = None if gradient is None else reduce_gradient(gradient[None].clone(), ALL_NORMS)
+            rows[name].append(row)
+    unused = frozenset(name for name, found in rows.items() if all(row is None for row in found))
+    zero = dict.fromkeys(ALL_NORMS, torch.zeros(1, device=images.device))
+    partials = {
+        name: _joined([zero if row is None else row for row in found])
+        for name, found in rows.items()
+        if name not in unused
+    }
+    return Reference(partials, unused, torch.cat(directions), torch.cat(logits), last)
+
+
+def _joined(rows: list[Partial]) -> Partial:
+    return {norm: torch.cat([row[norm].double() for row in rows]) for norm in ALL_NORMS}
+
+
+class StrayParameterError(Exception):
+    """The forward pass has used parameters of the model itself, not what stood for them."""
+
+    def __init__(self, names: list[str]) -> None:
+        super().__init__(", ".join(names))
+        self.names = names
+
+    def refusal(self) -> ConfigError:
+        """The error for the user, where no way of running the model helps."""
+        return ConfigError(
+            f"the forward pass must reach its parameters through the model, got {self} from a "
+            "closure or an object that cannot be copied. Read them from self in forward."
+        )
 
 
 def check_formulas(
-    plan: Plan,
-    model: nn.Module,
-    parameters: Mapping[str, Tensor],
-    pair: Tensor,
-    cotangent: Tensor,
-    reference: Mapping[str, list[Tensor] | None],
-    unknown: set[str],
-) -> tuple[set[str], Tensor]:
-    """Returns the parameters whose norms by formula differ from the reference, and the logits."""
+    plan: Plan, parameters: Mapping[str, Tensor], images: Tensor, reference: Reference
+) -> tuple[set[str], Tensor, dict[str, Partial]]:
+    """Compares the norms by formula with the reference.
+
+    The images run in the reverse of the reference's order: what picks rows by their values cannot
+    leave both orders as they are.
+
+    Returns:
+        The parameters whose norms differ or did not come; the logits with their graph; and the
+        partial norms, both in the order of the reference.
+    """
+    order = torch.arange(len(images) - 1, -1, -1, device=images.device)
     try:
-        logits, collector, anchor, stand_ins = run_sites(plan, model, parameters, pair)
-        partials = backward(plan, logits, cotangent, collector, anchor, stand_ins)
+        logits, collector, anchor, stand_ins = run_sites(plan, parameters, images[order])
+        partials, reached = backward(
+            plan, logits, reference.cotangent[order], collector, anchor, stand_ins
+        )
     except (ForwardChangedError, RuntimeError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
         # A formula that cannot even run here is no formula: everything goes to the fallback.
-        logits, *_ = run_sites(replace(plan, sites={}), model, parameters, pair)
-        return set(parameters), logits
-    expected = {name: rows for name, rows in reference.items() if rows is not None}
-    return disagreeing(partials, expected, unknown), logits
+        return set(parameters), reference.logits, {}
+    found = {
+        name: {norm: value[order] for norm, value in partial.items()}
+        for name, partial in partials.items()
+    }
+    wrong = disagreeing(found, reference.partials, plan.needed, logits)
+    return wrong | (reached - reference.unused), logits[order], found
 
 
 def disagreeing(
-    partials: Mapping[str, Partial],
-    reference: Mapping[str, list[Tensor]],
-    skipped: set[str],
+    found: Mapping[str, Partial],
+    reference: Mapping[str, Partial],
+    needed: Mapping[str, frozenset[str]],
+    like: Tensor,
 ) -> set[str]:
-    """Names the parameters whose l2 norms are not those of the reference, up to rounding."""
-    exact = {
-        name: torch.stack([row.double().square().sum().sqrt() for row in rows])
-        for name, rows in reference.items()
+    """Names the parameters of which any norm is not that of the reference, up to rounding.
+
+    Args:
+        found: Partial norms by parameter.
+        reference: What they should be.
+        needed: The norms to compare, by parameter.
+        like: A tensor that shows in what precision the model computes.
+    """
+    totals = {
+        norm: torch.stack([_norm(partial, norm) for partial in reference.values()]).amax(0)
+        for norm in ALL_NORMS
+        if reference
     }
-    total = torch.stack(list(exact.values())).amax(0) if exact else torch.zeros(2)
+    relative, absolute = (0.1, 1e-3) if is_half(like) else (2e-3, 1e-4)
     wrong = set()
-    for name, norm in exact.items():
-        if name in skipped:
+    for name, exact in reference.items():
+        if name not in needed:
             continue
-        if name not in partials:
-            wrong.add(name)
-            continue
-        half = reference[name][0].dtype in (torch.float16, torch.bfloat16)
-        found = partials[name]["l2"].double().clamp(min=0).sqrt()
-        tolerance = (0.1 if half or torch.is_autocast_enabled(norm.device.type) else 0.01) * norm
-        if not bool(((found - norm).abs() <= tolerance + 1e-4 * total).all()):
-            wrong.add(name)
+        for norm in needed[name]:
+            if name not in found or norm not in found[name]:
+                wrong.add(name)
+                break
+            right = _norm(exact, norm)
+            difference = (_norm(found[name], norm) - right).abs()
+            limit = relative * right + absolute * totals[norm]
+            if not bool((difference <= limit).logical_or(~right.isfinite()).all()):
+                wrong.add(name)
+                break
     return wrong
 
 
+def _norm(partial: Partial, norm: str) -> Tensor:
+    value = partial[norm].double()
+    return value.clamp(min=0).sqrt() if norm == "l2" else value
+
+
 def choose_fallback(
-    model: nn.Module,
+    runner: Runner,
     parameters: Mapping[str, Tensor],
-    pair: Tensor,
-    cotangent: Tensor,
-    reference: Mapping[str, list[Tensor] | None],
-    names: set[str],
+    images: Tensor,
+    reference: Reference,
+    needed: Mapping[str, frozenset[str]],
 ) -> dict[str, str]:
     """The fallback of each of the parameters: vmap where it works and is right, else the loop."""
-    if not names:
+    if not needed:
         return {}
-    needed = {name: frozenset(["l2"]) for name in parameters if name in names}
-    expected = {name: rows for name in needed if (rows := reference[name]) is not None}
+    expected = {n: reference.partials[n] for n in needed if n in reference.partials}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
-            partials = fallback_norms(model, pair, cotangent, parameters, needed, "vmap")
+            partials = fallback_norms(
+                runner, images, reference.cotangent, parameters, needed, "vmap"
+            )
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, ValueError, TypeError, NotImplementedError):
         # Data-dependent control flow, or an operator without a batching rule.
         return dict.fromkeys(needed, "loop")
-    wrong = disagreeing(partials, expected, set())
+    wrong = disagreeing(partials, expected, needed, reference.logits)
     return dict.fromkeys(needed, "loop" if wrong else "vmap")

@@ -3,6 +3,7 @@
 import copy
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raygrad.scoring import GRAD_COLUMNS, GradNormScorer
@@ -81,3 +82,37 @@ class Plain(nn.Module):
         torch.manual_seed(0)
         self.first = nn.Linear(8, 8)
         self.head = nn.Linear(8, 4)
+
+
+COLUMNS = tuple(c for c in GRAD_COLUMNS if "last" not in c and "trainable" not in c)
+"""The columns that need no name of a layer and no frozen parameters."""
+
+
+class Small(nn.Module):
+    """A convolution and a classifier; subclasses say what happens around them."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.head = nn.Conv2d(3, 8, 3), nn.Linear(8, 4)
+
+    def body(self, x):
+        return F.relu(self.conv(x)).mean((2, 3))
+
+    def forward(self, x):
+        return self.head(self.body(x))
+
+
+def agree(model: nn.Module, images: torch.Tensor, dtype: torch.dtype | None = torch.float64):
+    """Asserts that all columns are the loop's, and that neither model nor images were changed."""
+    model = model.eval()
+    labels = torch.arange(len(images)) % 4
+    exact = loop_grad_norms(copy.deepcopy(model), images.clone(), labels, COLUMNS, dtype=dtype)
+    state, before = copy.deepcopy(model.state_dict()), images.clone()
+    scorer = GradNormScorer(model, COLUMNS)
+    for _ in range(2):
+        found = scorer.score(images, labels)
+        assert relative_error(found.norms, exact) < 2e-5
+    assert torch.equal(images, before)
+    assert all(torch.equal(state[name], value) for name, value in model.state_dict().items())
+    return scorer

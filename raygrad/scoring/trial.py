@@ -1,0 +1,205 @@
+"""Tries a model out on two images: how it can be run, and whether its examples stay apart."""
+
+import random
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from raygrad.errors import ConfigError
+from raygrad.scoring.fallback import single_run
+from raygrad.scoring.running import (
+    Runner,
+    UncopyableModelError,
+    has_caches,
+    own_buffers,
+    state_of,
+    without_checkpoints,
+)
+from raygrad.scoring.trace import Trace
+from raygrad.scoring.verify import Reference, StrayParameterError, near, single_reference
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a model did with two images."""
+
+    runner: Runner
+    """How it is to be run."""
+    double: Trace
+    """Its forward pass on both images."""
+    single: Trace
+    """Its forward pass on the first."""
+    reference: Reference
+    """Ordinary autograd on each image."""
+    loop: str
+    """The kind of loop over single examples that is right: ``loop``, or ``single`` where the
+    logits of an image beside its copy are not those of the image."""
+
+    @property
+    def varies(self) -> bool:
+        """Whether the calls of the two passes were not the same."""
+        return not same_calls(self.double, self.single)
+
+    def traces(self, parameters: Mapping[str, Tensor], pair: Tensor) -> tuple[Trace, Trace]:
+        """The forward passes on the same two images in another layout."""
+        double = trace(self.runner, parameters, pair)
+        return double, trace(self.runner, parameters, pair[:1], double.expansions)
+
+
+def same_calls(double: Trace, single: Trace) -> bool:
+    """Whether two passes made the same calls."""
+    if len(single.calls) != len(double.calls) or single.count != double.count:
+        return False
+    return all(a.same_as(b) for a, b in zip(single.calls, double.calls, strict=True))
+
+
+def try_model(model: nn.Module, parameters: Mapping[str, Tensor], pair: Tensor) -> Trial:
+    """Runs a model on two images, together and each alone.
+
+    The first runs are made on copies of its modules: the model itself is not run before it is
+    known to be left as it was.
+
+    Raises:
+        ConfigError: An example's logits depend on the batch or on chance, the model is changed by
+            its forward pass, or it reaches its parameters by ways that nothing can follow.
+    """
+    try:
+        for runner in _runners(model, parameters, pair):
+            try:
+                return _try(runner, parameters, pair)
+            except UncopyableModelError:
+                continue
+    except StrayParameterError as stray:
+        raise stray.refusal() from None
+    raise AssertionError("a model that is not copied can always be run")
+
+
+def _runners(model: nn.Module, parameters: Mapping[str, Tensor], pair: Tensor) -> Iterator[Runner]:
+    # A copy of a scripted part has parameters of its own, which nothing can stand for.
+    if not any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        yield Runner(model, drop_caches=has_caches(model) and _only_caches(model, parameters, pair))
+    yield Runner(model, by_copy=False)
+
+
+def _only_caches(model: nn.Module, parameters: Mapping[str, Tensor], pair: Tensor) -> bool:
+    """Whether a model says the same without the tensors that it keeps in plain dictionaries."""
+    try:
+        kept, _ = single_run(Runner(model, drop_caches=False), pair[:1], parameters, twice=False)
+        dropped, _ = single_run(Runner(model), pair[:1], parameters, twice=False)
+    except (KeyError, UncopyableModelError):
+        return False
+    return near(dropped, kept)
+
+
+def _try(runner: Runner, parameters: Mapping[str, Tensor], pair: Tensor) -> Trial:
+    double = trace(runner, parameters, pair)
+    single = trace(runner, parameters, pair[:1], double.expansions)
+    strays = sorted(double.strays | single.strays)
+    if strays:
+        raise StrayParameterError(strays)
+    runner = _again(runner, parameters, pair[:1], double, single)
+    reference = single_reference(runner, parameters, pair, twice=True)
+    loop = "loop"
+    # What a formula makes of an addition in place may differ: only plain runs decide.
+    if not near(single.logits, reference.logits[:1]) and not near(
+        _plain(runner, parameters, pair[:1]), reference.logits[:1]
+    ):
+        # The image beside its copy is not the image alone: only alone it is itself.
+        loop, reference = "single", single_reference(runner, parameters, pair, twice=False)
+    apart = near(double.logits, reference.logits) or not same_calls(double, single)
+    if not apart and not near(_plain(runner, parameters, pair), reference.logits):
+        raise ConfigError(DEPENDS)
+    return Trial(runner, double, single, reference, loop)
+
+
+def _plain(runner: Runner, parameters: Mapping[str, Tensor], images: Tensor) -> Tensor:
+    return single_run(runner, images, parameters, twice=False)[0].detach()
+
+
+def _again(
+    runner: Runner, parameters: Mapping[str, Tensor], image: Tensor, double: Trace, single: Trace
+) -> Runner:
+    """Runs an image once more, on the model itself where that is safe, and compares the logits.
+
+    Returns:
+        How the model is to be run from now on.
+
+    Raises:
+        ConfigError: The same image gives other logits.
+    """
+    drawn = [name for name in double.draws if name in single.draws]
+    if runner.by_copy and double.pure and single.pure:
+        on_itself = replace(runner, by_copy=False)
+        third = trace(on_itself, parameters, image, double.expansions)
+        if not third.strays and same_calls(third, single):
+            runner = on_itself
+        else:
+            third = trace(runner, parameters, image, double.expansions)
+    else:
+        third = trace(runner, parameters, image, double.expansions)
+    foreign = [name for name in drawn if name in FOREIGN]
+    if foreign or not near(third.logits, single.logits, 1e-5):
+        raise ConfigError(
+            "the same image must give the same logits twice, got a model that draws random "
+            f"numbers{': ' + drawn[0] if drawn else ' from a generator of its own'}. "
+            "Call model.eval(), or turn the noise off."
+        )
+    return runner
+
+
+DEPENDS = (
+    "no example's logits may depend on the other examples of its batch, got a model in which they "
+    "do (statistics, a scale or an order that is taken over the whole batch). Make it treat "
+    "every example apart, or score batches of one."
+)
+
+
+def trace(
+    runner: Runner,
+    parameters: Mapping[str, Tensor],
+    images: Tensor,
+    expansions: frozenset[int] | None = None,
+) -> Trace:
+    """Records a forward pass.
+
+    Raises:
+        ConfigError: It draws random numbers, or changes a buffer in place.
+    """
+    buffers = own_buffers(runner.model)
+    versions = {name: buffer._version for name, buffer in buffers.items()}
+    anchor = torch.zeros((), requires_grad=True)
+    own = images.clone()
+    if own.is_floating_point():
+        # As when norms are collected: activations require a gradient, parameters do not.
+        own = own + anchor.to(own.device, own.dtype)
+    before = _foreign_states()
+    watch = Trace(runner.model, parameters, own, expansions)
+    run = runner.bound(parameters, buffers)
+    state = state_of(run) if isinstance(run, nn.Module) else None
+    with torch.enable_grad(), without_checkpoints():
+        watch.record(run, own)
+    watch.pure = state is not None and state == state_of(run)
+    for name, buffer in buffers.items():
+        if buffer._version != versions[name]:
+            raise ConfigError(
+                f"the forward pass must leave the model as it is, got a change of {name!r}. "
+                "Call model.eval()."
+            )
+    watch.draws.extend(n for n, drawn in _foreign_states().items() if drawn != before.get(n))
+    return watch
+
+
+FOREIGN = ("from Python's random", "from numpy.random")
+"""Generators of others that a forward pass may draw from."""
+
+
+def _foreign_states() -> dict[str, object]:
+    states: dict[str, object] = {FOREIGN[0]: random.getstate()}
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        name, keys, *rest = numpy.random.get_state()
+        states[FOREIGN[1]] = (name, keys.tobytes(), *rest)
+    return states
