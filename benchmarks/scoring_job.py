@@ -94,7 +94,7 @@ class Case:
         def run() -> None:
             shutil.rmtree(task.out_url, ignore_errors=True)
             for shard in self.index.shards["name"].to_pylist():
-                status = work.score(shard, lambda done: None)
+                status = work.score(shard, lambda *_: None)
                 assert status.kind == "done", status
 
         return run

@@ -95,4 +95,6 @@ def from_dict(values: dict[str, Any]) -> StudyConfig:
         made[name] = section(
             **{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
         )
+    if "wait_s" in values:  # not in run folders of before there was the field
+        made["wait_s"] = float(values["wait_s"])
     return StudyConfig(**made)

@@ -1,16 +1,31 @@
-"""Progress of long stages as plain log lines, at most one every few seconds."""
+"""Progress of long stages as log lines, at most one every few seconds."""
 
 import logging
 import time
+from dataclasses import dataclass
 
 log = logging.getLogger("raygrad")
+
+
+@dataclass(frozen=True)
+class ProgressState:
+    """How far a stage is; a log record's `progress`, from which a terminal draws a bar."""
+
+    stage: str
+    """Its name."""
+    done: int
+    """Units done."""
+    total: int
+    """Units there are."""
+    note: str
+    """Rate, remaining time and what else is to be told."""
 
 
 class Progress:
     """Counts what is done and logs count, rate and remaining time.
 
-    Plain lines, not a redrawn bar: the same text serves a terminal, a log file and a cluster
-    job's log.
+    The line serves a log file and a cluster job's log; its record carries the state as
+    `progress`, which a terminal draws as a bar instead.
 
     Args:
         stage: The stage's name, which every line begins with.
@@ -55,14 +70,14 @@ class Progress:
         rate = self._done / elapsed_s
         left = self._work - self._worked
         left_s = left / self._worked * elapsed_s if self._worked else float("inf")
+        end = f"{left_s:.0f} s left" if self._done < self._total else f"done in {elapsed_s:.1f} s"
+        said = f"{rate:.3g} {self._unit}/s, {end}{f', {note}' if note else ''}"
         log.info(
-            "%s: %d of %d %s, %.3g %s/s, %s%s",
+            "%s: %d of %d %s, %s",
             self._stage,
             self._done,
             self._total,
             self._unit,
-            rate,
-            self._unit,
-            f"{left_s:.0f} s left" if self._done < self._total else f"done in {elapsed_s:.1f} s",
-            f", {note}" if note else "",
+            said,
+            extra={"progress": ProgressState(self._stage, self._done, self._total, said)},
         )

@@ -5,19 +5,21 @@ SIGTERM; after the last three the same command goes on.
 """
 
 import contextlib
-import logging
+import io
 import os
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, replace
-from typing import Annotated, Union
+from typing import Annotated, Any, Union
 
 import tyro
 
-from raygrad import pipeline
+from raygrad import __version__, pipeline
+from raygrad.cli.noise import noise_kept
 from raygrad.cli.subcommands import COMMANDS, Command, Job, RunStudy
+from raygrad.cli.terminal import shown_lines
 from raygrad.config import StudyConfig
 from raygrad.engine.session import session
 from raygrad.errors import ConfigError, IncompleteError, RaygradError
@@ -34,7 +36,10 @@ def main(args: Sequence[str] | None = None) -> int:
     stage on its own works as it was configured for the whole study; a recipe gives training's.
     """
     given = list(sys.argv[1:] if args is None else args)
-    return guarded(lambda: _parse(given).execute())
+    if given[:1] == ["--version"]:
+        print(f"raygrad {__version__}")
+        return 0
+    return guarded(lambda: _execute(_parse(given)))
 
 
 def job(
@@ -55,18 +60,16 @@ def job(
         name = _value(given, "--recipe")
         train = chosen.train if name is None else named_recipe(name)
         flags = Job(**vars(replace(chosen, train=train)))
-        tyro.cli(Job, default=flags, args=given, use_underscores=False).execute()
+        _execute(_flags(Job, default=flags, args=given, use_underscores=False))
 
     return guarded(execute)
 
 
 def guarded(work: Callable[[], None]) -> int:
     """Does the work within a Ray session; turns errors into one line and an exit status."""
-    logging.basicConfig(format="%(message)s", stream=sys.stderr)
-    logging.getLogger("raygrad").setLevel(logging.INFO)
     received: list[int] = []
     try:
-        with _terminable(received), session():
+        with shown_lines(), _terminable(received), session():
             work()
         sys.stdout.flush()
     except ConfigError as error:
@@ -112,7 +115,33 @@ def _parse(args: list[str]) -> Command:
         Annotated[kind, tyro.conf.subcommand(name, default=_default(kind, stored))]
         for name, kind in COMMANDS.items()
     )
-    return tyro.cli(Union[kinds], prog="raygrad", description=__doc__, args=args)  # type: ignore[call-overload]  # noqa: UP007
+    return _flags(Union[kinds], prog="raygrad", description=__doc__, args=args)  # noqa: UP007
+
+
+def _execute(command: Command) -> None:
+    """Runs a command; what other libraries say of it goes to its run folder."""
+    with noise_kept(getattr(command, "run", None)), session():
+        command.execute()
+
+
+def _flags(kind: Any, **options: Any) -> Any:
+    """Returns what the command line says, as `tyro.cli` does.
+
+    Raises:
+        ConfigError: A section refuses its values; the parser would box it under a name of its own.
+    """
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(kind, **options)
+    except SystemExit as ended:
+        cause: BaseException | None = ended
+        while cause is not None and not isinstance(cause, ConfigError):
+            cause = cause.__cause__ or cause.__context__
+        if cause is not None:
+            raise cause from None
+        sys.stderr.write(said.getvalue())
+        raise
 
 
 def _default(kind: type[Command], stored: StudyConfig | None) -> object:
@@ -122,7 +151,7 @@ def _default(kind: type[Command], stored: StudyConfig | None) -> object:
     if kind is RunStudy:
         return RunStudy(**vars(stored))
     names = {f.name for f in fields(kind)} & set(vars(stored))  # type: ignore[arg-type]
-    if names <= {"run"}:
+    if names <= {"run", "wait_s"}:
         return tyro.MISSING_NONPROP
     return kind(**{name: getattr(stored, name) for name in names})
 

@@ -7,10 +7,9 @@ import tyro
 from tyro.conf import OmitArgPrefixes
 
 from raygrad import pipeline
-from raygrad.cli.run_flags import Redo, Run, existing, stored_or_new
-from raygrad.config import DataConfig
+from raygrad.cli.run_flags import Redo, Run, Wait, existing, layout, stored_or_new
+from raygrad.config import DEFAULT_WAIT_S, DataConfig
 from raygrad.errors import ConfigError
-from raygrad.runs.layout import RunLayout
 
 
 @dataclass(frozen=True)
@@ -34,6 +33,7 @@ class Prepare:
     data: OmitArgPrefixes[DataConfig] = field(default_factory=DataConfig)
     place: OmitArgPrefixes[SourceFolder] = field(default_factory=SourceFolder)
     redo: Redo = False
+    wait_s: Wait = DEFAULT_WAIT_S
 
     def execute(self) -> None:
         """Runs the stage."""
@@ -43,10 +43,10 @@ class Prepare:
                 raise ConfigError("prepare must be given --run or --out, got neither. Name one.")
             print("\n".join(pipeline.write_source(data, data.out)))
             return
-        config = replace(stored_or_new(self.run), data=data)
+        config = replace(stored_or_new(self.run), data=data, wait_s=self.wait_s)
         with pipeline.bound(config, self.redo, "prepare"):
             pipeline.prepare(config)
-        print(RunLayout(self.run).data)
+        print(layout(self.run).data)
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,7 @@ class IndexTars:
     strict: bool = False
     """Fail on the first unusable example."""
     redo: Redo = False
+    wait_s: Wait = DEFAULT_WAIT_S
 
     def execute(self) -> None:
         """Runs the stage."""
@@ -97,11 +98,12 @@ class IndexTars:
                 "shards must be named, got none. Give URLs, a glob or a folder, such as "
                 "'train-{0000..0099}.tar'."
             )
-        values = {n: value for n, value in vars(self).items() if n not in ("run", "redo")}
-        config = replace(stored_or_new(self.run), data=DataConfig(**values))
+        others = ("run", "redo", "wait_s")
+        values = {n: value for n, value in vars(self).items() if n not in others}
+        config = replace(stored_or_new(self.run), data=DataConfig(**values), wait_s=self.wait_s)
         with pipeline.bound(config, self.redo, "prepare"):
             pipeline.prepare(config)
-        print(RunLayout(self.run).data)
+        print(layout(self.run).data)
 
 
 @dataclass(frozen=True)

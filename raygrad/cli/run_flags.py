@@ -1,13 +1,20 @@
-"""What several subcommands share: the flags of a run folder, and its configuration."""
+"""What several subcommands share: the flags of a run folder, and its configuration.
+
+What a stage needs is imported when it runs: torch, Ray and the stores take seconds, which a help
+page or a wrong flag need not wait for.
+"""
 
 from dataclasses import replace
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from raygrad import pipeline
 from raygrad.config import StudyConfig
 from raygrad.errors import ConfigError
+
+if TYPE_CHECKING:
+    from raygrad.runs.layout import RunLayout
 
 Redo = Annotated[
     bool,
@@ -18,6 +25,19 @@ Redo = Annotated[
 ]
 
 Run = Annotated[str, tyro.conf.arg(help="The run folder, on local disk or s3://.")]
+Wait = Annotated[
+    float,
+    tyro.conf.arg(
+        help="Seconds that room on the cluster is waited for, inf for ever; then: exit 3."
+    ),
+]
+
+
+def layout(run: str) -> "RunLayout":
+    """Returns where everything stands in a run folder."""
+    from raygrad.runs.layout import RunLayout
+
+    return RunLayout(run)
 
 
 def stored_or_new(run: str) -> StudyConfig:

@@ -8,9 +8,16 @@ from tyro.conf import OmitArgPrefixes
 
 from raygrad import pipeline
 from raygrad.cli.data_subcommands import Export, IndexTars, Prepare
-from raygrad.cli.run_flags import Redo, Run, existing, seeded, stored_or_new
-from raygrad.cli.whole_study import prepare_study, print_plan, print_results, run_study
+from raygrad.cli.run_flags import Redo, Run, Wait, existing, layout, seeded, stored_or_new
+from raygrad.cli.whole_study import (
+    prepare_study,
+    print_plan,
+    print_results,
+    print_status,
+    run_study,
+)
 from raygrad.config import (
+    DEFAULT_WAIT_S,
     DataConfig,
     ScoreConfig,
     SelectConfig,
@@ -18,16 +25,6 @@ from raygrad.config import (
     SweepConfig,
     TrainConfig,
 )
-from raygrad.runs.layout import RunLayout
-from raygrad.selection import IN_MEMORY, METHODS
-from raygrad.training.models import (
-    ImageSpec,
-    library_networks,
-    library_parameters,
-    num_parameters,
-    timm_networks,
-)
-from raygrad.training.networks import NETWORKS
 
 
 class Command(Protocol):
@@ -50,10 +47,12 @@ class Train:
     draw subsets by and to have intervals over."""
     train: OmitArgPrefixes[TrainConfig] = field(default_factory=TrainConfig)
     redo: Redo = False
+    wait_s: Wait = DEFAULT_WAIT_S
 
     def execute(self) -> None:
         """Runs the stage."""
-        config = seeded(replace(stored_or_new(self.run), train=self.train), self.score_seeds)
+        config = replace(stored_or_new(self.run), train=self.train, wait_s=self.wait_s)
+        config = seeded(config, self.score_seeds)
         with pipeline.bound(config, self.redo, "train"):
             metrics = pipeline.train(config)
         print(
@@ -61,7 +60,7 @@ class Train:
             f"at epoch {metrics['best_epoch']} of {metrics['epochs']}, "
             f"validation accuracy {metrics['val_accuracy']:.4f}"
         )
-        print(RunLayout(self.run).checkpoint(metrics["network"]))
+        print(layout(self.run).checkpoint(metrics["network"]))
 
 
 @dataclass(frozen=True)
@@ -94,6 +93,7 @@ class Score:
     """Score the networks that were trained from these seeds too; by default those of `train`."""
     score: OmitArgPrefixes[ScoreConfig] = field(default_factory=ScoreConfig)
     redo: Redo = False
+    wait_s: Wait = DEFAULT_WAIT_S
 
     def execute(self) -> None:
         """Indexes what has to be, and runs the stage."""
@@ -103,10 +103,10 @@ class Score:
                 pipeline.index_shards(config)
             facts = pipeline.score(config)
         print(f"{facts['num_examples']} examples scored in {facts['num_shards']} parts")
-        print(RunLayout(self.run).scores(config.scored_network))
+        print(layout(self.run).scores(config.scored_network))
 
     def _config(self) -> StudyConfig:
-        config = stored_or_new(self.run)
+        config = replace(stored_or_new(self.run), wait_s=self.wait_s)
         if self.tars:
             data = DataConfig(
                 tars=self.tars,
@@ -142,6 +142,8 @@ class Select:
     def execute(self) -> None:
         """Runs the stage."""
         if self.list:
+            from raygrad.selection import IN_MEMORY, METHODS
+
             for name, method in (METHODS | IN_MEMORY).items():
                 print(f"{name:26} {method.summary} ({method.paper})")
             return
@@ -162,12 +164,15 @@ class Sweep:
     """Subsets that you made elsewhere, in place of those that methods draw: Parquet files with a
     column key, named METHOD-SEED.parquet; braces and globs, local or s3://."""
     redo: Redo = False
+    wait_s: Wait = DEFAULT_WAIT_S
 
     def execute(self) -> None:
         """Runs the stage."""
-        config = replace(existing(self.run), select=self.select, sweep=self.sweep)
+        config = replace(
+            existing(self.run), select=self.select, sweep=self.sweep, wait_s=self.wait_s
+        )
         print_results(pipeline.sweep(config, self.subsets, self.redo))
-        print(RunLayout(self.run).results)
+        print(layout(self.run).results)
 
 
 @dataclass(frozen=True)
@@ -186,15 +191,29 @@ class PlanSweep:
     """What a CPU or GPU costs an hour, in any currency."""
     seconds: float = 10.0
     """How long each network's rate is measured."""
+    wait_s: Wait = DEFAULT_WAIT_S
 
     def execute(self) -> None:
         """Measures and prints."""
         pipeline.check_price(self.price_per_device_hour)
-        config = replace(existing(self.run), select=self.select, sweep=self.sweep)
+        config = replace(
+            existing(self.run), select=self.select, sweep=self.sweep, wait_s=self.wait_s
+        )
         pipeline.check(config)
         plan = pipeline.plan(config, self.seconds, self.subsets)
         for text in plan.lines(self.price_per_device_hour):
             print(text)
+
+
+@dataclass(frozen=True)
+class Status:
+    """Say what of a run is complete, running or missing, how long it took and what it cost."""
+
+    run: tyro.conf.Positional[Run]
+
+    def execute(self) -> None:
+        """Prints it; nothing of the run is changed."""
+        print_status(existing(self.run))
 
 
 @dataclass(frozen=True)
@@ -224,6 +243,15 @@ class Models:
 
     def execute(self) -> None:
         """Prints the list."""
+        from raygrad.training.models import (
+            ImageSpec,
+            library_networks,
+            library_parameters,
+            num_parameters,
+            timm_networks,
+        )
+        from raygrad.training.networks import NETWORKS
+
         mnist, cifar = ImageSpec(1, 28, 28, 10), ImageSpec(3, 32, 32, 10)
         for name, builder in NETWORKS.items():
             if self.contains in name:
@@ -294,6 +322,7 @@ COMMANDS: dict[str, type[Command]] = {
     "select": Select,
     "plan": PlanSweep,
     "sweep": Sweep,
+    "status": Status,
     "report": Report,
     "export": Export,
     "models": Models,

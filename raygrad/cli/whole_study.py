@@ -1,14 +1,17 @@
 """A whole study from the command line: run it, or say what it would be; what is printed of it."""
 
 import logging
-
-import pyarrow as pa
+from typing import TYPE_CHECKING
 
 from raygrad import pipeline
+from raygrad.cli.run_flags import layout
 from raygrad.config import StudyConfig
 from raygrad.errors import DataError
-from raygrad.runs.journal import read_journal, wall_s
-from raygrad.runs.layout import RunLayout
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from raygrad.runs.layout import RunLayout
 
 log = logging.getLogger("raygrad")
 
@@ -19,17 +22,19 @@ PLAN_SECONDS = 5.0
 def run_study(config: StudyConfig, redo: bool = False) -> None:
     """Runs a study and prints its table of results and where everything is."""
     results = pipeline.run(config, redo)
-    layout = RunLayout(config.run)
     print_results(results)
-    print_wall_time(layout)
-    print(f"results  {layout.results}")
-    print(f"report   {layout.report}/index.html")
+    where = layout(config.run)
+    print_wall_time(where)
+    print(f"results  {where.results}")
+    print(f"report   {where.report}/index.html")
 
 
-def print_wall_time(layout: RunLayout) -> None:
+def print_wall_time(where: "RunLayout") -> None:
     """Prints how long the run was worked on, over all starts that its journal holds."""
+    from raygrad.runs.journal import read_journal, wall_s
+
     try:
-        entries = read_journal(layout.journal)
+        entries = read_journal(where.journal)
     except DataError as error:
         log.warning("%s", error)
         return
@@ -38,13 +43,30 @@ def print_wall_time(layout: RunLayout) -> None:
         print(f"time     {wall_s(entries):,.0f} s in {starts} start{'s' * (starts != 1)}")
 
 
+def print_status(config: StudyConfig) -> None:
+    """Prints how far each stage of a run is, how long it took, what it cost, and what is next."""
+    found = pipeline.status(config)
+    price = config.score.price_per_hour
+    print(f"run            {config.run}")
+    for stage in found:
+        print(stage.line(price))
+    hours = sum(stage.device_hours for stage in found)
+    cost = f", cost {hours * price:.2f}" if price else ""
+    print(f"{'together':14} {hours:.3g} device-hours{cost}")
+    left = [stage for stage in found if stage.state != "complete"]
+    if any(stage.state == "running" for stage in left):
+        print(f"{'next':14} wait: a process is at work")
+    elif left:
+        print(f"{'next':14} raygrad run --run {config.run}")
+
+
 def prepare_study(config: StudyConfig, redo: bool = False) -> None:
     """Does the first stage of a study."""
     with pipeline.bound(config, redo):
         pipeline.prepare(config)
 
 
-def print_results(results: pa.Table) -> None:
+def print_results(results: "pa.Table") -> None:
     """Prints test accuracy by network, method and keep_fraction: mean and spread over seeds."""
     from raygrad.report import summary_rows  # with all of Matplotlib
 

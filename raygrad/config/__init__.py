@@ -10,11 +10,12 @@ from raygrad.config.data import DataConfig
 from raygrad.config.declaring import EXECUTION
 from raygrad.config.scoring import ScoreConfig
 from raygrad.config.selecting import SelectConfig
-from raygrad.config.study import StudyConfig
+from raygrad.config.study import DEFAULT_WAIT_S, StudyConfig
 from raygrad.config.sweeping import Protocol, SweepConfig
 from raygrad.config.training import TrainConfig
 
 __all__ = [
+    "DEFAULT_WAIT_S",
     "EXECUTION",
     "DataConfig",
     "Protocol",

@@ -6,11 +6,14 @@ from typing import Annotated
 import tyro
 
 from raygrad.config.data import DataConfig
-from raygrad.config.declaring import require
+from raygrad.config.declaring import BASIC, EXECUTION, require
 from raygrad.config.scoring import ScoreConfig
 from raygrad.config.selecting import SelectConfig
 from raygrad.config.sweeping import SweepConfig
 from raygrad.config.training import TrainConfig
+
+DEFAULT_WAIT_S = 1800.0
+"""An autoscaler brings a node within minutes, or shows within the half hour that it will not."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,9 @@ class StudyConfig:
     score: ScoreConfig = field(default_factory=ScoreConfig)
     select: SelectConfig = field(default_factory=SelectConfig)
     sweep: SweepConfig = field(default_factory=SweepConfig)
+    wait_s: float = field(default=DEFAULT_WAIT_S, metadata=EXECUTION | BASIC)
+    """How long a stage waits for room on the cluster, in seconds, before it ends with exit status
+    3; inf waits for ever."""
 
     @property
     def scored_network(self) -> str:
@@ -32,6 +38,7 @@ class StudyConfig:
 
     def __post_init__(self) -> None:
         require(bool(self.run), "run must name a folder", self.run)
+        require(self.wait_s >= 0, "wait_s must be at least 0", self.wait_s)
         chosen = self.select.score_column
         elsewhere = self.select.score_run is not None or self.select.score_network is not None
         require(

@@ -1,14 +1,16 @@
-"""The Ray session that a stage runs in, and what it has to offer."""
+"""The Ray session that a stage runs in, and what it has to offer.
+
+Ray is imported by what uses it: the command asks for a session before it knows whether it will.
+"""
 
 import contextlib
 import logging
 import os
-import signal
-import threading
+import sys
 from collections.abc import Iterator
 
-import ray
-
+from raygrad.engine import ray_private
+from raygrad.engine.address import check_answers
 from raygrad.errors import ResourceError
 
 log = logging.getLogger("raygrad")
@@ -17,12 +19,17 @@ log = logging.getLogger("raygrad")
 @contextlib.contextmanager
 def session() -> Iterator[None]:
     """Ends, when the context ends, the Ray that `ensure_ray` started in it, and no other."""
-    was_running = ray.is_initialized()
+    was_running = _is_running()
     try:
         yield
     finally:
-        if not was_running and ray.is_initialized():
-            ray.shutdown()
+        if not was_running and _is_running():
+            ray_private.shutdown()
+
+
+def _is_running() -> bool:
+    # Importing Ray takes a second; what has not been imported does not run.
+    return "ray" in sys.modules and sys.modules["ray"].is_initialized()
 
 
 def ensure_ray() -> None:
@@ -30,7 +37,14 @@ def ensure_ray() -> None:
 
     Called by a stage that has work to do, so that a study that is complete starts no Ray at all.
     A cluster that happens to run on the machine is never joined by accident.
+
+    Raises:
+        ConfigError: RAY_ADDRESS is no address.
+        ResourceError: Nobody answers there, or Ray cannot be started.
     """
+    import ray
+
+    ray_private.check_version(ray.__version__)
     if ray.is_initialized():
         return
     # Ray's own lines would drown the stages' progress; what workers write stays in Ray's log files.
@@ -41,34 +55,22 @@ def ensure_ray() -> None:
         # Tune runs every trial in a thread of its own, and glibc gives threads heaps of their own,
         # eight a core, each of which keeps what its trial freed: half a gigabyte a process.
         os.environ.setdefault("MALLOC_ARENA_MAX", "1")
-    with _own_sigterm():
-        ray.init(
-            address=address,
-            include_dashboard=False if address == "local" else None,
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-        )
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-
-
-@contextlib.contextmanager
-def _own_sigterm() -> Iterator[None]:
-    """Keeps the handler of SIGTERM that there is, if any, from being replaced by Ray's two.
-
-    The one in Python raises SystemExit, also where Ray waits in compiled code; the one of Ray's
-    core, which stands behind Python's back, prints a stack. Either ends the process with SIGABRT.
-    """
-    handler = signal.getsignal(signal.SIGTERM)
-    if not callable(handler) or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    utils = ray._private.utils
-    register, utils.set_sigterm_handler = utils.set_sigterm_handler, lambda _: None
+    else:
+        check_answers(address)
     try:
-        yield
-    finally:
-        utils.set_sigterm_handler = register
-        signal.signal(signal.SIGTERM, handler)
+        with ray_private.own_sigterm():
+            ray.init(
+                address=address,
+                include_dashboard=False if address == "local" else None,
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+            )
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        # All that Ray raises here: nobody there, another version, a token that is refused.
+        reason = str(error).strip().splitlines()[0]
+        what = "start on this machine" if address == "local" else f"be joined at {address}"
+        raise ResourceError(f"Ray must {what}, got {reason!r}. Mend that and run again.") from error
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
 
 
 def cluster_capacity() -> dict[str, float]:
@@ -76,14 +78,17 @@ def cluster_capacity() -> dict[str, float]:
 
     A cluster that begins with no worker has no CPU when a job starts, and yet holds the job.
     """
-    # Ray tells the bounds of its autoscaler to its own libraries only; None where there is none.
-    bounds = ray._private.state.state.get_max_resources_from_cluster_config() or {}
+    import ray
+
+    bounds = ray_private.autoscaler_bounds()
     now = ray.cluster_resources()
     return {name: max(now.get(name, 0.0), float(bounds.get(name, 0))) for name in {*now, *bounds}}
 
 
 def cluster_grows() -> bool:
     """Returns whether an autoscaler may add CPUs or GPUs to those that the cluster has now."""
+    import ray
+
     now, most = ray.cluster_resources(), cluster_capacity()
     return any(most.get(name, 0.0) > now.get(name, 0.0) for name in ("CPU", "GPU"))
 

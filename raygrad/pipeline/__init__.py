@@ -28,12 +28,14 @@ if TYPE_CHECKING:
     from raygrad.pipeline.scoring import score
     from raygrad.pipeline.selecting import grid, select, subset_urls
     from raygrad.pipeline.study import report, run
+    from raygrad.pipeline.surveying import StageStatus, status
     from raygrad.pipeline.sweeping import sweep
     from raygrad.pipeline.training import train
 
 __all__ = [
     "Forecast",
     "Plan",
+    "StageStatus",
     "bind",
     "bound",
     "check",
@@ -51,6 +53,7 @@ __all__ = [
     "run",
     "score",
     "select",
+    "status",
     "stored_config",
     "subset_urls",
     "sweep",
@@ -65,6 +68,7 @@ _MODULES = {
     "preparing": ("export", "index_shards", "is_place", "prepare", "write_source"),
     "scoring": ("score",),
     "selecting": ("grid", "select", "subset_urls"),
+    "surveying": ("StageStatus", "status"),
     "study": ("report", "run"),
     "sweeping": ("sweep",),
     "training": ("train",),

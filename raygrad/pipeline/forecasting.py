@@ -79,7 +79,7 @@ def forecast(config: StudyConfig, seconds: float) -> list[Forecast] | None:
     # Often a worker of the training is what a trial of the sweep is: then one measurement serves.
     measure = functools.cache(
         lambda networks, needs, at_a_time: calibrate(
-            networks, config.train, sample, needs, at_a_time, seconds
+            networks, config.train, sample, needs, at_a_time, seconds, config.wait_s
         )
     )
     found = []
@@ -123,7 +123,9 @@ def _scoring(config: StudyConfig, sizes: Sizes, sample: StudyData, seconds: floa
     # As many as begin; the data set has more shards than that.
     *_, actors = pool_size(config.score, device, sizes.train)
     each = 1.0 / config.score.actors_per_gpu if gpus else CPUS_PER_ACTOR
-    rate = scoring_rate(config.score, config.scored_network, device, sample, actors, seconds)
+    rate = scoring_rate(
+        config.score, config.scored_network, device, sample, actors, seconds, config.wait_s
+    )
     note = f"{actors} actors, {rate:.3g} images/s each"
     return _forecast("score", sizes.train / (rate * actors), actors * each, gpus, note)
 

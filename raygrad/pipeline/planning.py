@@ -92,7 +92,7 @@ def plan(config: StudyConfig, seconds: float, own_subsets: Sequence[str] = ()) -
     at_a_time = room_for_trials(needs, config.sweep.max_concurrent)
     data = study_data(layout, config.data)
     networks = config.sweep.networks or (config.train.network,)
-    rates = calibrate(networks, config.train, data, needs, at_a_time, seconds)
+    rates = calibrate(networks, config.train, data, needs, at_a_time, seconds, config.wait_s)
     sizes = Sizes(**data.num_examples)
     stored = {
         "key": _rates_key(config),

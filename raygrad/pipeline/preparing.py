@@ -20,6 +20,7 @@ from raygrad.data.sources import SOURCES, HeldOut, Source, check_source
 from raygrad.data.table_files import ENDINGS as TABLE_ENDINGS
 from raygrad.engine import parallel
 from raygrad.engine.session import ensure_ray
+from raygrad.engine.waiting import Need, wait_for
 from raygrad.errors import ConfigError, DataError
 from raygrad.pipeline.noticing import (
     changed_error,
@@ -53,7 +54,7 @@ def prepare(config: StudyConfig) -> None:
         changed = source_change(layout, data) or shard_change(layout, data)
         if changed is not None:
             raise changed_error("prepare", layout, changed)
-    stage(layout, "prepare", digest(identity(data)), lambda: _prepare(data, layout))
+    stage(layout, "prepare", digest(identity(data)), lambda: _prepare(config, layout))
 
 
 def index_shards(config: StudyConfig) -> None:
@@ -87,12 +88,14 @@ def index_shards(config: StudyConfig) -> None:
             )
         log.info("prepare: %d new shards", len(named - known))
     with recorded(layout.journal, "prepare"):
-        facts = _prepare(data, layout)
+        facts = _prepare(config, layout)
         write_marker(layout.marker("prepare"), digest(identity(data)), **facts)
 
 
-def _prepare(data: DataConfig, layout: RunLayout) -> dict[str, Any]:
+def _prepare(config: StudyConfig, layout: RunLayout) -> dict[str, Any]:
+    data = config.data
     ensure_ray()
+    wait_for("prepare", Need(1, {"CPU": 1.0}), config.wait_s)
     before = taken(data)
     given = resolved(data)
     urls: _Urls = (given.train_urls, given.test_urls)

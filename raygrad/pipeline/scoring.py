@@ -69,7 +69,9 @@ def _score(config: StudyConfig, network: str) -> dict[str, Any]:
         log.info("%s: starts", name)
         ensure_ray()
         done = {
-            **score_engine.score(config.score, _task(config.score, layout, network, inputs)),
+            **score_engine.score(
+                config.score, _task(config.score, layout, network, inputs), config.wait_s
+            ),
             "data": prepared["digest"],
             "fresh_weights": config.score.fresh_weights,
             "digest": digest({"inputs": inputs.digest, "data": prepared["digest"]}),

@@ -44,7 +44,9 @@ def sweep(config: StudyConfig, own_subsets: Sequence[str] = (), redo: bool = Fal
     start_s = time.monotonic()
     load_data = functools.partial(study_data, layout, config.data)
     with recorded(layout.journal, "sweep") if todo else contextlib.nullcontext():
-        results = sweep_engine.sweep(config.sweep, config.train, trials, layout, load_data)
+        results = sweep_engine.sweep(
+            config.sweep, config.train, trials, layout, load_data, config.wait_s
+        )
     if todo:
         _compare_with_plan(config, [trial for trial, _ in todo], time.monotonic() - start_s)
         if not own_subsets:

@@ -58,7 +58,7 @@ def _train(config: StudyConfig, network: str) -> dict[str, Any]:
             metrics_url=layout.metrics(network),
             measured_url=layout.train(network),
         )
-        metrics = train_engine.train(task, data)
+        metrics = train_engine.train(task, data, config.wait_s)
         checkpoint_digest = load_checkpoint(layout.checkpoint(network)).digest()
         if config.train.dynamics:
             provenance = {

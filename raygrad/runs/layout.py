@@ -70,6 +70,11 @@ class RunLayout:
         """The folder of what was started when, and what ended it."""
         return files.join(self.url, "journal")
 
+    @property
+    def logs(self) -> str:
+        """The folder of what other libraries had to say."""
+        return files.join(self.url, "logs")
+
     def marker(self, stage: str) -> str:
         """The completion marker of a stage."""
         return files.join(self.url, "stages", f"{stage}.json")

@@ -9,6 +9,7 @@ import tarfile
 import pyarrow.parquet as pq
 import pytest
 
+import raygrad
 from raygrad import pipeline
 from raygrad.cli import command as cli
 from raygrad.errors import IncompleteError, RaygradError
@@ -160,13 +161,28 @@ def test_a_reader_that_has_had_enough_ends_the_command_quietly():
     assert "BrokenPipe" not in errors
 
 
-def test_a_command_imports_no_engine_that_it_does_not_use():
+@pytest.mark.parametrize("args", [["--help"], ["--version"], ["train", "--help"], ["score"]])
+def test_help_a_version_and_a_wrong_flag_cost_a_second_of_cpu_at_most(args):
+    """Neither torch nor Ray nor a store is imported for them; the parser takes what there is."""
+    code = (
+        "import sys, time; import raygrad.cli as cli\n"
+        "try: cli.main(sys.argv[1:])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'ray', 'boto3', 'scipy', 'sklearn', 'matplotlib'} & set(sys.modules)\n"
+        "print(sorted(heavy), time.process_time() < 1.0, file=sys.stderr)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True)
+    assert ran.stderr.splitlines()[-1] == "[] True"
+
+
+def test_the_version_is_said(capsys):
+    assert status_of("--version") == 0
+    assert capsys.readouterr().out == f"raygrad {raygrad.__version__}\n"
+
+
+def test_a_scoring_actor_imports_no_engine_that_it_does_not_use():
     """Ray Tune, Ray Train, torchvision, its compiler and Matplotlib together take six seconds."""
-    slow = ["ray.data", "ray.train", "ray.tune", "torchvision", "torch._dynamo", "matplotlib"]
-    code = f"import sys, raygrad.cli; print([name for name in {slow} if name in sys.modules])"
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert ran.stdout.strip() == "[]"
-    slow.remove("ray.data")
+    slow = ["ray.train", "ray.tune", "torchvision", "torch._dynamo", "matplotlib"]
     code = (
         "import sys, torch, raygrad.engine.score.actor\n"
         "from raygrad.scoring import per_example_grad_norms as norms\n"

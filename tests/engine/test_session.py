@@ -1,6 +1,8 @@
 """What the cluster has to offer, also where it has yet to grow."""
 
 import os
+import subprocess
+import sys
 
 import ray
 
@@ -36,3 +38,18 @@ def test_an_own_ray_is_started_with_one_heap_a_process(monkeypatch):
     monkeypatch.setattr(ray, "init", lambda **_: seen.append(os.environ["MALLOC_ARENA_MAX"]))
     ensure_ray()
     assert seen == ["1"]
+
+
+def test_sigterm_is_the_commands_own_while_ray_runs_and_after_it():
+    """Ray's core sets the signal to the system's default when it ends, which Python cannot see."""
+    code = (
+        "import os, signal\n"
+        "from raygrad.engine.session import ensure_ray, session\n"
+        "signal.signal(signal.SIGTERM, lambda *_: print('heard', flush=True))\n"
+        "with session():\n"
+        "    ensure_ray()\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "os.kill(os.getpid(), signal.SIGTERM)\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout) == (0, "heard\nheard\n")

@@ -59,7 +59,9 @@ class ShardScorer:
             except Exception as error:  # noqa: BLE001 - told to the driver, which ends the job
                 self._fatal = _text(error)
         board.built.remote(self._id)
-        self._count = metrics.Counter("raygrad_examples_scored", "Examples scored.")
+        self._count = metrics.Counter(
+            "raygrad_examples_scored", "Examples scored, again where a shard is begun again."
+        )
         self._rate = metrics.Gauge("raygrad_examples_per_s", "Examples a second, of this actor.")
 
     def __call__(self, batch: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
@@ -90,22 +92,24 @@ class ShardScorer:
             except Exception as error:  # noqa: BLE001 - reports instead of dying; tried elsewhere
                 return ShardStatus(shard, "failed", error=_text(error))
 
-    def _posting(self, shard: str, still_alive: Callable[[], None]) -> Callable[[int], None]:
-        """Returns what is called with the number of examples done, batch by batch."""
+    def _posting(self, shard: str, still_alive: Callable[[], None]) -> Callable[..., None]:
+        """Returns what is called with the examples done, and rejected of them, batch by batch."""
         start_s = last_s = time.monotonic()
         counted = 0
 
-        def post(done: int) -> None:
+        def post(done: int, rejected: int = 0) -> None:
             nonlocal last_s, counted
             still_alive()
             now_s = time.monotonic()
+            # Every batch is counted, the board alone is spared: the last one would be left out.
+            if done - rejected > counted:
+                self._count.inc(done - rejected - counted)
+                counted = done - rejected
             if now_s - last_s < _POST_INTERVAL_S:
                 return
             last_s = now_s
             self._board.progress.remote(shard, done)
-            self._count.inc(max(done - counted, 1))
             self._rate.set(done / (now_s - start_s))
-            counted = done
 
         return post
 
@@ -156,12 +160,12 @@ class ShardWork:
             loss=task.loss,
         )
 
-    def score(self, shard: str, progress: Callable[[int], None]) -> ShardStatus:
+    def score(self, shard: str, progress: Callable[[int, int], None]) -> ShardStatus:
         """Scores a shard and commits its part, unless it is there.
 
         Args:
             shard: The shard's name.
-            progress: Called with the number of examples done, used or rejected.
+            progress: Called with the number of examples done, and of those rejected among them.
 
         Raises:
             DataError: used + rejected are not the index's examples.
@@ -187,7 +191,7 @@ class ShardWork:
                 if batch.keys:
                     scores = self._scorer.score(batch.images, batch.labels)
                     found.add(batch.keys, batch.labels, scores)
-                progress(found.num_used + len(found.rejects))
+                progress(found.num_used + len(found.rejects), len(found.rejects))
         if found.num_used + len(found.rejects) != rows.num_rows:
             raise DataError(
                 f"used + rejected must be the index's {rows.num_rows} examples, "

@@ -9,12 +9,13 @@ from typing import Any
 
 import ray
 
-from raygrad.config import ScoreConfig
+from raygrad.config import DEFAULT_WAIT_S, ScoreConfig
 from raygrad.data.shard_rows import shard_facts
 from raygrad.engine.score.board import BoardState, start_board
 from raygrad.engine.score.finite import NotFinite
-from raygrad.engine.score.pool import pool_statuses
+from raygrad.engine.score.pool import actor_need, pool_statuses
 from raygrad.engine.score.task import SPLIT, ScoreTask, ShardStatus
+from raygrad.engine.waiting import Waiting, wait_for
 from raygrad.errors import ConfigError, DataError, IncompleteError, RaygradError
 from raygrad.progress import Progress
 from raygrad.runs import score_table
@@ -32,8 +33,10 @@ MAX_TRIES = 3
 _NUM_NAMED = 5
 _NOTE_S = 5.0
 """Actors and retries alone, with no example done, are told this often at most."""
-_STALLED = 3
-"""The job ends if no actor tells of progress for this many times `shard_timeout_s`."""
+_STALLED = 1.5
+"""Actors that tell of no progress for this many times `shard_timeout_s` are lost."""
+_STARTS_S = 60.0
+"""An actor that has room may take so long to start, on a machine that has much to do."""
 
 
 @dataclass
@@ -55,12 +58,13 @@ class _Tally:
         self.rejects += rejects
 
 
-def score(config: ScoreConfig, task: ScoreTask) -> dict[str, Any]:
+def score(config: ScoreConfig, task: ScoreTask, wait_s: float = DEFAULT_WAIT_S) -> dict[str, Any]:
     """Scores every shard that has no part yet, with a pool of actors.
 
     Args:
         config: How many actors, and what they may cost.
         task: What is scored with what, and where the parts go.
+        wait_s: How long room for an actor is waited for while none works.
 
     Returns:
         Facts for the completion marker: shards, examples used and rejected.
@@ -82,7 +86,7 @@ def score(config: ScoreConfig, task: ScoreTask) -> dict[str, Any]:
         )
     if todo:
         warn_of_emulation("score", task.dtype, task.device != "cpu")
-        _score_all(config, task, shards, todo, tally)
+        _score_all(config, task, shards, todo, tally, wait_s)
     if tally.failures:
         raise _incomplete(task, tally, len(shards))
     counts = {name: count for name, (count, _) in shards.items()}
@@ -144,11 +148,15 @@ def _score_all(
     shards: dict[str, tuple[int, str]],
     todo: list[str],
     tally: _Tally,
+    wait_s: float,
 ) -> None:
     """Scores shards; those whose scoring failed go to another pool, `MAX_TRIES` in all."""
     progress = Progress("score", sum(shards[shard][0] for shard in todo), "images")
     shown = settled = 0
     told = _LastNote()
+    need = actor_need(task)
+    wait_for("score", need, wait_s)
+    waiting = Waiting("score", need, wait_s)
     for attempt in range(1, MAX_TRIES + 1):
         board = start_board()
         failed: list[str] = []
@@ -157,14 +165,11 @@ def _score_all(
             tally.most_actors = max(tally.most_actors, state.actors)
             if status is not None:
                 _settle(status, failed, tally, last=attempt == MAX_TRIES)
-            note = (
-                f"{state.actors} actors, {tally.retries + state.retries} retries, "
-                f"{len(tally.rejects)} rejects"
-            )
+            note = _note(state, tally)
             if settled + state.done != shown or told.differs(note):
                 progress.add(settled + state.done - shown, note)
             shown = settled + state.done
-            _check_moving(state, task.shard_timeout_s)
+            _check_moving(state, task.shard_timeout_s, waiting)
         tally.retries += ray.get(board.read.remote()).retries + len(failed)
         settled = shown
         todo = failed
@@ -188,12 +193,29 @@ class _LastNote:
         return True
 
 
-def _check_moving(state: BoardState, shard_timeout_s: float) -> None:
-    if state.idle_s > _STALLED * shard_timeout_s:
-        raise IncompleteError(
-            f"an actor must tell of progress, got none for {state.idle_s:.0f} s. See "
-            "whether the cluster can hold an actor (`ray status`), and run again."
-        )
+def _note(state: BoardState, tally: _Tally) -> str:
+    """Returns who works, and what went wrong where something did."""
+    retries, rejects = tally.retries + state.retries, len(tally.rejects)
+    parts = [_counted(state.actors, "actor")] if state.actors else ["actors start"]
+    parts += [_counted(retries, "retry", "retries")] if retries else []
+    parts += [_counted(rejects, "reject")] if rejects else []
+    return ", ".join(parts)
+
+
+def _counted(count: int, one: str, many: str = "") -> str:
+    return f"{count} {one if count == 1 else many or one + 's'}"
+
+
+def _check_moving(state: BoardState, shard_timeout_s: float, waiting: Waiting) -> None:
+    """Says that nothing works, and ends the job where nothing has for too long.
+
+    Actors that hold a shard end themselves after their own time; until then they may be at work.
+    """
+    quiet_s = _STARTS_S if state.actors == 0 else _STALLED * shard_timeout_s
+    if state.idle_s > quiet_s:
+        waiting.still(state.idle_s)
+    else:
+        waiting.over()
 
 
 def _settle(status: ShardStatus, failed: list[str], tally: _Tally, *, last: bool) -> None:

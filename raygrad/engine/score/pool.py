@@ -12,6 +12,7 @@ from raygrad.config import ScoreConfig
 from raygrad.engine.score.actor import ShardScorer
 from raygrad.engine.score.task import ScoreTask, ShardStatus
 from raygrad.engine.session import cluster_capacity, fitting_workers
+from raygrad.engine.waiting import Need
 from raygrad.errors import RaygradError, ResourceError
 
 log = logging.getLogger("raygrad")
@@ -57,6 +58,14 @@ def pool_size(config: ScoreConfig, device: str, num_shards: int) -> tuple[int, i
     return least, most, max(least, min(fitting, most))
 
 
+def actor_need(task: ScoreTask) -> Need:
+    """Returns what has to be free before scoring can begin: room for one actor."""
+    each = {"CPU": CPUS_PER_ACTOR * task.decode_threads}
+    if task.device == "cuda":
+        each["GPU"] = 1 / task.actors_per_gpu
+    return Need(1, each)
+
+
 def decode_threads(config: ScoreConfig, device: str) -> int:
     """Returns the threads of an actor that decode: one on a CPU, its share of them beside a GPU."""
     if config.decode_threads or device == "cpu":
@@ -83,7 +92,8 @@ def pool_statuses(
     # A shard may take hours; the actors' own clocks and the board notice what stands still.
     context.execution_no_progress_timeout_s = -1
     context.max_consecutive_actor_init_deaths = 3
-    gpu = {"num_gpus": 1 / task.actors_per_gpu} if task.device == "cuda" else {}
+    each = actor_need(task).each
+    gpu = {"num_gpus": each["GPU"]} if "GPU" in each else {}
     with ray.data.DataContext.current(context):
         statuses = ray.data.from_items(
             [{"shard": shard} for shard in shards], override_num_blocks=len(shards)
@@ -92,7 +102,7 @@ def pool_statuses(
             fn_constructor_args=(task, board),
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(min_size=least, max_size=most, initial_size=first),
-            num_cpus=CPUS_PER_ACTOR * task.decode_threads,
+            num_cpus=each["CPU"],
             **gpu,
         )
     ready: queue.Queue[Any] = queue.Queue()

@@ -1,26 +1,37 @@
 """Measures training rates under the load of a sweep: as many trials beside each other."""
 
+import logging
 import time
+from collections.abc import Sequence
+from typing import Any
 
 import ray
 import torch
-from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from raygrad.config import ScoreConfig, TrainConfig
+from raygrad.config import DEFAULT_WAIT_S, ScoreConfig, TrainConfig
 from raygrad.engine.score.networks import NetworkScorer
+from raygrad.engine.score.pool import CPUS_PER_ACTOR
 from raygrad.engine.sweep.group import run_in_group
 from raygrad.engine.sweep.packing import TrialNeeds
 from raygrad.engine.sweep.trial_process import SharedData
+from raygrad.engine.waiting import Need, placed
+from raygrad.errors import IncompleteError
 from raygrad.training.calibration import mean_rates, measure_rates
 from raygrad.training.models import build_network
 from raygrad.training.plan import Rates
 from raygrad.training.study_data import StudyData, StudySource
 
+log = logging.getLogger("raygrad")
+
 # Enough to load a machine as a sweep does; a large cluster need not be filled to know its rate.
 MOST_AT_A_TIME = 16
 # Examples of the batch that scoring is measured on.
 SCORED = 64
+# What others hold, or an autoscaler has only promised, is not waited for to know a rate.
+OTHERS_S = 10.0
+# A measurement takes seconds; one that takes longer than this, with its start, is given up.
+BOUND_S = 300.0
 
 
 def calibrate(
@@ -30,6 +41,7 @@ def calibrate(
     needs: TrialNeeds,
     at_a_time: int,
     seconds: float,
+    wait_s: float = DEFAULT_WAIT_S,
 ) -> dict[str, Rates]:
     """Returns the rates of each network, measured for about `seconds` each.
 
@@ -40,11 +52,17 @@ def calibrate(
         needs: What one trial takes.
         at_a_time: How many trials the sweep runs at a time.
         seconds: How long each network is measured.
+        wait_s: How long room for one trial is waited for.
+
+    Raises:
+        ResourceError: The cluster can never hold a trial.
+        IncompleteError: There was no room for one in time, or the measurement does not end.
     """
     shared = SharedData.put(data)
     count = min(at_a_time, MOST_AT_A_TIME)
-    groups = [placement_group([needs.bundle] * needs.num_workers) for _ in range(count)]
-    try:
+    need = Need(needs.num_workers, needs.bundle)
+    with placed("plan", need, count, wait_s, OTHERS_S) as groups:
+        _tell_fewer(len(groups), count, "trials")
         begun_s = time.perf_counter()
         actors = [
             ray.remote(_Calibrator)
@@ -60,25 +78,48 @@ def calibrate(
             .remote([shared])
             for group in groups
         ]
-        ray.get([actor.ready.remote() for actor in actors])
+        _results([actor.ready.remote() for actor in actors], BOUND_S)
         process_s = time.perf_counter() - begun_s
         rates, first_s = {}, process_s
         for network in networks:
             tasks = [a.measure.remote(network, recipe, needs, seconds) for a in actors]
-            measured = mean_rates(ray.get(tasks))
+            measured = mean_rates(_results(tasks, BOUND_S + seconds))
             rates[network] = measured
             first_s += measured.start_s if network == networks[0] else 0.0
         return {
             network: Rates(r.step_s, r.example_s, r.eval_example_s, r.trial_s, first_s)
             for network, r in rates.items()
         }
-    finally:
-        for group in groups:
-            remove_placement_group(group)
+
+
+def _tell_fewer(there: int, asked: int, what: str) -> None:
+    if there < asked:
+        log.warning("plan: measured on %d %s instead of %d: no more have room", there, what, asked)
+
+
+def _results(tasks: Sequence[Any], bound_s: float) -> list[Any]:
+    """Returns what measurements gave.
+
+    Raises:
+        IncompleteError: One does not end.
+    """
+    try:
+        return ray.get(list(tasks), timeout=bound_s)
+    except ray.exceptions.GetTimeoutError as error:
+        raise IncompleteError(
+            f"a measurement must end within {bound_s:g} s, got none from {len(tasks)} processes. "
+            "See whether nodes are overloaded, or give --seconds of less."
+        ) from error
 
 
 def scoring_rate(
-    config: ScoreConfig, network: str, device: str, data: StudyData, actors: int, seconds: float
+    config: ScoreConfig,
+    network: str,
+    device: str,
+    data: StudyData,
+    actors: int,
+    seconds: float,
+    wait_s: float = DEFAULT_WAIT_S,
 ) -> float:
     """Returns the examples that an actor scores in a second while as many score beside it.
 
@@ -89,14 +130,27 @@ def scoring_rate(
         data: Examples, decoded.
         actors: How many score at a time.
         seconds: How long, about.
+        wait_s: How long room for one actor is waited for.
+
+    Raises:
+        ResourceError: The cluster can never hold an actor.
+        IncompleteError: There was no room for one in time, or the measurement does not end.
     """
-    each = {"num_gpus": 1 / config.actors_per_gpu} if device == "cuda" else {"num_cpus": 1}
-    shared = ray.put(data)
-    tasks = [
-        ray.remote(_score_for).options(**each).remote(config, network, device, shared, seconds)
-        for _ in range(min(actors, MOST_AT_A_TIME))
-    ]
-    measured = ray.get(tasks)
+    each = {"GPU": 1 / config.actors_per_gpu} if device == "cuda" else {"CPU": CPUS_PER_ACTOR}
+    shared, count = ray.put(data), min(actors, MOST_AT_A_TIME)
+    with placed("plan", Need(1, each), count, wait_s, OTHERS_S) as groups:
+        _tell_fewer(len(groups), count, "actors")
+        tasks = [
+            ray.remote(_score_for)
+            .options(
+                num_cpus=each.get("CPU", 0),
+                num_gpus=each.get("GPU", 0),
+                scheduling_strategy=PlacementGroupSchedulingStrategy(group),
+            )
+            .remote(config, network, device, shared, seconds)
+            for group in groups
+        ]
+        measured = _results(tasks, BOUND_S + seconds)
     return float(sum(measured) / len(measured))
 
 

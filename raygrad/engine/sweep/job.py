@@ -13,12 +13,13 @@ import pyarrow as pa
 import ray
 from pyarrow import fs
 from ray import tune
-from ray.tune.execution import class_cache
 
-from raygrad.config import SweepConfig, TrainConfig
+from raygrad.config import DEFAULT_WAIT_S, SweepConfig, TrainConfig
+from raygrad.engine import ray_private
 from raygrad.engine.session import ensure_ray
 from raygrad.engine.sweep.packing import TrialNeeds, room_for_trials
 from raygrad.engine.sweep.trial_process import SharedData, TrialWork, run_trial
+from raygrad.engine.waiting import Need, Waiting, wait_for
 from raygrad.errors import IncompleteError
 from raygrad.progress import Progress
 from raygrad.runs.layout import RunLayout
@@ -81,6 +82,7 @@ def sweep(
     trials: Sequence[PlannedTrial],
     layout: RunLayout,
     load_data: Callable[[], StudyData | StudySource],
+    wait_s: float = DEFAULT_WAIT_S,
 ) -> pa.Table:
     """Retrains a network on every subset and returns the table of results.
 
@@ -93,13 +95,15 @@ def sweep(
         trials: Each trial with the file of its subset.
         layout: The run folder.
         load_data: Returns the data set; every trial of a node shares one copy.
+        wait_s: How long room for a trial is waited for while none runs.
 
     Returns:
         One row for every finished trial of the run folder.
 
     Raises:
         ResourceError: The cluster cannot hold one trial.
-        IncompleteError: A trial failed more often than it is tried again.
+        IncompleteError: A trial failed more often than it is tried again, or there was no room for
+            one in time.
     """
     rows = ResultRows(layout.sweep, layout.results)
     rows.tell("score_seed", {trial.id: trial.score_seed for trial, _ in trials})
@@ -110,7 +114,11 @@ def sweep(
         ensure_ray()
         warn_of_emulation("sweep", recipe.precision, needs_of(config).gpus_each > 0)
         at_a_time = room_for_trials(needs_of(config), config.max_concurrent)
-        watch = _Watch(rows, layout.sweep, {t.id: t for t, _ in todo})
+        needs = needs_of(config)
+        need = Need(needs.num_workers, needs.bundle)
+        wait_for("sweep", need, wait_s)
+        waiting = Waiting("sweep", need, wait_s)
+        watch = _Watch(rows, layout.sweep, {t.id: t for t, _ in todo}, waiting)
         _run_trials(config, recipe, load_data(), todo, layout, at_a_time, watch)
         _raise_for_failed(layout, todo, trials, rows, watch.failures)
     return rows.write()
@@ -119,8 +127,11 @@ def sweep(
 class _Watch(tune.Callback):
     """Takes rows, failures and progress as Tune's driver hears of them."""
 
-    def __init__(self, rows: ResultRows, folder: str, trials: dict[str, Trial]) -> None:
+    def __init__(
+        self, rows: ResultRows, folder: str, trials: dict[str, Trial], waiting: Waiting
+    ) -> None:
         self._rows, self._folder, self._trials = rows, folder, trials
+        self._waiting = waiting
         self._ids = list(trials)
         self._progress = Progress(
             "sweep", len(trials), "trials", work=sum(map(_images_an_epoch, trials.values()))
@@ -129,6 +140,17 @@ class _Watch(tune.Callback):
         self._num_ended = 0
         self.failures: dict[str, tuple[int, str]] = {}
         """Attempts and reason of each trial that was given up."""
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Called by Tune in the driver, again and again, also while no trial has room.
+
+        Raises:
+            IncompleteError: None had for too long.
+        """
+        if any(trial.status == "RUNNING" for trial in trials):
+            self._waiting.over()
+        elif any(not trial.is_finished() for trial in trials):
+            self._waiting.still()
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Called by Tune in the driver."""
@@ -220,7 +242,7 @@ def _run_trials(
     watch: _Watch,
 ) -> None:
     os.environ.update(_TUNE_ENVIRONMENT)
-    class_cache.ENV_VARS_TO_PROPAGATE.difference_update(_CREDENTIALS)
+    ray_private.keep_from_trials(_CREDENTIALS)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     needs = needs_of(config)
     reports_epochs = config.early_termination != "no" or config.tensorboard

@@ -4,8 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import ray
-
+from raygrad.engine.nodes import kind_of, living_nodes, promised_nodes
 from raygrad.errors import ResourceError
 
 
@@ -25,10 +24,6 @@ class TrialNeeds:
         """The resources of one worker, as Ray names them."""
         needs = {"CPU": self.cpus_each, "GPU": self.gpus_each}
         return {name: amount for name, amount in needs.items() if amount > 0}
-
-
-MOST_PROMISED = 1000
-"""Nodes that a group without a bound is taken to grow to."""
 
 
 def room_for_trials(needs: TrialNeeds, asked: int) -> int:
@@ -67,35 +62,6 @@ def trials_at_a_time(
     return min(fitting, asked) if asked else fitting
 
 
-def living_nodes() -> list[dict[str, float]]:
-    """Returns the resources of every living node of the cluster."""
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
-
-
-def promised_nodes() -> list[dict[str, float]]:
-    """Returns the resources of every node that the cluster's autoscaler may add to it.
-
-    A living node is taken to be of the first group that has its CPUs and GPUs.
-    """
-    # Ray tells the groups of its autoscaler to its own libraries only; None where there is none.
-    config = ray._private.state.state.get_cluster_config()
-    if config is None:
-        return []
-    living = Counter(_kind(node) for node in living_nodes())
-    promised = []
-    for group in config.node_group_configs:
-        resources = {name: float(amount) for name, amount in group.resources.items()}
-        most = group.max_count if group.max_count >= 0 else MOST_PROMISED
-        there = min(living[_kind(resources)], most)
-        living[_kind(resources)] -= there
-        promised += [resources] * (most - there)
-    return promised
-
-
-def _kind(node: Mapping[str, float]) -> tuple[float, float]:
-    return node.get("CPU", 0.0), node.get("GPU", 0.0)
-
-
 def _workers_on(node: Mapping[str, float], needs: TrialNeeds) -> int:
     fitting = [int(node.get("CPU", 0.0) / needs.cpus_each + 1e-9)]
     if 0 < needs.gpus_each < 1:
@@ -115,7 +81,7 @@ def _sum(needs: TrialNeeds) -> str:
 
 
 def _offer(nodes: Sequence[Mapping[str, float]], needs: TrialNeeds) -> str:
-    kinds = Counter(_kind(node) for node in nodes)
+    kinds = Counter(kind_of(node) for node in nodes)
     offers = [
         f"{f'{count} x ' if count > 1 else ''}{cpus:g} CPU and {gpus:g} GPU "
         f"(holds {_workers_on({'CPU': cpus, 'GPU': gpus}, needs)})"

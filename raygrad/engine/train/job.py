@@ -1,6 +1,6 @@
 """Training with Ray Train: DDP workers around the training loop."""
 
-import contextlib
+import functools
 import json
 import logging
 import os
@@ -14,11 +14,13 @@ import ray.train.torch
 import torch
 from torch import nn
 
-from raygrad.config import TrainConfig
+from raygrad.config import DEFAULT_WAIT_S, TrainConfig
+from raygrad.engine import ray_private
 from raygrad.engine.relay import relayed
-from raygrad.engine.session import cluster_capacity, cluster_grows, fitting_workers
+from raygrad.engine.session import cluster_capacity, fitting_workers
 from raygrad.engine.train.state import StateFile
 from raygrad.engine.train.telling import Telling
+from raygrad.engine.waiting import Need, Waiting, wait_for, watched
 from raygrad.errors import RaygradError, ResourceError
 from raygrad.progress import Progress
 from raygrad.storage import files
@@ -37,10 +39,11 @@ MAX_WORKER_FAILURES = 3
 # A node that is lost still counts as there for some seconds: an elastic group that is placed on it
 # shall not wait the minute that Ray Train gives it by default, but be tried again.
 _ELASTIC_START_TIMEOUT_S = 15
+_START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
+_LONGEST_S = 10 * 365 * 24 * 3600.0
+"""What stands for ever, in Ray's numbers."""
 _ABORT_S = 5
 """How long workers may take to end where a training is stopped."""
-_PLACEMENT_S = 240
-"""How long workers may wait for CPUs that the cluster has, and others use."""
 
 
 @dataclass(frozen=True)
@@ -67,27 +70,21 @@ class TrainTask:
         return files.join(self.folder, f"{self.inputs_digest[:16]}.state")
 
 
-class _Trainer(ray.train.torch.TorchTrainer):
-    """Ray's trainer, whose Ctrl-C is a KeyboardInterrupt as everywhere else.
-
-    The handler that Ray would register here ends the process with status 1 and without a word,
-    and stays: Ctrl-C in the scoring after a training would meet it too.
-    """
-
-    _controller: Any = None
-
-    def _register_sigint_handler(self, controller: Any) -> None:
-        """Called by Ray in the main thread, before it waits for the controller."""
-        self._controller = controller
-
-    def abort(self) -> None:
-        """Ends the workers, which would go on in a Ray that outlives the training."""
-        if self._controller is not None:
-            with contextlib.suppress(ray.exceptions.RayError):  # it ends while it is asked
-                ray.get(self._controller.abort.remote(), timeout=_ABORT_S)
+def _abort(trainer: Any) -> None:
+    """Ends the workers, which would go on in a Ray that outlives the training."""
+    if trainer.controller is None:
+        return
+    try:
+        ray.get(trainer.controller.abort.remote(), timeout=_ABORT_S)
+    except ray.exceptions.GetTimeoutError:
+        ray.kill(trainer.controller)  # it waits for workers, and hears nothing
+    except ray.exceptions.RayError:
+        pass  # it ends while it is asked
 
 
-def train(task: TrainTask, data: StudyData | StudySource) -> dict[str, Any]:
+def train(
+    task: TrainTask, data: StudyData | StudySource, wait_s: float = DEFAULT_WAIT_S
+) -> dict[str, Any]:
     """Trains a network with DDP and writes its best epoch's checkpoint, metrics and measurements.
 
     Goes on from its last saved state when a worker, a node or the driver died before, also with
@@ -96,6 +93,7 @@ def train(task: TrainTask, data: StudyData | StudySource) -> dict[str, Any]:
     Args:
         task: What to train.
         data: The data set; in memory, it is put into Ray's object store once.
+        wait_s: How long room for the workers is waited for, at the start and where nodes are lost.
 
     Returns:
         The metrics: history by epoch, best epoch, its validation and test accuracy, times.
@@ -103,15 +101,18 @@ def train(task: TrainTask, data: StudyData | StudySource) -> dict[str, Any]:
     Raises:
         ConfigError: A tracker is not installed.
         ResourceError: There is no CPU for a worker, or no GPU where one is asked for.
+        IncompleteError: There was no room for the workers in time; what is saved is kept.
         RaygradError: Training failed more often than it is retried.
     """
     config = task.config
     check_installed(config.track)
     scaling = _scaling(config)
+    need = _need(scaling)
+    wait_for("train", need, wait_s)
     warn_of_emulation("train", config.precision, scaling.use_gpu)
     filesystem, path = files.filesystem(task.folder)
     arguments = {"task": task, "data": ray.put(data), "use_gpu": scaling.use_gpu}
-    trainer = _Trainer(
+    trainer = ray_private.trainer_class()(
         _train_worker,
         train_loop_config=arguments,
         scaling_config=scaling,
@@ -120,18 +121,24 @@ def train(task: TrainTask, data: StudyData | StudySource) -> dict[str, Any]:
             name=f"{task.inputs_digest[:16]}-{time.time_ns()}",
             storage_path=path,
             storage_filesystem=filesystem,
-            failure_config=_failures(config),
+            failure_config=_failures(config, wait_s),
             logging_config=ray.train.LoggingConfig(log_level="WARNING"),
         ),
     )
+    waiting = Waiting("train", need, wait_s)
     try:
-        with relayed(Progress("train", config.epochs, "epochs")) as board:
+        with (
+            relayed(Progress("train", config.epochs, "epochs")) as board,
+            watched(waiting, functools.partial(_abort, trainer)) as given_up,
+        ):
             arguments["board"] = board
             metrics = trainer.fit().return_value
     except KeyboardInterrupt:
-        trainer.abort()
+        _abort(trainer)
         raise
-    except ray.train.TrainingFailedError as error:
+    except (ray.train.TrainingFailedError, ray.exceptions.RayError) as error:
+        if given_up:
+            raise given_up[0] from error
         raise RaygradError(f"training must finish, got {_first_cause(error)}") from error
     if "failed" in metrics:
         raise RaygradError(metrics["failed"])
@@ -140,17 +147,25 @@ def train(task: TrainTask, data: StudyData | StudySource) -> dict[str, Any]:
     return metrics
 
 
-def _failures(config: TrainConfig) -> ray.train.FailureConfig:
-    """Returns how often workers are started again, and how long nodes for them are waited for."""
-    timeout_s = 60
-    if config.min_workers:
-        timeout_s = _ELASTIC_START_TIMEOUT_S
-        os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(timeout_s))
+def _failures(config: TrainConfig, wait_s: float) -> ray.train.FailureConfig:
+    """Returns how often workers are started again, and how long nodes for them are waited for.
+
+    Ray Train counts a group that found no room within its time as a failure of its own, over the
+    whole training. A group of one size is given all the time there is, by the bound that ends the
+    waiting; an elastic one, which is to be tried again with fewer workers, all the failures.
+    """
+    timeout_s = _ELASTIC_START_TIMEOUT_S if config.min_workers else min(wait_s + 60, _LONGEST_S)
+    os.environ[_START_TIMEOUT] = str(timeout_s)
     return ray.train.FailureConfig(
         max_failures=MAX_WORKER_FAILURES,
-        # What an autoscaler has promised may take it many minutes to bring.
-        controller_failure_limit=-1 if cluster_grows() else _PLACEMENT_S // timeout_s,
+        controller_failure_limit=-1 if config.min_workers else MAX_WORKER_FAILURES,
     )
+
+
+def _need(scaling: ray.train.ScalingConfig) -> Need:
+    """Returns what has to be free before a training can begin: room for the fewest workers."""
+    fewest = scaling.num_workers if isinstance(scaling.num_workers, int) else scaling.num_workers[0]
+    return Need(fewest, scaling.resources_per_worker or {})
 
 
 def _scaling(config: TrainConfig) -> ray.train.ScalingConfig:

@@ -50,7 +50,7 @@ def test_a_pool_scores_every_example_once_and_says_what_it_cost(tmp_path, ray_se
     assert found["scored_now"] == found["num_examples"] == 47
     assert found["cost_per_million"] == pytest.approx(found["device_s_per_million"] / 1000)
     assert "score: 48 of 48 images" in caplog.text
-    notes = [r for r in caplog.records if r.getMessage().endswith("rejects")]
+    notes = [r for r in caplog.records if r.getMessage().endswith("reject")]
     alone = [r.created for r in notes if "images" not in r.getMessage()]
     assert all(b - a > 4.9 for a, b in itertools.pairwise(alone)), "not twice a second"
     assert "47 examples, 1 rejected" in caplog.text

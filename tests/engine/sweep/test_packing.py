@@ -5,13 +5,8 @@ import types
 import pytest
 import ray
 
-from raygrad.engine.sweep.packing import (
-    MOST_PROMISED,
-    TrialNeeds,
-    promised_nodes,
-    room_for_trials,
-    trials_at_a_time,
-)
+from raygrad.engine.nodes import MOST_PROMISED, promised_nodes
+from raygrad.engine.sweep.packing import TrialNeeds, room_for_trials, trials_at_a_time
 from raygrad.errors import ResourceError
 
 

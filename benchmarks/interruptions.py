@@ -1,0 +1,202 @@
+"""Interrupts a whole study at random moments and goes on with the same command each time.
+
+    python benchmarks/interruptions.py --out benchmarks/records/interruptions.json
+
+A study of the digits runs once undisturbed. Then the same study, in a folder of its own, is begun
+again and again: each start is sent SIGINT or SIGTERM after a random part of the time that the
+undisturbed one took, until it ends before its moment comes; its tables must then be those of the
+undisturbed study, bit for bit but for times. Measured of every interruption: the exit status, how
+long the command took to end, and how long until no process of it was left.
+
+Processes are found as descendants of this one, which adopts orphans (Linux,
+PR_SET_CHILD_SUBREAPER), so that none is missed whatever session or environment it has. This script
+itself must not be started with SIGINT ignored, as a shell does with what it puts into the
+background.
+"""
+
+import argparse
+import ctypes
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from recording import ROOT, Record
+
+STUDY = (
+    "--data.shard-bytes 400000 --train.network cnn --train.epochs 3 --train.lr-decay-epochs 2 "
+    "--train.optimizer adamw --train.learning-rate 2e-3 --train.batch-size 32 --train.dynamics "
+    "--select.keep-fractions 0.1 --select.seeds 0 --sweep.networks linear cnn"
+)
+TIMES = {"train_time_s", "loop_time_s", "epoch_time_s", "score_time_s", "time_s"}
+ENDS_S = 15.0
+"""How long a command may take to end, and all its processes after it."""
+PR_SET_CHILD_SUBREAPER = 36
+
+
+def main() -> None:
+    """Runs the undisturbed study, then interrupted ones until there are enough interruptions."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", default="interruptions.json")
+    parser.add_argument("--interruptions", type=int, default=30)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--latest", type=float, default=0.6, help="of the whole time")
+    parser.add_argument("--most-s", type=float, default=2400.0, help="no new study after")
+    args = parser.parse_args()
+    assert signal.getsignal(signal.SIGINT) is not signal.SIG_IGN, "start it in the foreground"
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    record = Record(
+        "An interrupted study goes on with the same command to the same tables",
+        {**vars(args), "study": STUDY, "ends_s": ENDS_S},
+    )
+    begun_s, draw = time.monotonic(), random.Random(args.seed)
+    folder = Path(tempfile.mkdtemp(prefix="interruptions-"))
+    undisturbed = start(folder / "undisturbed")
+    whole = finish(undisturbed)
+    assert whole["status"] == 0, whole
+    expected = tables(folder / "undisturbed")
+    record.add(kind="undisturbed", tables=len(expected), **whole)
+    record.write(args.out)
+    done = study = 0
+    while done < args.interruptions and time.monotonic() - begun_s < args.most_s:
+        run, study, hits = folder / f"study-{study}", study + 1, 0
+        while True:
+            process, moment_s = start(run), draw.uniform(0.5, args.latest * whole["took_s"])
+            number = draw.choice((signal.SIGINT, signal.SIGTERM))
+            try:
+                if done + hits >= args.interruptions:
+                    moment_s = float("inf")
+                process.wait(None if moment_s == float("inf") else moment_s)
+            except subprocess.TimeoutExpired:
+                process.send_signal(number)
+                found, hits = finish(process), hits + 1
+                right = 128 + number
+                found["as_wanted"] = (
+                    found["status"] == right
+                    and max(found["took_s"], found["processes_gone_s"]) <= ENDS_S
+                )
+                record.add(
+                    kind="interruption", study=study, signal=signal.Signals(number).name,
+                    after_s=moment_s, wanted_status=right, stages=stages(run), **found,
+                )  # fmt: skip
+                continue
+            ended = finish(process)
+            break
+        done += hits
+        same = ended["status"] == 0 and tables(run) == expected
+        record.add(kind="study", study=study, interruptions=hits, same_tables=same, **ended)
+        if same:
+            shutil.rmtree(run)
+    shutil.rmtree(folder / "undisturbed")
+    sys.exit(summary(record.content["rows"]))
+
+
+def start(run: Path) -> "subprocess.Popen[bytes]":
+    """Starts the study in a folder; what it says goes to a file beside it."""
+    command = [sys.executable, "-m", "raygrad", "run", "--run", str(run), *STUDY.split()]
+    with open(run.with_suffix(".log"), "ab") as log:
+        return subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
+
+
+def finish(process: "subprocess.Popen[bytes]") -> dict[str, float]:
+    """Waits for the command, then for all its processes; returns the status and the seconds."""
+    begun_s = time.monotonic()
+    status = process.wait()
+    took_s = time.monotonic() - begun_s
+    begun_s = time.monotonic()
+    while (left := descendants()) and time.monotonic() - begun_s < 4 * ENDS_S:
+        time.sleep(0.1)
+    gone_s = time.monotonic() - begun_s
+    return {
+        "status": status,
+        "took_s": round(took_s, 2),
+        "processes_gone_s": round(gone_s, 2),
+        "processes_left": len(left),
+    }
+
+
+def descendants() -> list[int]:
+    """Returns the living processes below this one, and buries the dead that it has adopted."""
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        return []
+    parents = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
+            except OSError:
+                continue  # it has just ended
+            if state != "Z":
+                parents[int(entry.name)] = int(parent)
+    found, below = [], [os.getpid()]
+    while below:
+        below = [child for child, parent in parents.items() if parent in below]
+        found += below
+    return found
+
+
+def stages(run: Path) -> list[str]:
+    """Returns which stages were complete, and how many trials were finished, when it was hit."""
+    names = sorted(path.stem for path in (run / "stages").rglob("*.json"))
+    trials = len(list((run / "sweep" / "trials").glob("*.json")))
+    return [*names, *([f"{trials} trials"] if trials else [])]
+
+
+def tables(run: Path) -> dict[str, object]:
+    """Returns all that a study leaves and that no clock decides, by file."""
+    found: dict[str, object] = {}
+    for path in sorted(run.rglob("*")):
+        name = str(path.relative_to(run))
+        if name.startswith(("journal", "report", "config.json", "logs")) or path.is_dir():
+            continue
+        if path.suffix == ".parquet":
+            table = pq.read_table(path)
+            kept = [column for column in table.column_names if column not in TIMES]
+            found[name] = _plain(table.select(kept))
+        elif name.startswith("sweep/trials/") or (path.name == "metrics.json" and "train" in name):
+            found[name] = _without_times(json.loads(path.read_text()))
+        elif path.suffix in (".tar", ".pt"):
+            found[name] = path.read_bytes()
+    assert found, f"no table in {run}"
+    return found
+
+
+def _plain(table: pa.Table) -> tuple[object, ...]:
+    # NaN is equal to NaN here: bits are compared, not numbers.
+    return tuple((name, repr(table[name].to_pylist())) for name in table.column_names)
+
+
+def _without_times(value: object) -> object:
+    if isinstance(value, dict):
+        return {name: _without_times(one) for name, one in value.items() if name not in TIMES}
+    return [_without_times(one) for one in value] if isinstance(value, list) else value
+
+
+def summary(rows: list[dict[str, object]]) -> int:
+    """Prints what came out; returns 0 if all of it was as wanted."""
+    hits = [row for row in rows if row["kind"] == "interruption"]
+    studies = [row for row in rows if row["kind"] == "study"]
+    wanted, same = (
+        sum(bool(r["as_wanted"]) for r in hits),
+        sum(bool(r["same_tables"]) for r in studies),
+    )
+    print(f"{wanted} of {len(hits)} interruptions as wanted, {same} of {len(studies)} studies same")
+    for name in ("took_s", "processes_gone_s"):
+        values = sorted(float(str(row[name])) for row in hits)
+        print(f"{name}: median {values[len(values) // 2]:.1f}, most {values[-1]:.1f}")
+    return 0 if wanted == len(hits) and same == len(studies) else 1
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+"""Every place where raygrad reaches into Ray behind its public interface, and nothing else.
+
+What stands here may change with any release of Ray. Each function says what it needs and why there
+is no public way; where Ray no longer has it, the error names it and the versions that had it.
+"""
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from raygrad.errors import ResourceError
+
+TESTED = ("2.60.0",)
+"""The versions of Ray that every function here was tested with."""
+
+_FROM, _BELOW = (2, 60), (3, 0)
+
+
+def check_version(version: str) -> None:
+    """Raises unless a version of Ray is one that raygrad may run with.
+
+    Raises:
+        ResourceError: It is older or newer.
+    """
+    major, minor = (int(part) for part in version.split(".")[:2])
+    if not _FROM <= (major, minor) < _BELOW:
+        raise ResourceError(
+            f"Ray must be at least 2.60 and below 3, got {version}. "
+            f"Install one that was tested: pip install 'ray[data,train,tune]=={TESTED[-1]}'."
+        )
+
+
+def _part(owner: Any, name: str) -> Any:
+    """Returns an attribute that is not part of Ray's interface.
+
+    Raises:
+        ResourceError: This Ray does not have it.
+    """
+    import ray
+
+    if not hasattr(owner, name):
+        where = getattr(owner, "__name__", type(owner).__name__)
+        raise ResourceError(
+            f"Ray must have {where}.{name}, which raygrad uses, got Ray {ray.__version__} "
+            f"without it. Install one that was tested: ray {', '.join(TESTED)}."
+        )
+    return getattr(owner, name)
+
+
+@contextlib.contextmanager
+def own_sigterm() -> Iterator[None]:
+    """Keeps the handler of SIGTERM that there is, if any, from being replaced by Ray's two.
+
+    The one in Python raises SystemExit, also where Ray waits in compiled code; the one of Ray's
+    core, which stands behind Python's back, prints a stack. Either ends the process with SIGABRT.
+    `ray.init` has no argument for it.
+    """
+    handler = signal.getsignal(signal.SIGTERM)
+    if not callable(handler) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    import ray._private.utils as utils
+
+    register = _part(utils, "set_sigterm_handler")
+    utils.set_sigterm_handler = lambda _: None
+    try:
+        yield
+    finally:
+        utils.set_sigterm_handler = register
+        signal.signal(signal.SIGTERM, handler)
+
+
+def shutdown() -> None:
+    """Ends Ray in this process, and keeps the handler of SIGTERM that there is.
+
+    Ray's core, as it ends, sets the signal back to the system's default behind Python's back: a
+    report after a sweep would be killed by it without a word.
+    """
+    import ray
+
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.shutdown()
+    finally:
+        if threading.current_thread() is threading.main_thread() and handler is not None:
+            signal.signal(signal.SIGTERM, handler)
+
+
+def autoscaler_bounds() -> dict[str, float]:
+    """Returns the resources that the cluster's autoscaler may make it grow to; empty without one.
+
+    Ray tells the bounds of its autoscaler to its own libraries only.
+    """
+    import ray
+
+    found = _part(ray._private.state.state, "get_max_resources_from_cluster_config")() or {}
+    return {name: float(amount) for name, amount in found.items()}
+
+
+def autoscaler_groups() -> list[tuple[dict[str, float], int | None]]:
+    """Returns, for each group of nodes of the autoscaler, a node's resources and how many at most.
+
+    None stands for a group without a bound; the list is empty without an autoscaler.
+    """
+    import ray
+
+    config = _part(ray._private.state.state, "get_cluster_config")()
+    if config is None:
+        return []
+    return [
+        (
+            {name: float(amount) for name, amount in group.resources.items()},
+            group.max_count if group.max_count >= 0 else None,
+        )
+        for group in config.node_group_configs
+    ]
+
+
+def keep_from_trials(names: Iterable[str]) -> None:
+    """Keeps variables of the driver's environment from being sent to the processes of Tune.
+
+    Tune has a fixed set of names that it sends, in a runtime environment that Ray writes to its
+    logs and shows in its dashboard.
+    """
+    from ray.tune.execution import class_cache
+
+    _part(class_cache, "ENV_VARS_TO_PROPAGATE").difference_update(names)
+
+
+def trainer_class() -> type:
+    """Returns Ray's trainer, changed in the two things below; import it where Ray Train is used.
+
+    Ctrl-C is a KeyboardInterrupt as everywhere else: the handler that Ray would register ends the
+    process with status 1 and without a word, and stays, so that Ctrl-C in the scoring after a
+    training would meet it too.
+
+    No `PlacementGroupCleaner` is started. It removes the placement group of a training whose
+    controller was killed, which Ray does itself when the driver ends. It asks the state API, which
+    fails where no dashboard runs, or where a second Ray runs on the machine, and as a detached
+    actor it would outlive a driver that is killed.
+    """
+    from ray.train.torch import TorchTrainer
+
+    for name in ("_register_sigint_handler", "_create_default_callbacks"):
+        _part(TorchTrainer, name)
+
+    class Trainer(TorchTrainer):
+        controller: Any = None
+        """The actor that runs the training, once there is one."""
+
+        def _register_sigint_handler(self, controller: Any) -> None:
+            """Called by Ray in the main thread, before it waits for the controller."""
+            self.controller = controller
+
+        def _create_default_callbacks(self) -> list[Any]:
+            """Called by Ray before it starts the controller."""
+            made = super()._create_default_callbacks()
+            return [one for one in made if type(one).__name__ != "PlacementGroupCleanerCallback"]
+
+    return Trainer

@@ -1,0 +1,78 @@
+"""What raygrad uses of Ray behind its interface: named, and refused by name where it is gone."""
+
+import re
+from pathlib import Path
+
+import pytest
+import ray
+
+from raygrad.engine import ray_private
+from raygrad.errors import ResourceError
+
+ENGINE = Path(ray_private.__file__).parent
+PRIVATE = r"ray\._private|ray\._raylet|class_cache|_register_sigint_handler|\bstate\.state\b"
+
+
+def test_no_other_file_reaches_behind_rays_interface():
+    found = [
+        str(path.relative_to(ENGINE))
+        for path in ENGINE.rglob("*.py")
+        if path.name != "ray_private.py" and re.search(PRIVATE, path.read_text())
+    ]
+    assert found == []
+
+
+def test_the_installed_ray_is_one_that_was_tested():
+    assert ray.__version__ in ray_private.TESTED
+
+
+@pytest.mark.parametrize("version", ["2.59.1", "3.0.0", "1.13.0"])
+def test_another_ray_is_refused_with_what_to_install(version):
+    with pytest.raises(ResourceError, match=f"got {version}.*pip install"):
+        ray_private.check_version(version)
+
+
+@pytest.mark.parametrize("version", ["2.60.0", "2.61.3", "2.60.0rc1"])
+def test_a_ray_of_the_range_is_taken(version):
+    ray_private.check_version(version)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "call"),
+    [
+        ("ray._private.state.GlobalState", "get_cluster_config", ray_private.autoscaler_groups),
+        (
+            "ray._private.state.GlobalState",
+            "get_max_resources_from_cluster_config",
+            ray_private.autoscaler_bounds,
+        ),
+        (
+            "ray.tune.execution.class_cache",
+            "ENV_VARS_TO_PROPAGATE",
+            lambda: ray_private.keep_from_trials(["A"]),
+        ),
+        (
+            "ray.train.torch.TorchTrainer",
+            "_create_default_callbacks",
+            ray_private.trainer_class,
+        ),
+    ],
+)
+def test_a_ray_without_what_is_used_is_refused_by_name(owner, name, call, monkeypatch):
+    module, _, holder = owner.rpartition(".")
+    holder = getattr(pytest.importorskip(module), holder)
+    for one in getattr(holder, "__mro__", (holder,)):
+        if name in vars(one):
+            monkeypatch.delattr(one, name)
+    with pytest.raises(ResourceError, match=f"{name}, which raygrad uses.*2.60.0"):
+        call()
+
+
+def test_no_placement_group_cleaner_is_started_beside_a_training():
+    """It asks the state API for the one Ray of the machine, and fails where there are two."""
+    trainer = ray_private.trainer_class()(
+        lambda: None, scaling_config=ray.train.ScalingConfig(num_workers=1)
+    )
+    names = {type(one).__name__ for one in trainer._create_default_callbacks()}
+    assert "BackendSetupCallback" in names
+    assert "PlacementGroupCleanerCallback" not in names

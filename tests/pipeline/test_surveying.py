@@ -1,0 +1,131 @@
+"""`raygrad status`: what is complete, running and missing, how long it took and what it cost."""
+
+import dataclasses
+import json
+import time
+
+import pytest
+
+from raygrad import pipeline
+from raygrad.cli import command
+from raygrad.config import ScoreConfig
+from raygrad.pipeline.surveying import status
+from raygrad.runs.journal import BEAT_S, Entry
+from raygrad.runs.layout import RunLayout
+from raygrad.runs.result_rows import write_row
+from raygrad.storage import files
+from raygrad.storage.manifest import write_json, write_marker
+from tests.cases import make_tiny_config
+
+
+def enter(layout, stage, seconds, outcome, started_s=1000.0):
+    entry = Entry(stage, started_s, seconds, outcome, "p", "0.1.0")
+    name = f"{started_s:.0f}-{stage}-{outcome}.json"
+    files.write_bytes(
+        files.join(layout.journal, name), json.dumps(dataclasses.asdict(entry)).encode()
+    )
+
+
+def row(trial, method, fraction, seed, protocol):
+    return {
+        "trial": trial, "network": "linear", "method": method, "keep_fraction": fraction,
+        "seed": seed, "protocol": protocol, "train_time_s": 36.0, "num_workers": 1,
+        "ended_early": False, "test_accuracy": 0.9,
+    }  # fmt: skip
+
+
+def half_done(config):
+    """A study that is scored, with 2 of its 12 retrainings, whose sweep was interrupted."""
+    layout = RunLayout(config.run)
+    config = dataclasses.replace(config, score=ScoreConfig(price_per_hour=10.0))
+    pipeline.bind(config)
+    write_marker(layout.marker("prepare"), "d", num_examples=1797, num_rejects=1)
+    trained = {"test_accuracy": 0.9, "epochs": 3, "train_time_s": 72.0, "world_size": 2}
+    write_marker(layout.marker("train-linear"), "d", digest="c", **trained)
+    write_marker(layout.marker("score-linear"), "d", num_examples=1300, rejected=0)
+    write_json(files.join(layout.scores("linear"), "_manifest.json"), {"score_time_s": 36.0})
+    enter(layout, "train-linear", 20.0, "interrupted", 1000.0)
+    enter(layout, "train-linear", 30.0, "complete", 1100.0)
+    enter(layout, "sweep", 40.0, "interrupted", 1200.0)
+    write_row(layout.sweep, row("a", "random", 0.05, 0, "equal_epochs"))
+    write_row(layout.sweep, row("b", "random", 0.05, 1, "equal_steps"))
+    write_row(layout.sweep, row("c", "ccs", 0.05, 1, "equal_steps"))
+    return config, layout
+
+
+def by_stage(config):
+    return {found.stage: found for found in status(config)}
+
+
+def test_each_stage_is_said_with_its_time_and_its_hours(tmp_path):
+    config, _ = half_done(make_tiny_config(tmp_path))
+    found = by_stage(config)
+    states = {name: one.state for name, one in found.items()}
+    assert states == {
+        "prepare": "complete",
+        "train-linear": "complete",
+        "score-linear": "complete",
+        "sweep": "stopped",
+        "report": "missing",
+    }
+    assert (found["train-linear"].seconds, found["train-linear"].starts) == (50.0, 2)
+    assert found["train-linear"].device_hours == pytest.approx(72 * 2 / 3600)
+    assert found["score-linear"].device_hours == pytest.approx(0.01)
+    assert found["sweep"].note == (
+        "interrupted, 2 of 12 retrainings, and 1 of other configurations"
+    )
+    assert found["sweep"].device_hours == pytest.approx(0.03)
+
+
+@pytest.mark.parametrize("on", ["disk", "s3"])
+def test_the_command_says_what_is_missing_what_it_cost_and_what_is_next(
+    on, tmp_path, capsys, request
+):
+    config = make_tiny_config(tmp_path)
+    if on == "s3":
+        config = dataclasses.replace(config, run=request.getfixturevalue("s3_url"))
+    config, _ = half_done(config)
+    assert command.main(["status", config.run]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[2] == (
+        "train-linear   complete  test accuracy 0.9000 after 3 epochs; 50 s in 2 starts; "
+        "0.04 device-hours; cost 0.40"
+    )
+    assert said[-2] == "together       0.08 device-hours, cost 0.80"
+    assert said[-1] == f"next           raygrad run --run {config.run}"
+
+
+def test_what_is_at_work_and_what_was_killed_are_told_apart(tmp_path):
+    """By the journal's last beat: a process that is killed writes no end."""
+    config, layout = half_done(make_tiny_config(tmp_path))
+    enter(layout, "sweep", 10.0, "running", time.time() - 15)
+    assert by_stage(config)["sweep"].state == "running"
+    assert by_stage(config)["sweep"].note.startswith("since 2")
+    for url in files.list_files(layout.journal, ".json"):
+        if "sweep" in url:
+            files.filesystem(url)[0].delete_file(files.filesystem(url)[1])
+    enter(layout, "sweep", 10.0, "running", time.time() - 10 - 4 * BEAT_S)
+    assert by_stage(config)["sweep"].state == "stopped"
+    assert by_stage(config)["sweep"].note.startswith("killed")
+
+
+def test_a_folder_of_before_there_was_a_journal_is_read(tmp_path):
+    config, layout = half_done(make_tiny_config(tmp_path))
+    for url in files.list_files(layout.journal, ".json"):
+        files.filesystem(url)[0].delete_file(files.filesystem(url)[1])
+    found = by_stage(config)
+    assert found["train-linear"].state == "complete"
+    assert (found["train-linear"].seconds, found["train-linear"].starts) == (0.0, 0)
+    assert found["sweep"].state == "missing"
+    assert found["sweep"].note.startswith("2 of 12")
+
+
+def test_a_run_that_has_just_begun_lacks_everything(tmp_path):
+    config = make_tiny_config(tmp_path)
+    pipeline.bind(config)
+    assert {one.state for one in status(config)} == {"missing"}
+
+
+def test_no_run_is_one_line_and_status_2(tmp_path, capsys):
+    assert command.main(["status", str(tmp_path / "none")]) == 2
+    assert "run folder must exist" in capsys.readouterr().err
