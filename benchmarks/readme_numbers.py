@@ -1,0 +1,208 @@
+"""Recomputes the numbers of README from the tables of records, and fails on a difference.
+
+    python benchmarks/readme_numbers.py                  # status 1 if a declared number differs
+    python benchmarks/readme_numbers.py --uncovered      # sentences with numbers not declared
+    python benchmarks/readme_numbers.py --fresh runs/digits    # a fresh study against its record
+
+A number is a line of `NUMBERS`: the words of README with {} where the numbers stand, and what
+gives them, each as README writes it. Line ends of README do not matter.
+"""
+
+import argparse
+import csv
+import functools
+import json
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+RECORDS = ROOT / "benchmarks" / "records"
+README = ROOT / "README.md"
+
+DIGITS = "2026-11-23-digits/accuracy.csv"
+MNIST = "2026-11-23-mnist/accuracy.csv"
+MNIST_NOISE = "2026-11-23-mnist/label_noise.csv"
+CIFAR = "2026-11-24-cifar10/accuracy.csv"
+RANDOM, LARGEST = "random", "max_gradient"
+LESS_EXTREME, BY_CHANCE = "non_extreme_max_gradient", "gradient_cdf"
+
+
+@functools.cache
+def rows(record: str) -> list[dict[str, str]]:
+    """Returns the rows of a record's CSV, as text."""
+    with (RECORDS / record).open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def value(record: str, column: str = "mean", **where: object) -> float:
+    """Returns a cell of a record's CSV: of the one row that is as asked for.
+
+    Raises:
+        LookupError: None is, or several are.
+    """
+    found = [row for row in rows(record) if all(_same(row[k], v) for k, v in where.items())]
+    if len(found) != 1:
+        raise LookupError(f"{record} must have one row of {where}, got {len(found)}.")
+    return float(found[0][column])
+
+
+def cell(record: str, under: str, row: str, column: str) -> str:
+    """Returns a cell of a table of a record's JSON, as its page writes it.
+
+    Args:
+        record: The JSON's name.
+        under: The heading that the table stands under.
+        row: What stands in its first column.
+        column: The column's name.
+    """
+    content = json.loads((RECORDS / record).read_text())
+    for table in content["tables"]:
+        for cells in table["rows"]:
+            if table["under"] == under and cells[0] == row and column in table["columns"]:
+                return str(cells[table["columns"].index(column)])
+    raise LookupError(f"{record} must have {column} of {row} under {under!r}, got none.")
+
+
+def _same(text: str, wanted: object) -> bool:
+    if isinstance(wanted, float):
+        return abs(float(text) - wanted) < 1e-6
+    return text == str(wanted)
+
+
+def percent(number: float, digits: int = 1, sign: str = "%") -> str:
+    """Returns a share as a percentage, halves rounded up as people do."""
+    return f"{100 * number + 1e-9:.{digits}f}{sign}"
+
+
+def accuracy(record: str, method: str, share: float, digits: int = 1, sign: str = "%") -> str:
+    """Returns a mean test accuracy of a record, under equal epochs."""
+    where = {"method": method, "keep_fraction": share, "protocol": "equal_epochs"}
+    return percent(value(record, **where), digits, sign)
+
+
+def ends(record: str, method: str, share: float, digits: int = 2) -> tuple[str, str]:
+    """Returns both ends of a mean test accuracy's interval."""
+    where = {"method": method, "keep_fraction": share}
+    return tuple(percent(value(record, end, **where), digits, "") for end in ("low", "high"))
+
+
+@dataclass(frozen=True)
+class Number:
+    """Some words of README with the numbers in them."""
+
+    text: str
+    """As README has it, with {} for each number."""
+    numbers: Callable[[], Sequence[str]]
+    """Gives them from records, in order."""
+
+    def expected(self) -> str:
+        """Returns the words with the numbers that the records give."""
+        return self.text.format(*self.numbers())
+
+
+NUMBERS: list[Number] = [
+    Number(
+        "random subsets are far better than any gradient method ({} against {} to {})",
+        lambda: (accuracy(DIGITS, RANDOM, 0.03, 0), *_range(DIGITS, 0.03, 0)),
+    ),
+    Number(
+        "random subsets of 175 images win by far ({} against {} for the largest gradients)",
+        lambda: (accuracy(MNIST, RANDOM, 0.00324074), accuracy(MNIST, LARGEST, 0.00324074)),
+    ),
+    Number(
+        "with 10% it reaches {} ({} to {}; random {})",
+        lambda: (
+            accuracy(MNIST, LARGEST, 0.1, 2),
+            *ends(MNIST, LARGEST, 0.1),
+            accuracy(MNIST, RANDOM, 0.1, 2),
+        ),
+    ),
+    Number(
+        "best at every share, {} with 20% of the images against {} (`gradient_cdf`), {}",
+        lambda: [accuracy(CIFAR, m, 0.2) for m in (RANDOM, BY_CHANCE, LESS_EXTREME)],
+    ),
+]
+"""Every number of README that comes from a table."""
+
+
+def _range(record: str, share: float, digits: int) -> tuple[str, str]:
+    """Returns the lowest and the highest mean of the methods of gradients at a share."""
+    where = {"keep_fraction": share, "protocol": "equal_epochs"}
+    found = [value(record, method=m, **where) for m in (LARGEST, LESS_EXTREME, BY_CHANCE)]
+    return percent(min(found), digits, ""), percent(max(found), digits)
+
+
+def flowed(text: str) -> str:
+    """Returns a text with every run of white space a single space."""
+    return re.sub(r"\s+", " ", text)
+
+
+def differences(readme: str, numbers: Sequence[Number]) -> list[str]:
+    """Returns what README must say and does not, each a sentence.
+
+    Args:
+        readme: README's text.
+        numbers: What is declared of it.
+    """
+    text = flowed(readme)
+    return [
+        f"README must say {expected!r}, as the records do; it does not."
+        for expected in (number.expected() for number in numbers)
+        if flowed(expected) not in text
+    ]
+
+
+def uncovered(readme: str, numbers: Sequence[Number]) -> list[str]:
+    """Returns sentences of README, outside of code, with numbers that are not declared."""
+    text = flowed(re.sub(r"```.*?```", " ", readme, flags=re.DOTALL))
+    for number in numbers:
+        text = text.replace(flowed(number.expected()), " ")
+    text = re.sub(r"`[^`]*`|\([^()]*\.(md|png|csv|json)\)|\bv?\d+\.\d+\.\d+\b", " ", text)
+    return [part.strip() for part in re.split(r"(?<=[.:;])\s|\|", text) if re.search(r"\d", part)]
+
+
+def fresh_differences(results: Path, record: Path) -> list[str]:
+    """Returns where a fresh digits study and its record differ, trial by trial.
+
+    Args:
+        results: The study's `sweep/results.parquet`.
+        record: The record's `trials.csv`.
+    """
+    import pyarrow.parquet as pq
+
+    found = {row["trial"]: row["test_accuracy"] for row in pq.read_table(results).to_pylist()}
+    with record.open(newline="") as stream:
+        recorded = {row["trial"]: float(row["test_accuracy"]) for row in csv.DictReader(stream)}
+    out = [
+        f"trial {name} is in one of them only" for name in sorted(found.keys() ^ recorded.keys())
+    ]
+    for name in sorted(found.keys() & recorded.keys()):
+        if abs(found[name] - recorded[name]) > 1e-9:
+            out.append(f"trial {name}: {found[name]:.6f} now, {recorded[name]:.6f} recorded")
+    return out
+
+
+def main() -> int:
+    """Compares; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--uncovered", action="store_true", help="list what is not declared")
+    parser.add_argument("--fresh", help="the run folder of a fresh digits study")
+    parser.add_argument("--record", default=str(RECORDS / "2026-11-28-digits" / "trials.csv"))
+    args = parser.parse_args()
+    readme = README.read_text(encoding="utf-8")
+    if args.uncovered:
+        print("\n".join(uncovered(readme, NUMBERS)))
+        return 0
+    if args.fresh:
+        found = fresh_differences(Path(args.fresh, "sweep", "results.parquet"), Path(args.record))
+    else:
+        found = differences(readme, NUMBERS)
+    print("\n".join(found) or f"README: {len(NUMBERS)} sentences hold as the records have them")
+    return int(bool(found))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
