@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parent.parent
 RECORDS = ROOT / "benchmarks" / "records"
@@ -79,14 +80,15 @@ def percent(number: float, digits: int = 1, sign: str = "%") -> str:
 
 def accuracy(record: str, method: str, share: float, digits: int = 1, sign: str = "%") -> str:
     """Returns a mean test accuracy of a record, under equal epochs."""
-    where = {"method": method, "keep_fraction": share, "protocol": "equal_epochs"}
+    where: dict[str, Any] = {"method": method, "keep_fraction": share, "protocol": "equal_epochs"}
     return percent(value(record, **where), digits, sign)
 
 
 def ends(record: str, method: str, share: float, digits: int = 2) -> tuple[str, str]:
     """Returns both ends of a mean test accuracy's interval."""
-    where = {"method": method, "keep_fraction": share}
-    return tuple(percent(value(record, end, **where), digits, "") for end in ("low", "high"))
+    where: dict[str, Any] = {"method": method, "keep_fraction": share}
+    low, high = (percent(value(record, end, **where), digits, "") for end in ("low", "high"))
+    return low, high
 
 
 @dataclass(frozen=True)
@@ -121,8 +123,8 @@ NUMBERS: list[Number] = [
         ),
     ),
     Number(
-        "best at every share, {} with 20% of the images against {} (`gradient_cdf`), {}",
-        lambda: [accuracy(CIFAR, m, 0.2) for m in (RANDOM, BY_CHANCE, LESS_EXTREME)],
+        "with 20% of the images against {} (`gradient_cdf`), {}",
+        lambda: [accuracy(CIFAR, m, 0.2) for m in (BY_CHANCE, LESS_EXTREME)],
     ),
 ]
 """Every number of README that comes from a table."""
@@ -130,7 +132,7 @@ NUMBERS: list[Number] = [
 
 def _range(record: str, share: float, digits: int) -> tuple[str, str]:
     """Returns the lowest and the highest mean of the methods of gradients at a share."""
-    where = {"keep_fraction": share, "protocol": "equal_epochs"}
+    where: dict[str, Any] = {"keep_fraction": share, "protocol": "equal_epochs"}
     found = [value(record, method=m, **where) for m in (LARGEST, LESS_EXTREME, BY_CHANCE)]
     return percent(min(found), digits, ""), percent(max(found), digits)
 

@@ -276,15 +276,16 @@ class Models:
 class RunStudy(StudyConfig):
     """Run the whole study: prepare, train, score, select, sweep, report."""
 
+    score_seeds: tuple[int, ...] = ()
+    """Scoring networks, a seed each; the same as --select.score-seeds."""
     recipe: str | None = None
     """A data set and network of the paper, such as mnist/cnn: its training, which flags change."""
     redo: Redo = False
 
     def execute(self) -> None:
         """Runs the study."""
-        run_study(
-            StudyConfig(**{f.name: getattr(self, f.name) for f in fields(StudyConfig)}), self.redo
-        )
+        config = StudyConfig(**{f.name: getattr(self, f.name) for f in fields(StudyConfig)})
+        run_study(_seeded(config, self.score_seeds), self.redo)
 
 
 @dataclass(frozen=True)
@@ -298,6 +299,8 @@ class Job(StudyConfig):
     this cluster in seconds where the data are prepared, and run nothing."""
     prepare: bool = False
     """Do the stage prepare only, so that --plan knows the data."""
+    score_seeds: tuple[int, ...] = ()
+    """Scoring networks, a seed each; the same as --select.score-seeds."""
     recipe: str | None = None
     """A data set and network of the paper, such as cifar10/cnn5: its training, which flags
     change."""
@@ -306,6 +309,7 @@ class Job(StudyConfig):
     def execute(self) -> None:
         """Runs the study, or says what it would be."""
         config = StudyConfig(**{f.name: getattr(self, f.name) for f in fields(StudyConfig)})
+        config = _seeded(config, self.score_seeds)
         if self.prepare:
             prepare_study(config, self.redo)
         if self.plan:
