@@ -181,11 +181,14 @@ def pooled_spread(groups: Sequence[Sequence[float]], resolution: float = 0.0) ->
     Returns:
         None where no group has two values, or all agree and their rounding is not known.
     """
-    arrays = [np.asarray(g, dtype=np.float64) for g in groups if len(g) > 1]
-    degrees = sum(len(x) - 1 for x in arrays)
+    degrees = sum(len(g) - 1 for g in groups if len(g) > 1)
     if not degrees:
         return None
-    summed = math.fsum((len(x) - 1) * float(x.var(ddof=1)) for x in arrays if np.ptp(x) > 0)
+    summed = 0.0
+    for g in groups:
+        if len(g) > 1 and min(g) < max(g):  # else rounding of the mean shows
+            mean = math.fsum(g) / len(g)
+            summed += math.fsum((x - mean) ** 2 for x in g)
     variance = max(summed / degrees, resolution**2 / 12)
     return Spread(variance, degrees) if variance > 0 else None
 

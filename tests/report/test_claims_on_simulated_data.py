@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.statistics_claims import SPREADS, coverage, sweeps, verdicts
 
-NUMBER = 150
+NUMBER = 80
 
 
 def at_most(share, number=NUMBER):
@@ -30,6 +30,6 @@ def test_four_standard_deviations_are_seen_with_three_replicates_and_named_first
 @pytest.mark.parametrize("between", [0.0, 0.025])
 def test_the_interval_over_scoring_networks_holds_the_mean_over_all_of_them(between):
     """A point of nine retrainings by three networks; over retrainings alone it would not."""
-    number = 400
+    number = 250
     held = coverage(number, 3, 3, between, 0.01)
     assert abs(held - 0.95) <= 3 * math.sqrt(0.95 * 0.05 / number)
