@@ -79,13 +79,18 @@ def run_chapter(run: Run, panels: Sequence[Panel], alone: bool) -> Chapter:
 
 
 def _lead(run: Run, panels: Sequence[Panel], found: Sequence[Finding]) -> list[str]:
-    """The first two findings on the panel that stands for the run."""
+    """The first findings on the network that stands for the run: of each protocol, as equals."""
     main = main_panel(panels, run.main_network)
     if main is None:
         return []
-    mine = [f.text for f in found if (f.network, f.protocol) == (main.network, main.protocol)][:2]
-    where = f"{main.network}, {protocol_words(main.protocol)}: " if len(panels) > 1 else ""
-    return [f"{where}{mine[0]}", *mine[1:]]
+    protocols = [p.protocol for p in panels if p.network == main.network]
+    lead = []
+    for protocol in protocols:
+        mine = [f.text for f in found if (f.network, f.protocol) == (main.network, protocol)]
+        where = f"{main.network}, {protocol_words(protocol)}: " if len(panels) > 1 else ""
+        lead.append(f"{where}{mine[0]}")
+        lead += mine[1:2] if len(protocols) == 1 else []
+    return lead
 
 
 def _findings(found: Sequence[Finding]) -> list[Drawn | str]:

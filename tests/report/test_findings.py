@@ -10,10 +10,11 @@ import pytest
 from scipy import stats
 
 from raygrad.report.comparing import comparisons, gaps_to_full
+from raygrad.report.figures.accuracy import accuracy_figure
 from raygrad.report.figures.gain import gain_figure
 from raygrad.report.findings import findings, needs
 from raygrad.report.intervals import mean_interval
-from raygrad.report.results import Panel, Point, panels_of, trials_of
+from raygrad.report.results import Panel, Point, panels_of, summary_rows, trials_of
 from tests.report import study
 
 NUM_TEST = 360
@@ -319,3 +320,33 @@ def test_no_captions_loss_is_a_gain():
     assert "Smallest loss -10.00 points (a at 10%), largest loss -20.00 points (b" in (
         gain_figure([worse]).caption
     )
+
+
+def test_doubtful_trials_are_counted_in_caption_and_tables():
+    """One whose best look was its last would have gone on; a row of before is judged by epochs."""
+    results = pa.table(
+        {
+            "network": ["cnn"] * 4,
+            "method": ["random", "random", "a", "a"],
+            "keep_fraction": [0.1] * 4,
+            "seed": [0, 1, 0, 1],
+            "test_accuracy": [0.8, 0.82, 0.9, 0.91],
+            "best_epoch": [30, 12, 1, 4],
+            "epochs": [30, 22, 20, 20],
+            "still_improving": [None, None, None, True],
+            "best_at_first": [None, None, None, False],
+        }
+    )
+    (panel,) = panels_of(trials_of(results))
+    counts = {
+        name: (of[0].num_still_improving, of[0].num_best_at_first)
+        for name, of in panel.curves.items()
+    }
+    assert counts == {"random": (1, 0), "a": (1, 1)}
+    assert panel.epochs == 30
+    caption = accuracy_figure([panel]).caption
+    assert "doubtful trials: 2 of 4 still improving at its end and 1 of 4 best at its first" in (
+        caption
+    )
+    (row,) = [r for r in summary_rows(results) if r["method"] == "a"]
+    assert (row["still_improving"], row["best_at_first"], row["score_networks"]) == (1, 1, 1)

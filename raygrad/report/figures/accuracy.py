@@ -105,6 +105,15 @@ def _curve(axes: Axes, points: Sequence[Point], style: SeriesStyle) -> None:
         linestyle=style.dash,
         markeredgecolor="none",
     )
+    doubtful = [p for p in points if p.num_still_improving or p.num_best_at_first]
+    axes.plot(
+        [p.keep_fraction for p in doubtful],
+        [100 * p.interval.mean for p in doubtful],
+        color=style.color,
+        marker=style.marker,
+        linestyle="none",
+        markerfacecolor="white",
+    )
 
 
 def _full_line(axes: Axes, panel: Panel) -> None:
@@ -201,7 +210,7 @@ def _marks(panels_: Sequence[Panel]) -> str:
         for number, words in ((still, STILL_IMPROVING), (first, BEST_AT_FIRST))
         if number
     ]
-    return f" Trials on subsets: {' and '.join(told)}." if told else ""
+    return f" Open marks have doubtful trials: {' and '.join(told)}." if told else ""
 
 
 def accuracy_figure(panels_: Sequence[Panel]) -> Drawn:

@@ -1,0 +1,40 @@
+"""Reads simplicity and redundancy anew from the trials of earlier records, as brackets.
+
+python -m benchmarks.attributes_again --out FILE.csv
+"""
+
+import argparse
+from pathlib import Path
+
+import pandas as pd
+
+from benchmarks.paper_claims import both_attributes
+
+RECORDS = Path(__file__).parent / "records"
+STUDIES = {
+    "MNIST": ("2026-11-23-mnist", "2026-11-24-mnist-beyond"),
+    "CIFAR-10": ("2026-11-24-cifar10",),
+}
+"""The records of each data set; a network is read by its own scores alone."""
+
+
+def main() -> None:
+    """Reads and writes."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", required=True, help="the CSV")
+    tables = []
+    for name, folders in STUDIES.items():
+        found = pd.concat([pd.read_csv(RECORDS / folder / "trials.csv") for folder in folders])
+        trials = found.drop_duplicates("trial")
+        if "score_run" not in trials:
+            trials = trials.assign(score_run=None)
+        trials = trials[trials.network.isin({"cnn", "cnn5"}) & (trials.protocol == "equal_epochs")]
+        table = both_attributes(trials)
+        table.insert(0, "data", name)
+        epochs = trials.groupby(["network", "protocol"]).epochs.max().rename("most_epochs")
+        tables.append(table.join(epochs, on=["network", "protocol"]))
+    pd.concat(tables).to_csv(parser.parse_args().out, index=False)
+
+
+if __name__ == "__main__":
+    main()
