@@ -285,7 +285,7 @@ class RunStudy(StudyConfig):
     def execute(self) -> None:
         """Runs the study."""
         config = StudyConfig(**{f.name: getattr(self, f.name) for f in fields(StudyConfig)})
-        run_study(_seeded(config, self.score_seeds), self.redo)
+        run_study(seeded(config, self.score_seeds), self.redo)
 
 
 @dataclass(frozen=True)
@@ -309,7 +309,7 @@ class Job(StudyConfig):
     def execute(self) -> None:
         """Runs the study, or says what it would be."""
         config = StudyConfig(**{f.name: getattr(self, f.name) for f in fields(StudyConfig)})
-        config = _seeded(config, self.score_seeds)
+        config = seeded(config, self.score_seeds)
         if self.prepare:
             prepare_study(config, self.redo)
         if self.plan:
