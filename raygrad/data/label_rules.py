@@ -77,7 +77,7 @@ class LabelRule:
         if content is None or self.is_table:
             return None
         if not self.text.startswith("json:"):
-            return content.decode(errors="backslashreplace").strip()
+            return content.decode("utf-8-sig", errors="backslashreplace").strip()
         try:
             value = _field(json.loads(content), self.text.partition(":")[2])
         except (ValueError, KeyError, TypeError, IndexError, RecursionError):
