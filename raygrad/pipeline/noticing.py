@@ -115,7 +115,7 @@ def _test_tars(data: DataConfig) -> list[str]:
 
 def _label_table(data: DataConfig) -> list[str]:
     """Returns the table that labels stand in, where they stand in one."""
-    table = re.match(r".*\.(csv|parquet)(?=:|$)", data.labels)
+    table = re.match(r".*\.(csv|tsv|parquet)(?=:|$)", data.labels)
     return [] if table is None else [table[0]]
 
 

@@ -15,7 +15,7 @@ from raygrad.data.index import Index, build_index, read_index, read_shard_table,
 from raygrad.data.index_rows import REJECT_SCHEMA
 from raygrad.data.limiting import index_of_first_shards, limited_source
 from raygrad.data.places import Data, TableOptions, resolve
-from raygrad.data.shards import DATASET_FILE, bind_source, write_shards
+from raygrad.data.shards import DATASET_FILE, write_shards
 from raygrad.data.sources import SOURCES, HeldOut, Source, check_source
 from raygrad.data.table_files import ENDINGS as TABLE_ENDINGS
 from raygrad.engine import parallel
@@ -69,8 +69,6 @@ def index_shards(config: StudyConfig) -> None:
     if marker is not None:
         given = resolved(data)
         if given.source is not None:
-            # What is written must still be what is there; it says so where it is not.
-            bind_source(given.source, given.name, data.out or layout.shards, **_writing(data))
             prepare(config)
             return
         known = set(read_shard_table(layout.data)["source"].to_pylist())

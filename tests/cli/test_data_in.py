@@ -11,6 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from raygrad.cli.command import main
+from raygrad.config import DataConfig, StudyConfig
+from raygrad.errors import ConfigError
 from raygrad.pipeline import preparing
 from tests.data import test_imagenet, test_tables
 from tests.data.making import examples, jpeg, put, tar
@@ -274,3 +276,16 @@ def test_the_commonest_slips_are_one_line_with_the_remedy(here, capsys, args, st
     assert re.search(says, error), error
     assert "Traceback" not in error
     assert [line for line in error.splitlines() if line.startswith("raygrad: ")]
+
+
+def test_a_folder_that_has_grown_is_told_and_scored_again_as_a_whole(here, capsys):
+    """Nothing that was added to a folder is passed over in silence."""
+    photos(here / "photos", splits=("",), count=20)
+    data = DataConfig(tars=("photos",), val_fraction=0.0, test_fraction=0.0)
+    config = StudyConfig("run", data=data)
+    preparing.index_shards(config)
+    assert splits() == {"train": 40}
+    preparing.index_shards(config)  # complete, and skipped
+    put(here, "photos/cat/new.jpg", jpeg())
+    with pytest.raises(ConfigError, match=r"1 new \(such as .*cat/new\.jpg\)"):
+        preparing.index_shards(config)
