@@ -1,11 +1,12 @@
 """The pass that collects: one forward, one backward of input gradients, norms on the way."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from raygrad.scoring.calls import PARSERS, parse
@@ -236,6 +237,37 @@ class Watch(TorchFunctionMode):
         """
         if self._count != self._expected:
             raise ForwardChangedError
+
+
+@contextmanager
+def within(module: nn.Module, mode: AbstractContextManager[object]) -> Iterator[None]:
+    """Lets a mode be on while one module's own forward runs, and off elsewhere.
+
+    Args:
+        module: The module; its ``forward`` is replaced on the instance meanwhile.
+        mode: The mode; it is entered once a call.
+
+    Raises:
+        ForwardChangedError: The module has not been called just once.
+    """
+    held, run, calls = vars(module).get("forward"), module.forward, 0
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        with mode:
+            return run(*args, **kwargs)
+
+    vars(module)["forward"] = forward
+    try:
+        yield
+    finally:
+        if held is None:
+            del vars(module)["forward"]
+        else:
+            vars(module)["forward"] = held
+    if calls != 1:
+        raise ForwardChangedError
 
 
 def _marked(values: Iterable[Any]) -> tuple[Any, ...]:

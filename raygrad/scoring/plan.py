@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from raygrad.scoring.collect import Collector, Site, Watch
+from raygrad.scoring.collect import Collector, Site, Watch, within
 from raygrad.scoring.reductions import Partial
 from raygrad.scoring.running import Runner
 
@@ -39,6 +39,8 @@ class Plan:
     """Whether the model hangs hooks on activations, which must all require gradients then."""
     never_one: bool = False
     """Whether a batch of one image is run beside its copy: see ``single_run``."""
+    inner: str | None = None
+    """The module that alone is watched; None where the whole forward pass is."""
     candidates: tuple[str, ...] = ()
     """The weights that could be the last layer's, where there are several."""
 
@@ -82,7 +84,13 @@ def run_sites(
     collector = Collector()
     watch = Watch(plan.sites, plan.count, collector, anchor, len(images))
     with torch.enable_grad():
-        logits = plan.runner(stand_ins, images, mode=watch, anchor=anchor if plan.hooked else None)
+        # Where hooks hang on activations, all of these must require gradients.
+        grounded = anchor if plan.hooked else None
+        if plan.inner is None:
+            logits = plan.runner(stand_ins, images, mode=watch, anchor=grounded)
+        else:
+            with within(plan.runner.model.get_submodule(plan.inner), watch):
+                logits = plan.runner(stand_ins, images)
     watch.finish()
     return logits, collector, anchor, stand_ins
 

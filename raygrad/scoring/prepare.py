@@ -12,6 +12,7 @@ from raygrad.scoring.columns import norms_needed
 from raygrad.scoring.cost import Method, cheapest
 from raygrad.scoring.last_layer import find_last_layer, named_last_layer
 from raygrad.scoring.layout import find_layout
+from raygrad.scoring.narrow import narrowed
 from raygrad.scoring.plan import Plan
 from raygrad.scoring.probes import is_channels_last, probe_pair
 from raygrad.scoring.reductions import Partial, combine
@@ -94,7 +95,11 @@ def _may_be_channels_last(model: nn.Module, pair: Tensor) -> bool:
     """
     if pair.ndim != 4 or pair.device.type != "cpu" or is_channels_last(pair):
         return False
-    return any(isinstance(module, nn.Conv2d) for module in model.modules())
+    # Patches that do not overlap are one product, in any layout.
+    return any(
+        isinstance(module, nn.Conv2d) and module.kernel_size != module.stride
+        for module in model.modules()
+    )
 
 
 def _plan_for(
@@ -153,9 +158,10 @@ def _plan_for(
         fallback = {n: trial.loop if how == "loop" else how for n, how in fallback.items()}
         wanted = {name: norms for name, norms in needed.items() if name not in unused}
         sites = _sites(single.calls, double.calls, unknown, wanted, asked.overrides)
-    return Plan(sites, single.count, needed, fallback, unused, last, runner, alone,
+    plan = Plan(sites, single.count, needed, fallback, unused, last, runner, alone,
                 channels_last, trial.loop, single.hooked,
-                single.normalises and trial.loop == "loop", candidates)  # fmt: skip
+                single.normalises and trial.loop == "loop", candidates=candidates)  # fmt: skip
+    return narrowed(plan, parameters, pair, reference)
 
 
 TIGHT = 1e-5
