@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from raygrad.errors import ConfigError
 from raygrad.scoring.collect import Site
-from raygrad.scoring.columns import norms_needed
+from raygrad.scoring.columns import norms_needed, split_column
 from raygrad.scoring.cost import Method, cheapest
 from raygrad.scoring.last_layer import find_last_layer, named_last_layer
 from raygrad.scoring.layout import find_layout
@@ -55,12 +55,19 @@ def prepare(
     """
     refuse_modules(model)
     pair = probe_pair(images)
-    trial = try_model(model, parameters, pair)
+    only_last = last_layer is None and all(
+        split_column(column)[1] == "last_layer_weights" for column in columns
+    )
+    trial = try_model(model, parameters, pair, only_last=only_last)
     last = None if last_layer is None else named_last_layer(model, last_layer)
     asked = _Asked(columns, last, overrides, trainable)
     layouts = [False]
     if not (alone or trial.varies) and _may_be_channels_last(model, pair):
         layouts = [True, False]
+    if only_last and not (alone or trial.varies) and layouts == [False]:
+        quick = _last_alone(trial, parameters, pair, asked)
+        if quick is not None:
+            return quick
     for channels_last in layouts:
         plan = _plan_for(trial, parameters, pair, asked, alone, channels_last)
         if plan is not None:
@@ -102,6 +109,21 @@ def _may_be_channels_last(model: nn.Module, pair: Tensor) -> bool:
     )
 
 
+def _last_alone(
+    trial: Trial, parameters: Mapping[str, Tensor], pair: Tensor, asked: _Asked
+) -> Plan | None:
+    """The plan that watches the last layer alone; None where only a whole pass can tell."""
+    reference, single = trial.reference, trial.single
+    needed = asked.needed(reference.asked, reference.last or ())
+    unknown = single.unknown | trial.double.unknown
+    sites = _sites(single.calls, trial.double.calls, unknown, needed, asked.overrides)
+    plan = Plan(sites, single.count, needed, {}, reference.unused, reference.last, trial.runner,
+                hooked=single.hooked,
+                never_one=single.normalises and trial.loop == "loop")  # fmt: skip
+    plan = narrowed(plan, parameters, pair, reference)
+    return None if plan.inner is None else plan
+
+
 def _plan_for(
     trial: Trial,
     parameters: Mapping[str, Tensor],
@@ -124,21 +146,21 @@ def _plan_for(
     else:
         double, single = trial.double, trial.single
     alone = alone or not same_calls(double, single)
-    every = dict.fromkeys(parameters, ALL_NORMS)
+    every = dict.fromkeys(sorted(reference.asked), ALL_NORMS)
     unused = reference.unused
     unknown = single.unknown | double.unknown
     sites = {} if alone else _sites(single.calls, double.calls, unknown, every, {})
     unknown |= _left_out(single.calls, sites)
     seen = {name for site in sites.values() for role in (site.weight, site.bias) if role
             for name in role.names}  # fmt: skip
-    unknown |= set(parameters) - seen - unused
+    unknown = (unknown | (reference.asked - seen - unused)) & reference.asked
     fallback = dict.fromkeys(sorted(unknown - unused), "loop")
     plan = Plan(sites, single.count, every, fallback, unused, None, runner,
                 channels_last=channels_last, hooked=single.hooked)  # fmt: skip
     last = asked.last
     candidates: tuple[str, ...] = ()
     if alone:
-        wrong = set(parameters)
+        wrong = set(reference.asked)
         last = last or reference.last
     else:
         wrong, logits, found = check_formulas(plan, parameters, pair, reference)

@@ -62,10 +62,16 @@ class Reference:
     """The logits of the examples, ``[n, C]``, detached."""
     last: tuple[str, ...] | None
     """The last layer's weight as the graph of the logits shows it, where it shows one."""
+    asked: frozenset[str]
+    """The parameters that were looked at: all of them, or the last layer's weight."""
 
 
 def single_reference(
-    runner: Runner, parameters: Mapping[str, Tensor], images: Tensor, twice: bool
+    runner: Runner,
+    parameters: Mapping[str, Tensor],
+    images: Tensor,
+    twice: bool,
+    only_last: bool = False,
 ) -> Reference:
     """Finds the norms of each image's own gradient, and what its logits depend on.
 
@@ -74,6 +80,8 @@ def single_reference(
         parameters: Its parameters by name.
         images: The examples.
         twice: Whether each runs beside a copy of itself.
+        only_last: Whether the last layer's weight, where the graph shows one, is enough: a
+            backward pass that ends there costs next to nothing.
 
     Raises:
         ConfigError: The output is not logits, or depends on a parameter in a way that its stand-in
@@ -81,7 +89,8 @@ def single_reference(
     """
     originals = {id(tensor): name for name, tensor in runner.model.named_parameters()}
     rows: dict[str, list[Partial | None]] = {name: [] for name in parameters}
-    logits, directions, last = [], [], None
+    logits, directions = [], []
+    last: tuple[str, ...] | None = None
     for index, image in enumerate(images.split(1)):
         output, leaves = single_run(runner, image, parameters, twice)
         check_logits(output, torch.zeros(2 if twice else 1, dtype=torch.int64))
@@ -92,10 +101,16 @@ def single_reference(
         generator = torch.Generator().manual_seed(index)
         direction = torch.randn(logits[-1].shape, generator=generator).to(output.device)
         directions.append(direction)
-        last = last_layer_in_graph(output, {id(leaf): name for name, leaf in leaves.items()})
+        here = last_layer_in_graph(output, {id(leaf): name for name, leaf in leaves.items()})
+        changes, last = index > 0 and here != last, here
+        if only_last and (last is None or changes):
+            return single_reference(runner, parameters, images, twice)
+        if only_last:
+            leaves = {name: leaves[name] for name in last or ()}
         for name, gradient in gradients_of(output, direction, leaves).items():
             row = None if gradient is None else reduce_gradient(gradient[None].clone(), ALL_NORMS)
             rows[name].append(row)
+    rows = {name: found for name, found in rows.items() if found}
     unused = frozenset(name for name, found in rows.items() if all(row is None for row in found))
     zero = dict.fromkeys(ALL_NORMS, torch.zeros(1, device=images.device))
     partials = {
@@ -103,7 +118,8 @@ def single_reference(
         for name, found in rows.items()
         if name not in unused
     }
-    return Reference(partials, unused, torch.cat(directions), torch.cat(logits), last)
+    asked = frozenset(rows)
+    return Reference(partials, unused, torch.cat(directions), torch.cat(logits), last, asked)
 
 
 def _joined(rows: list[Partial]) -> Partial:
