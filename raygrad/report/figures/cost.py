@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import matplotlib.figure
 import pyarrow as pa
 
-from raygrad.report.figures.accuracy import panel_title
+from raygrad.report.figures.accuracy import panel_title, scopes
 from raygrad.report.figures.base import Drawn, Figure, Missing
 from raygrad.report.figures.legend import method_legend
 from raygrad.report.results import Panel, Point
@@ -95,8 +95,8 @@ def cost_figure(panels_: Sequence[Panel]) -> Drawn:
     of = f" of {where[0]}, {protocol_words(where[1])}" if len(shown) > 1 else ""
     caption = (
         "Mean time that training on the kept data took, scoring not counted, against mean test "
-        f"accuracy. The cheapest point{of} takes {duration(cheapest['train_time_s'])} "
-        f"({percent(cheapest['keep_fraction'])} of the data)"
+        f"accuracy, {scopes(shown)}. The cheapest point{of} takes "
+        f"{duration(cheapest['train_time_s'])} ({percent(cheapest['keep_fraction'])} of the data)"
     )
     caption += f", on all the data it takes {duration(full[0]['train_time_s'])}." if full else "."
     return Figure(

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import matplotlib.figure
 import pyarrow as pa
 
-from raygrad.report.figures.accuracy import fraction_axis, panel_title
+from raygrad.report.figures.accuracy import fraction_axis, panel_title, scopes
 from raygrad.report.figures.base import Drawn, Figure, Missing
 from raygrad.report.figures.legend import method_legend
 from raygrad.report.results import BASELINE, FULL, Panel
@@ -81,7 +81,9 @@ def relative_figure(chosen: Mapping[str, Panel]) -> Drawn:
         said.append(
             f"{run} {percent(first['relative'])} with {percent(first['keep_fraction'])} of the data"
         )
-    which = "; ".join(f"{run}: {panel_title(panel)}" for run, panel in chosen.items())
+    which = "; ".join(
+        f"{run}: {panel_title(panel)}, {scopes([panel])}" for run, panel in chosen.items()
+    )
     return Figure(
         name="compared-relative",
         title=title,
