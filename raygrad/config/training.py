@@ -3,7 +3,10 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from raygrad.config.declaring import EXECUTION, positive, require
+from raygrad.config.declaring import EXECUTION, fraction, positive, require
+
+AUGMENTATIONS = ("shift", "shift_flip", "flip", "random_resized_crop", "cutout", "mixup")
+"""The names that `augment` may join by +."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +40,22 @@ class TrainConfig:
     """With `schedule` step: what the learning rate is multiplied by at each decay."""
     warmup_epochs: float = 0.0
     """The learning rate rises linearly from 0 over this many first epochs; 0 is no warm-up."""
-    augment: Literal["none", "shift", "shift_flip"] = "none"
-    """How training images are varied: not; moved by up to `augment_pixels` and filled with black
-    (for digits, which must not be mirrored); or that and mirrored half of the time."""
+    start_from: str | None = None
+    """Begin from these weights and not from fresh ones, here and in every retraining: a state_dict
+    (.pt), .safetensors, or raygrad's own; a last layer for other classes is fresh."""
+    augment: str = "none"
+    """How training images are varied: none, or names joined by +, such as shift_flip+cutout+mixup.
+    shift: moved by up to `augment_pixels` and filled with black; shift_flip: that, and mirrored
+    half of the time; flip; random_resized_crop: a part of `crop_scale` or more, scaled up;
+    cutout: a black square of `cutout_pixels`; mixup: blended with another by `mixup_alpha`."""
     augment_pixels: int = 2
     """The farthest that an image is moved along each side, in pixels."""
+    crop_scale: float = 0.08
+    """The smallest part of an image that random_resized_crop keeps, as a share of its area."""
+    cutout_pixels: int = 8
+    """The side of cutout's square."""
+    mixup_alpha: float = 0.2
+    """Mixup's blend is drawn from Beta(alpha, alpha), once a step."""
     patience: int = 10
     """Training stops after this many epochs without a better validation accuracy."""
     validation_steps: int = 1
@@ -111,10 +125,34 @@ class TrainConfig:
             "bound_epochs must be counted from 1",
             self.bound_epochs,
         )
+        self._check_augment()
         for name, known in (
             ("schedule", ("step", "cosine")),
-            ("augment", ("none", "shift", "shift_flip")),
             ("precision", ("float32", "bf16")),
             ("device", ("auto", "cpu", "cuda")),
         ):
             require(getattr(self, name) in known, f"{name} must be of {known}", getattr(self, name))
+
+    @property
+    def augmentations(self) -> tuple[str, ...]:
+        """The names that `augment` joins; none for none."""
+        return () if self.augment == "none" else tuple(self.augment.split("+"))
+
+    def _check_augment(self) -> None:
+        names = self.augmentations
+        for name in names:
+            require(name in AUGMENTATIONS, f"augment must be none or of {AUGMENTATIONS}", name)
+        require(len(set(names)) == len(names), "augment must not repeat a name", self.augment)
+        moves = {"shift", "shift_flip", "random_resized_crop"} & set(names)
+        require(len(moves) <= 1, "augment must move images in one way", self.augment)
+        mirrors = {"shift_flip", "flip"} <= set(names)
+        require(not mirrors, "augment must mirror once", self.augment)
+        require(
+            not (self.dynamics and "mixup" in names),
+            "dynamics must watch single images",
+            self.augment,
+            "Leave mixup, or --no-dynamics.",
+        )
+        fraction("crop_scale", self.crop_scale)
+        positive("cutout_pixels", self.cutout_pixels)
+        positive("mixup_alpha", self.mixup_alpha)

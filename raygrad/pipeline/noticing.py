@@ -22,7 +22,7 @@ from raygrad.data.index import read_shard_table
 from raygrad.errors import ConfigError
 from raygrad.runs.layout import RunLayout
 from raygrad.storage import files
-from raygrad.storage.manifest import read_json, write_json
+from raygrad.storage.manifest import digest, read_json, write_json
 from raygrad.storage.urls import expand
 from raygrad.training.source_code import code_digest
 
@@ -137,9 +137,18 @@ def changed_error(stage: str, layout: RunLayout, what: str) -> ConfigError:
     )
 
 
-def code_of(*names: str | None) -> dict[str, str]:
-    """Returns the digest of the code behind each name that is a ``module:callable``."""
-    found = {name: code_digest(name) for name in names if name is not None and ":" in name}
+def code_of(*names: str | None, start_from: str | None = None) -> dict[str, str]:
+    """Returns the digest of the code behind each name that is a ``module:callable``.
+
+    Args:
+        names: Networks, losses.
+        start_from: A file of weights that training begins with, whose content counts likewise.
+    """
+    found: dict[str, str | None] = {
+        name: code_digest(name) for name in names if name is not None and ":" in name
+    }
+    if start_from is not None and files.exists(start_from):
+        found[start_from] = digest(files.read_bytes(start_from))
     return {name: value for name, value in found.items() if value is not None}
 
 

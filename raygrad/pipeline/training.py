@@ -15,7 +15,7 @@ from raygrad.storage.manifest import digest
 from raygrad.training.checkpoints import load_checkpoint
 from raygrad.training.dynamics import DYNAMICS_COLUMNS
 from raygrad.training.measurements import DYNAMICS_FILE, write_dynamics_scores
-from raygrad.training.models import build_network
+from raygrad.training.starting import initial_network
 from raygrad.training.study_data import StudyData
 
 
@@ -41,13 +41,13 @@ def _train(config: StudyConfig, network: str) -> dict[str, Any]:
     layout = RunLayout(config.run)
     data_digest = facts_of(layout, "prepare")["digest"]
     inputs = training_inputs(config)
-    code = code_of(config.train.network, config.train.loss)
+    code = code_of(config.train.network, config.train.loss, start_from=config.train.start_from)
 
     def do() -> dict[str, Any]:
         data = study_data(layout, config.data)
         # What cannot be built is said here, in a line, and not by a worker.
         if isinstance(data, StudyData):
-            build_network(config.train.network, data.spec, config.train.seed)
+            initial_network(config.train.network, config.train, data.spec, config.train.seed)
         ensure_ray()
         task = train_engine.TrainTask(
             config=config.train,

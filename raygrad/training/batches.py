@@ -12,7 +12,7 @@ from raygrad.training import ranks
 from raygrad.training.data_order import DataOrder
 from raygrad.training.examples import Examples
 
-_Gathered = tuple[NDArray[np.int64], int, int, Tensor, Tensor]
+_Gathered = tuple[NDArray[np.int64], int, NDArray[np.int64], Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,17 @@ class Batch:
     """Their places in the global batch, `[b]`."""
     num_mine: int
     """How many count: b, or 0 where a small batch left this rank none and it holds another's."""
-    num_global: int
-    """Examples of the global batch."""
+    everyone: NDArray[np.int64]
+    """Where the examples of the global batch are in the split."""
     images: Tensor
     """Pixels, uint8 `[b, C, H, W]`, on the device."""
     labels: Tensor
     """Classes, int64 `[b]`, on the device."""
+
+    @property
+    def num_global(self) -> int:
+        """Examples of the global batch."""
+        return len(self.everyone)
 
 
 class Batches:
@@ -62,13 +67,13 @@ class Batches:
             found = self._gather(step)
         if self._thread is not None:
             self._ahead = step + 1, self._thread.submit(self._gather, step + 1)
-        rows, num_mine, num_global, images, positions = found
+        rows, num_mine, everyone, images, positions = found
         at = positions.to(self._device)
         return Batch(
             positions=at,
             rows=rows,
             num_mine=num_mine,
-            num_global=num_global,
+            everyone=everyone,
             images=images.to(self._device, non_blocking=True),
             labels=self._examples.labels[at],
         )
@@ -83,4 +88,4 @@ class Batches:
         images = self._examples.take(positions)
         if self._pins:
             images = images.pin_memory()
-        return rows, num_mine, len(everyone), images, positions
+        return rows, num_mine, everyone, images, positions

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from raygrad.config import TrainConfig
 from raygrad.errors import ConfigError, DataError, RaygradError
 from raygrad.training import ranks
-from raygrad.training.augment import augment
-from raygrad.training.batches import Batches
+from raygrad.training.augment import augment, mixed_labels, mixup_partners
+from raygrad.training.batches import Batch, Batches
 from raygrad.training.data_order import DataOrder
 from raygrad.training.examples import Examples
 from raygrad.training.losses import build_loss, check_loss
@@ -271,16 +271,12 @@ class TrainingLoop:
     def _step(self, step: int) -> Tensor:
         """Does one update; returns this rank's summed loss and number of examples, `[2]`."""
         batch = self._batches.take(step)
-        images = augment(
-            batch.images,
-            self._config,
-            seed=self._order_seed,
-            step=step,
-            rows=batch.rows,
-            of=batch.num_global,
-        )
-        labels, num_mine = batch.labels, batch.num_mine
+        num_mine = batch.num_mine
+        images, partners, share = self._varied(batch, step)
         logits = self._forward(images)
+        labels = batch.labels
+        if partners is not None:
+            labels = mixed_labels(labels, partners, share, logits.shape[1])
         if not self._loss_checked:
             check_loss(self._loss, logits, labels)
             self._loss_checked = True
@@ -298,6 +294,22 @@ class TrainingLoop:
             )
         counted = torch.full((), num_mine, dtype=torch.float64, device=self._device)
         return torch.stack([loss.detach().double(), counted])
+
+    def _varied(self, batch: Batch, step: int) -> tuple[Tensor, Tensor | None, float]:
+        """Returns the images as the recipe varies them, and what mixup blended their labels with.
+
+        Partners are of the global batch: another number of ranks blends the same pairs.
+        """
+        names = self._config.augmentations
+        seeds = {"seed": self._order_seed, "step": step, "of": batch.num_global}
+        images = augment(batch.images, self._config, rows=batch.rows, **seeds)
+        if "mixup" not in names:
+            return images, None, 1.0
+        rows, share = mixup_partners(self._config, rows=batch.rows, **seeds)
+        at = torch.from_numpy(batch.everyone[rows])
+        others = augment(self._train.take(at).to(self._device), self._config, rows=rows, **seeds)
+        blended = images.float() * share + others.float() * (1 - share)
+        return blended, self._train.labels[at.to(self._device)], share
 
     def _forward(self, images: Tensor) -> Tensor:
         """Returns float32 logits of uint8 images, computed in the recipe's precision."""

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from raygrad.config import TrainConfig
 from raygrad.errors import ConfigError, unknown_name
+from raygrad.training.own_networks import imported
 
 _MNIST = TrainConfig(
     network="cnn",
@@ -116,12 +117,33 @@ def recipe(data_set: str, network: str) -> TrainConfig:
 
 
 def named_recipe(name: str) -> TrainConfig:
-    """Returns the recipe of a name such as `mnist/cnn`: data set, then network.
+    """Returns the recipe of a name such as `mnist/cnn`: data set, then network; or your own.
+
+    Args:
+        name: A name, or `module:name` of a `TrainConfig` of your own, or of a function without
+            arguments that returns one.
 
     Raises:
         ConfigError: There is no such recipe; the error names those that there are.
     """
+    if ":" in name:
+        return _own_recipe(name)
     names = [f"{data_set}/{network}" for data_set, of in RECIPES.items() for network in of]
     if name not in names:
         raise ConfigError(unknown_name("recipe", name, names))
     return recipe(*name.split("/"))
+
+
+def _own_recipe(name: str) -> TrainConfig:
+    found = imported(name, "recipe")
+    try:
+        made = found() if callable(found) else found
+    except Exception as error:  # noqa: BLE001 - the user's code may raise anything
+        made = f"{type(error).__name__}: {error}"
+    if isinstance(made, TrainConfig):
+        return made
+    got = made if isinstance(made, str) else f"a {type(made).__name__}"
+    raise ConfigError(
+        f"recipe {name!r} must be a raygrad.config.TrainConfig, or a function without arguments "
+        f"that returns one, got {got}. Write 'def mine(): return TrainConfig(epochs=90)'."
+    )

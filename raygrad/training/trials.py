@@ -19,7 +19,7 @@ from raygrad.config import TrainConfig
 from raygrad.errors import DataError
 from raygrad.training.data_order import DataOrder
 from raygrad.training.loop import Outcome, TrainingLoop, evaluate
-from raygrad.training.models import build_network
+from raygrad.training.starting import initial_network
 from raygrad.training.study_data import StudyData
 from raygrad.training.validating import MIN_VALIDATIONS
 
@@ -166,7 +166,7 @@ def retrain(
     """
     start_s = time.perf_counter()
     init_seed, order_seed = trial.derived_seed("init"), trial.derived_seed("order")
-    network = build_network(trial.network, data.spec, init_seed).to(device)
+    network = initial_network(trial.network, recipe, data.spec, init_seed).to(device)
     if recipe.channels_last:
         network.to(memory_format=torch.channels_last)
     full_steps = DataOrder(len(data.train.labels), recipe.batch_size, 0).steps_per_epoch

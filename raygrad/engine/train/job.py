@@ -29,7 +29,8 @@ from raygrad.training.arithmetic import warn_of_emulation
 from raygrad.training.checkpoints import Checkpoint, save_checkpoint
 from raygrad.training.loop import TrainingLoop, evaluate
 from raygrad.training.measurements import Measurements
-from raygrad.training.models import build_network, num_parameters
+from raygrad.training.models import num_parameters
+from raygrad.training.starting import initial_network
 from raygrad.training.study_data import StudyData, StudySource
 from raygrad.training.trackers import check_installed
 
@@ -206,7 +207,7 @@ def _train_worker(arguments: dict[str, Any]) -> dict[str, Any]:
     data = data if isinstance(data, StudyData) else data.open()
     torch.set_num_threads(config.cpus_per_worker)
     device = ray.train.torch.get_device() if arguments["use_gpu"] else torch.device("cpu")
-    network = build_network(config.network, data.spec, config.seed).to(device)
+    network = initial_network(config.network, config, data.spec, config.seed).to(device)
     train = data.examples("train").near(device)
     measurements = Measurements(config, network, train, data.normalize)
     loop = TrainingLoop(
