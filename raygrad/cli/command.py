@@ -17,6 +17,7 @@ from typing import Annotated, Any, Union
 import tyro
 
 from raygrad import __version__, pipeline
+from raygrad.cli.brief_help import parsed
 from raygrad.cli.noise import noise_kept
 from raygrad.cli.subcommands import COMMANDS, Command, Job, RunStudy
 from raygrad.cli.terminal import shown_lines
@@ -125,7 +126,7 @@ def _execute(command: Command) -> None:
 
 
 def _flags(kind: Any, **options: Any) -> Any:
-    """Returns what the command line says, as `tyro.cli` does.
+    """Returns what the command line says, as `parsed` does.
 
     Raises:
         ConfigError: A section refuses its values; the parser would box it under a name of its own.
@@ -133,7 +134,7 @@ def _flags(kind: Any, **options: Any) -> Any:
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            return tyro.cli(kind, **options)
+            return parsed(kind, **options)
     except SystemExit as ended:
         cause: BaseException | None = ended
         while cause is not None and not isinstance(cause, ConfigError):

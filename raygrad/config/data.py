@@ -5,26 +5,30 @@ from typing import Annotated, Literal
 
 import tyro
 
-from raygrad.config.declaring import EXECUTION, positive, require
+from raygrad.config.declaring import BASIC, EXECUTION, positive, require
 
 
 @dataclass(frozen=True)
 class DataConfig:
     """Which data set, and how it is cut into shards and splits."""
 
-    source: tyro.conf.Positional[str] = "digits"
+    source: tyro.conf.Positional[str] = field(default="digits", metadata=BASIC)
     """Where the examples come from; `raygrad prepare --help` lists the sources."""
-    data_dir: str | None = field(default=None, metadata=EXECUTION)
+    data_dir: str | None = field(default=None, metadata=EXECUTION | BASIC)
     """The folder that holds the source's own files; not needed for digits."""
     download: bool = field(default=False, metadata=EXECUTION)
     """Fetch the source's files into data_dir if they are not there (mnist, cifar10, cifar100)."""
-    tars: Annotated[tuple[str, ...], tyro.conf.arg(aliases=("--data",))] = ()
+    tars: Annotated[tuple[str, ...], tyro.conf.arg(aliases=("--data",))] = field(
+        default=(), metadata=BASIC
+    )
     """Your own data instead of a source: shards, used as they are, as URLs with braces or globs,
     such as `s3://bucket/train-{0000..1023}.tar`; or a folder of shards, of Parquet files or of
     class folders; or Parquet files."""
-    test_tars: Annotated[tuple[str, ...], tyro.conf.arg(aliases=("--test-data",))] = ()
+    test_tars: Annotated[tuple[str, ...], tyro.conf.arg(aliases=("--test-data",))] = field(
+        default=(), metadata=BASIC
+    )
     """Your own test shards."""
-    labels: str = "cls"
+    labels: str = field(default="cls", metadata=BASIC)
     """Where the labels of your own shards stand: a member's extension, such as cls or txt (numbers
     or class names), json:FIELD or json:a.b, folder (of the key), shard (the tar's name), or a
     table of keys or file names and labels, TABLE.csv or TABLE.parquet, with :KEY:LABEL for its
@@ -40,7 +44,7 @@ class DataConfig:
     image_size: int | None = None
     """Photographs of several sizes become squares of this many pixels: both sides are scaled to
     8/7 of it and the centre is cut out (256 and 224 in the paper); by default they stay."""
-    max_examples: int | None = None
+    max_examples: int | None = field(default=None, metadata=BASIC)
     """At most so many training examples, and a quarter as many test examples, from the first
     shards: to try the whole way. Classes that are then without an example are left out."""
     max_reject_share: float = 0.01

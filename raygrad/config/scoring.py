@@ -3,32 +3,34 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from raygrad.config.declaring import EXECUTION, positive, require
+from raygrad.config.declaring import ACTED_ON, BASIC, EXECUTION, positive, require
 
 
 @dataclass(frozen=True)
 class ScoreConfig:
     """Which scores are computed for every training example, with which network, on what."""
 
-    columns: tuple[str, ...] = ("grad_l2_last_layer_weights", "grad_l2_weights", "loss")
+    columns: tuple[str, ...] = field(
+        default=("grad_l2_last_layer_weights", "grad_l2_weights", "loss"), metadata=BASIC
+    )
     """Score columns: grad_{l1,l2,linf}_{all,biases,weights,last_layer_weights,trainable}, loss,
     el2n, margin, entropy, least_confidence; grand is the mean of grad_l2_all over checkpoints."""
     loss: str | None = None
     """The loss whose gradient is scored, as `train.loss` is named; by default the one that the
     network was trained with, as its checkpoint says, and cross_entropy where nothing says it."""
-    network: str | None = None
+    network: str | None = field(default=None, metadata=ACTED_ON | BASIC)
     """A network of your choice by name, or module:callable; by default the run's trained one."""
-    checkpoint: tuple[str, ...] = ()
+    checkpoint: tuple[str, ...] = field(default=(), metadata=BASIC)
     """Its weights: a state_dict (.pt), .safetensors, or raygrad's own; local or s3://. Several are
     scored in one pass, a column each and their mean."""
     fresh_weights: bool = field(default=False, metadata=EXECUTION)
     """Score your network with fresh random weights, drawn from `weights_seed`, in place of a
     checkpoint: such scores know nothing of the data."""
-    num_classes: int | None = None
+    num_classes: int | None = field(default=None, metadata=BASIC)
     """Classes that your network tells apart; by default as many as the labels count."""
     weights_seed: int = 0
     """Seeds fresh weights."""
-    image_size: int = 224
+    image_size: int = field(default=224, metadata=BASIC)
     """The side of the square that your network sees, in pixels."""
     resize: int | None = None
     """What images are scaled to before the centre is cut out; by default 256 for an image_size of

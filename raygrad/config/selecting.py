@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 
 import tyro
 
-from raygrad.config.declaring import EXECUTION, fraction, require
+from raygrad.config.declaring import BASIC, EXECUTION, fraction, require
 
 
 @dataclass(frozen=True)
@@ -15,29 +15,39 @@ class SelectConfig:
     ON_CHANGE: ClassVar[str] = "acted on"
     """More subsets are drawn beside those that are there."""
 
-    methods: Annotated[tuple[str, ...], tyro.conf.arg(aliases=("--method",))] = (
-        "random",
-        "max_gradient",
-        "non_extreme_max_gradient",
-        "gradient_cdf",
+    methods: Annotated[tuple[str, ...], tyro.conf.arg(aliases=("--method",))] = field(
+        default=(
+            "random",
+            "max_gradient",
+            "non_extreme_max_gradient",
+            "gradient_cdf",
+        ),
+        metadata=BASIC,
     )
     """Methods of selection, by the paper's names."""
     keep_fractions: Annotated[tuple[float, ...], tyro.conf.arg(aliases=("--keep-fraction",))] = (
-        0.01,
-        0.03,
-        0.1,
-        0.3,
-        1.0,
+        field(
+            default=(
+                0.01,
+                0.03,
+                0.1,
+                0.3,
+                1.0,
+            ),
+            metadata=BASIC,
+        )
     )
     """Shares of the scored examples that are kept, each in (0, 1]."""
-    seeds: Annotated[tuple[int, ...], tyro.conf.arg(aliases=("--seed",))] = (0, 1, 2)
+    seeds: Annotated[tuple[int, ...], tyro.conf.arg(aliases=("--seed",))] = field(
+        default=(0, 1, 2), metadata=BASIC
+    )
     """A subset is drawn, and a network retrained, for each seed."""
     score_seeds: tuple[int, ...] = ()
     """Seeds of scoring networks: one is trained and scored from each, and subsets are drawn and
     retrained by every one of them, so that intervals are over scoring networks. None: the run's own
     network alone, and every result holds given that one. Of several checkpoints of your own network
     they are the numbers, from 0."""
-    score_column: str = "grad_l2_last_layer_weights"
+    score_column: str = field(default="grad_l2_last_layer_weights", metadata=BASIC)
     """The score that the methods rank or weight by."""
     score_run: str | None = None
     """Another run folder whose scores the subsets are drawn by; by default the run's own."""

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 
 import tyro
 
-from raygrad.config.declaring import EXECUTION, positive, require
+from raygrad.config.declaring import BASIC, EXECUTION, positive, require
 
 Protocol = Literal["equal_epochs", "equal_steps"]
 
@@ -17,10 +17,12 @@ class SweepConfig:
     ON_CHANGE: ClassVar[str] = "acted on"
     """More retrainings are run beside those that are there."""
 
-    networks: Annotated[tuple[str, ...], tyro.conf.arg(aliases=("--network",))] = ()
+    networks: Annotated[tuple[str, ...], tyro.conf.arg(aliases=("--network",))] = field(
+        default=(), metadata=BASIC
+    )
     """The networks that are retrained, by name or as `module:callable`; none: the run's. They need
     not be the network that the scores come from."""
-    protocols: tuple[Protocol, ...] = ("equal_epochs",)
+    protocols: tuple[Protocol, ...] = field(default=("equal_epochs",), metadata=BASIC)
     """equal_epochs: as many epochs as the full run (the paper's); equal_steps: as many updates."""
     early_termination: Literal["no", "asha"] = "no"
     """asha ends trials whose validation accuracy is clearly below the others' (asynchronous

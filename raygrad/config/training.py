@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from raygrad.config.declaring import EXECUTION, fraction, positive, require
+from raygrad.config.declaring import ACTED_ON, BASIC, EXECUTION, fraction, positive, require
 
 AUGMENTATIONS = ("shift", "shift_flip", "flip", "random_resized_crop", "cutout", "mixup")
 """The names that `augment` may join by +."""
@@ -13,11 +13,11 @@ AUGMENTATIONS = ("shift", "shift_flip", "flip", "random_resized_crop", "cutout",
 class TrainConfig:
     """A network and how it is trained; retraining on subsets uses the same recipe."""
 
-    network: str = "cnn"
+    network: str = field(default="cnn", metadata=ACTED_ON | BASIC)
     """A network by name, or your own as `module:callable`."""
-    epochs: int = 30
+    epochs: int = field(default=30, metadata=BASIC)
     """Passes over the training split, at most."""
-    batch_size: int = 64
+    batch_size: int = field(default=64, metadata=BASIC)
     """Examples a step, over all workers together, at most; an epoch's batches are of even size."""
     loss: str = "cross_entropy"
     """What is minimised, its mean over a batch: cross_entropy, label_smoothing=SHARE,
@@ -25,7 +25,7 @@ class TrainConfig:
     Scores are gradients of the same loss; validation is by accuracy, then cross-entropy."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     """The update rule; sgd is with Nesterov momentum."""
-    learning_rate: float = 0.05
+    learning_rate: float = field(default=0.05, metadata=BASIC)
     """The learning rate before any decay."""
     momentum: float = 0.9
     """Momentum of sgd."""
@@ -43,7 +43,7 @@ class TrainConfig:
     start_from: str | None = None
     """Begin from these weights and not from fresh ones, here and in every retraining: a state_dict
     (.pt), .safetensors, or raygrad's own; a last layer for other classes is fresh."""
-    augment: str = "none"
+    augment: str = field(default="none", metadata=BASIC)
     """How training images are varied: none, or names joined by +, such as shift_flip+cutout+mixup.
     shift: moved by up to `augment_pixels` and filled with black; shift_flip: that, and mirrored
     half of the time; flip; random_resized_crop: a part of `crop_scale` or more, scaled up;

@@ -1,13 +1,16 @@
 """A run folder keeps the configuration of what is complete in it."""
 
 import contextlib
+import dataclasses
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import raygrad
 from raygrad.config import DataConfig, StudyConfig
+from raygrad.config.declaring import declared
 from raygrad.config_values import from_dict, identity, to_dict
 from raygrad.data.sources import check_source
 from raygrad.engine.score.networks import TABLE_COLUMNS
@@ -23,6 +26,8 @@ from raygrad.storage import files
 from raygrad.storage.urls import expand
 from raygrad.training.losses import build_loss
 from raygrad.training.models import check_network
+
+log = logging.getLogger("raygrad")
 
 
 @contextlib.contextmanager
@@ -128,6 +133,7 @@ def bind(config: StudyConfig) -> None:
             del stages["data"]
         complete = [name for name in stages if files.exists(layout.marker(stages[name]))]
         _refuse_changes(config, stored, complete)
+        _tell_ignored(config, stored, complete)
     _store(config)
 
 
@@ -183,12 +189,33 @@ def _has_grown(now: DataConfig, was: DataConfig) -> bool:
     return set(expand(was.tars)) <= set(expand(now.tars))
 
 
+def _tell_ignored(config: StudyConfig, stored: StudyConfig, sections: Sequence[str]) -> None:
+    for name in sections:
+        was, now = getattr(stored, name), getattr(config, name)
+        for field in dataclasses.fields(now):
+            value = getattr(now, field.name)
+            is_ignored = declared(now, field).on_change == "ignored"
+            if is_ignored and value != getattr(was, field.name):
+                log.info(
+                    "%s.%s is now %r, which changes nothing of what is complete",
+                    name,
+                    field.name,
+                    value,
+                )
+
+
 def _refuse_changes(config: StudyConfig, stored: StudyConfig, sections: Sequence[str]) -> None:
     for name in sections:
-        was, now = identity(getattr(stored, name)), identity(getattr(config, name))
+        section = getattr(config, name)
+        was, now = identity(getattr(stored, name)), identity(section)
+        refused = {
+            f.name
+            for f in dataclasses.fields(section)
+            if declared(section, f).on_change == "refused"
+        }
         differ = [
             f"{name}.{k} was {was.get(k)!r}, got {now.get(k)!r}"
-            for k in sorted(was.keys() | now.keys())
+            for k in sorted((was.keys() | now.keys()) & refused)
             if was.get(k) != now.get(k)
         ]
         if differ:

@@ -49,7 +49,9 @@ def _closure(module: str, root: Path) -> dict[str, Path]:
     todo = [module]
     while todo:
         name = todo.pop()
-        spec = None if name in found else _spec(name)
+        # raygrad's own code, which a clone has beside the user's, has versions of its own.
+        is_known = name in found or name.partition(".")[0] == "raygrad"
+        spec = None if is_known else _spec(name)
         if spec is None or not spec.origin or not spec.origin.endswith(".py"):
             continue
         path = Path(spec.origin)
