@@ -19,6 +19,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from urllib3.exceptions import HTTPError
 
 from raygrad.errors import ConfigError, IncompleteError
+from raygrad.storage import s3_access
 
 S3_SCHEME = "s3://"
 RETRY_S = 120.0
@@ -60,7 +61,8 @@ def _client(pid: int, endpoint: str | None, access_key: str | None) -> Any:
         max_pool_connections=64,
     )
     # A session of its own: the default one keeps the first credentials it saw for ever.
-    return boto3.session.Session().client("s3", endpoint_url=endpoint, config=config)
+    session = boto3.session.Session()
+    return s3_access.heeding(session.client("s3", endpoint_url=endpoint, config=config))
 
 
 def retrying(call: Callable[[], _T], url: str, retry_s: float | None = None) -> _T:
@@ -384,7 +386,9 @@ def _raise_if_final(error: BaseException | None, url: str) -> None:
         raise _changed(url, code) from error
     if code in _FINAL:
         raise ConfigError(
-            f"storage must accept the request, got {error}, in {url}. Check the credentials."
+            f"storage must accept the request, got {error}, in {url}. Check the credentials; "
+            "a public bucket: AWS_NO_SIGN_REQUEST=YES; where the requester pays: "
+            "AWS_REQUEST_PAYER=requester."
         ) from error
 
 

@@ -10,13 +10,14 @@ from PIL import Image
 
 from raygrad.config import TrainConfig
 from raygrad.data.index import build_index, write_index
+from raygrad.errors import DataError
 from raygrad.training.batches import Batches
 from raygrad.training.data_order import DataOrder
 from raygrad.training.examples import Examples
 from raygrad.training.loop import TrainingLoop, evaluate
 from raygrad.training.models import build_network
 from raygrad.training.study_data import StudySource, decoded_bytes, load_study_data
-from tests.data.making import example, noise, put
+from tests.data.making import example, examples, noise, put
 
 
 @pytest.fixture
@@ -114,3 +115,20 @@ def test_a_subset_is_copied_where_it_is_moved():
     assert subset.between(0, 9).flatten().tolist() == [3, 1]
     assert len(subset) == 2
     assert subset.near(torch.device("cpu")).images is images
+
+
+def test_data_that_were_scored_and_never_split_say_what_to_do_before_a_sweep(tmp_path):
+    urls = [put(tmp_path, "a.tar", examples([f"{n}" for n in range(12)]))]
+    index = build_index(urls, [], val_fraction=0.0)
+    with pytest.raises(DataError, match=r"raygrad index DATA --test-tars TEST --run NEW"):
+        load_study_data(index, 3, 3)
+
+
+def test_labels_with_gaps_name_a_few_classes_and_the_remedy(tmp_path):
+    members = [m for n in range(60) for m in example(f"{n}", (1, 5, 207)[n % 3])]
+    tests = [m for n in range(6) for m in example(f"t{n}", 1)]
+    urls = put(tmp_path, "a.tar", members), put(tmp_path, "t.tar", tests)
+    index = build_index(urls[:1], urls[1:], val_fraction=0.2)
+    with pytest.raises(DataError, match=r"--renumber") as caught:
+        load_study_data(index, len(index.classes), 3)
+    assert len(str(caught.value)) < 330
