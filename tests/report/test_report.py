@@ -108,7 +108,9 @@ def test_the_accuracy_caption_names_the_full_accuracy_and_its_interval(report_ur
     for network in study.NETWORKS:
         full = table[(table.network == network) & (table.keep_fraction == 1.0)].test_accuracy
         half = 4.302652729696142 * max(full.std(ddof=1), 1 / 360 / np.sqrt(12)) / np.sqrt(3)
-        assert f"{100 * full.mean():.2f}% ± {100 * half:.2f} ({network}, equal epochs)" in text
+        low, high = (100 * end for end in (full.mean() - half, min(full.mean() + half, 1)))
+        ends = f"({low:.2f} to {high:.2f}) ({network}, equal epochs)"
+        assert f"{100 * full.mean():.2f}% {ends}" in text
 
 
 def test_the_heatmap_is_the_probe_sorted_by_its_final_norm(report_url, run_folder):
