@@ -279,6 +279,10 @@ def _site(
     overrides: Mapping[str, str],
 ) -> Site | None:
     layout = find_layout(one.y, two.y)
+    if layout is None and one.x is not None and not bool(one.y.any()):
+        # An output that is all zero (a scale that starts at zero) is laid out as its input.
+        assert two.x is not None
+        layout = find_layout(one.x, two.x)
     if layout is None:
         return None
     operation = one.operation

@@ -189,3 +189,18 @@ def test_a_batch_norm_whose_gradient_arrives_transposed_keeps_its_formula():
     one = batch(1)
     exact = loop_grad_norms(Tokens().eval(), *one, COLUMNS)
     assert relative_error(scorer.score(*one).norms, exact) < 1e-5
+
+
+def test_a_scale_that_starts_at_zero_keeps_its_formula_over_a_folded_batch():
+    class Started(Small):
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.BatchNorm1d(8)
+            nn.init.zeros_(self.norm.weight)
+
+        def body(self, x):
+            rows = self.conv(x).flatten(2).transpose(1, 2)
+            return (rows + self.norm(rows.flatten(0, 1)).view_as(rows)).mean(1)
+
+    scorer = agree(Started(), batch(4)[0])
+    assert "fallback" not in scorer.explain(batch(4)[0])
