@@ -32,9 +32,8 @@ import pyarrow.parquet as pq
 from recording import ROOT, Record
 
 STUDY = (
-    "--data.shard-bytes 400000 --train.network cnn --train.epochs 3 --train.lr-decay-epochs 2 "
-    "--train.optimizer adamw --train.learning-rate 2e-3 --train.batch-size 32 --train.dynamics "
-    "--select.keep-fractions 0.1 --select.seeds 0 --sweep.networks linear cnn"
+    "--data.shard-bytes 400000 --train.network linear --train.epochs 3 --train.lr-decay-epochs 2 "
+    "--train.batch-size 32 --train.dynamics --select.keep-fractions 0.1 --select.seeds 0"
 )
 TIMES = {"train_time_s", "loop_time_s", "epoch_time_s", "score_time_s", "time_s"}
 ENDS_S = 15.0
