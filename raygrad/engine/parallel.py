@@ -1,5 +1,6 @@
 """A parallel map over Ray tasks, for the per-shard steps of the data floor."""
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
@@ -9,6 +10,9 @@ from raygrad.engine.session import cluster_capacity, fitting_workers
 
 MAX_UNDER_WAY = 1024
 """An autoscaler without a bound must not make one of nothing."""
+
+FEW = 4
+"""Items that are done sooner here than a process is started that imports what they need."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -33,6 +37,18 @@ def ray_map(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterat
             yield _result(pending.pop(0))
     while pending:
         yield _result(pending.pop(0))
+
+
+def few_here(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """Applies a function to a few items in this process, and to more of them as `ray_map` does.
+
+    For work that waits for storage more than it computes, such as reading the headers of shards.
+    """
+    rest = iter(items)
+    first = list(itertools.islice(rest, FEW + 1))
+    if len(first) <= FEW:
+        return map(function, first)
+    return ray_map(function, itertools.chain(first, rest))
 
 
 def _call(function: Callable[[Item], Result], item: Item) -> Result:

@@ -1,24 +1,34 @@
 """What a whole study will take, before it is paid for, from rates measured on a few examples."""
 
+import contextlib
 import dataclasses
 import functools
+import itertools
 import math
+import os
+import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from raygrad.config import StudyConfig
-from raygrad.data.index import read_index
+from raygrad.data.decode import decode_image
+from raygrad.data.index import Index, read_index
 from raygrad.data.limiting import limited_index
+from raygrad.data.reading import read_rows
 from raygrad.data.shards import DATASET_FILE
-from raygrad.engine.score.pool import CPUS_PER_ACTOR, choose_device, pool_size
+from raygrad.data.transforms import CropTransform
+from raygrad.engine.score.pool import CPUS_PER_ACTOR, choose_device, decode_threads, pool_size
 from raygrad.engine.session import ensure_ray
 from raygrad.engine.sweep import job as sweep_engine
 from raygrad.engine.sweep.calibrate import calibrate, scoring_rate
 from raygrad.engine.sweep.packing import TrialNeeds, room_for_trials
+from raygrad.errors import DataError
 from raygrad.pipeline.binding import complete_stages
 from raygrad.pipeline.selecting import grid
 from raygrad.pipeline.stages import transform_of
 from raygrad.runs.layout import RunLayout
+from raygrad.runs.result_rows import ResultRows
 from raygrad.storage import files
 from raygrad.storage.manifest import read_json, read_marker
 from raygrad.training.plan import Rates, Sizes, predict, trial_time
@@ -37,7 +47,7 @@ class Forecast:
     """What one stage will take at most."""
 
     stage: str
-    """train, score or sweep."""
+    """decode, train, score or sweep."""
     wall_s: float
     """Seconds from its start to its end."""
     device_hours: float
@@ -57,8 +67,9 @@ class Forecast:
 def forecast(config: StudyConfig, seconds: float) -> list[Forecast] | None:
     """Predicts the stages that are not complete, from a short measurement on this cluster.
 
-    Nothing of the run folder is changed. Without early stopping; the start of Ray Train and the
-    decoding of images, which goes on beside the network's work, are not counted.
+    Nothing of the run folder is changed. Without early stopping; the start of Ray Train is not
+    counted. Images are decoded once for training and retraining, and by each actor for scoring: on
+    a CPU before the network's work, beside a GPU at the same time as it.
 
     Args:
         config: The study.
@@ -75,7 +86,7 @@ def forecast(config: StudyConfig, seconds: float) -> list[Forecast] | None:
         return None
     ensure_ray()
     done = complete_stages(config)
-    sizes, sample = _sample(config, layout)
+    sizes, sample, decode_s = _sample(config, layout)
     # Often a worker of the training is what a trial of the sweep is: then one measurement serves.
     measure = functools.cache(
         lambda networks, needs, at_a_time: calibrate(
@@ -83,21 +94,50 @@ def forecast(config: StudyConfig, seconds: float) -> list[Forecast] | None:
         )
     )
     found = []
+    trains = f"train-{config.train.network}" not in done
+    if trains:
+        found.append(_training(config, sizes, measure))
     if f"score-{config.scored_network}" not in done:
-        found.append(_scoring(config, sizes, sample, seconds))
-    if f"train-{config.train.network}" not in done:
-        found.insert(0, _training(config, sizes, measure))
-    return [*found, _sweep(config, sizes, measure)]
+        found.append(_scoring(config, sizes, sample, seconds, decode_s))
+    trials = _trials(config, sizes)
+    left = _unfinished(config, trials)
+    if left:
+        found.append(_sweep(config, left, len(trials), sizes, measure))
+    return [_decoding(sizes, decode_s), *found] if trains or left else found
 
 
-def _sample(config: StudyConfig, layout: RunLayout) -> tuple[Sizes, StudyData]:
-    """Returns how large the splits are, and a few examples of each with the data set's classes."""
+def _sample(config: StudyConfig, layout: RunLayout) -> tuple[Sizes, StudyData, float]:
+    """Returns the splits' sizes, a few examples with the data set's classes, and what one takes.
+
+    That is the seconds to read and decode one of them on one thread.
+    """
     facts = read_json(files.join(layout.data, DATASET_FILE))
     index = read_index(layout.data)
     sizes = Sizes(*(sum(index.counts(split).values()) for split in ("train", "val", "test")))
     few = limited_index(index, max(SAMPLE, 2 * config.train.batch_size))
     data = load_study_data(few, len(few.classes), facts["channels"], transform_of(facts))
-    return sizes, dataclasses.replace(data, num_classes=facts["num_classes"])
+    decode_s = _decode_s(few, facts["channels"], transform_of(facts))
+    return sizes, dataclasses.replace(data, num_classes=facts["num_classes"]), decode_s
+
+
+def _decode_s(index: Index, channels: int, transform: CropTransform | None) -> float:
+    begun_s, count = time.perf_counter(), 0
+    for example in itertools.islice(read_rows(index, index.rows("train")), SAMPLE):
+        # What cannot be decoded takes as long to find out.
+        with contextlib.suppress(DataError):
+            if transform is None:
+                decode_image(example.image, channels=channels)
+            else:
+                transform.score(example.image, channels=channels)
+        count += 1
+    return (time.perf_counter() - begun_s) / max(count, 1)
+
+
+def _decoding(sizes: Sizes, decode_s: float) -> Forecast:
+    """Returns what decoding all images once takes, on the CPUs of one node."""
+    threads, count = os.cpu_count() or 1, sizes.train + sizes.val + sizes.test
+    note = f"{count:,} images once, {threads} threads, {1 / max(decode_s, 1e-9):.3g} images/s each"
+    return _forecast("decode", count * decode_s / threads, threads, False, note)
 
 
 def _training(config: StudyConfig, sizes: Sizes, measure: Measure) -> Forecast:
@@ -111,13 +151,15 @@ def _training(config: StudyConfig, sizes: Sizes, measure: Measure) -> Forecast:
         example_s=rates.example_s / workers,
         eval_example_s=rates.eval_example_s / workers,
     )
-    time = trial_time(_full(recipe.network, sizes), share, recipe, sizes, recipe.epochs)
+    took = trial_time(_full(recipe.network, sizes), share, recipe, sizes, recipe.epochs)
     devices = workers * (1 if gpus else recipe.cpus_per_worker)
     note = f"{recipe.epochs} epochs, {workers} workers, {_per_s(rates)} images/s each"
-    return _forecast("train", time.time_s, devices, gpus, note)
+    return _forecast("train", took.time_s, devices, gpus, note)
 
 
-def _scoring(config: StudyConfig, sizes: Sizes, sample: StudyData, seconds: float) -> Forecast:
+def _scoring(
+    config: StudyConfig, sizes: Sizes, sample: StudyData, seconds: float, decode_s: float
+) -> Forecast:
     device = choose_device(config.score.device)
     gpus = device == "cuda"
     # As many as begin; the data set has more shards than that.
@@ -126,25 +168,33 @@ def _scoring(config: StudyConfig, sizes: Sizes, sample: StudyData, seconds: floa
     rate = scoring_rate(
         config.score, config.scored_network, device, sample, actors, seconds, config.wait_s
     )
-    note = f"{actors} actors, {rate:.3g} images/s each"
-    return _forecast("score", sizes.train / (rate * actors), actors * each, gpus, note)
+    # A core that decodes does not score; beside a GPU the slower of the two is what counts.
+    threads = decode_threads(config.score, device)
+    image_s = max(1 / rate, decode_s / threads) if gpus else 1 / rate + decode_s
+    note = f"{actors} actors, {1 / image_s:.3g} images/s each with decoding"
+    return _forecast("score", sizes.train * image_s / actors, actors * each, gpus, note)
 
 
-def _sweep(config: StudyConfig, sizes: Sizes, measure: Measure) -> Forecast:
-    needs = sweep_engine.needs_of(config.sweep)
-    at_a_time = room_for_trials(needs, config.sweep.max_concurrent)
-    networks = config.sweep.networks or (config.train.network,)
-    rates = measure(networks, needs, at_a_time)
-    trials = [
+def _trials(config: StudyConfig, sizes: Sizes) -> list[Trial]:
+    """Returns every retraining that the configuration asks for."""
+    return [
         dataclasses.replace(
             _full(network, sizes), method=method, keep_fraction=fraction, seed=seed,
             protocol=protocol, budget=max(1, math.floor(fraction * sizes.train)),
         )
-        for network in networks
+        for network in config.sweep.networks or (config.train.network,)
         for _ in config.select.score_seeds or (None,)
         for method, fraction, seed in grid(config.select)
         for protocol in config.sweep.protocols
     ]  # fmt: skip
+
+
+def _sweep(
+    config: StudyConfig, trials: list[Trial], asked: int, sizes: Sizes, measure: Measure
+) -> Forecast:
+    needs = sweep_engine.needs_of(config.sweep)
+    at_a_time = room_for_trials(needs, config.sweep.max_concurrent)
+    rates = measure(config.sweep.networks or (config.train.network,), needs, at_a_time)
     times = [
         trial_time(t, rates[t.network], config.train, sizes, config.train.epochs) for t in trials
     ]
@@ -152,8 +202,28 @@ def _sweep(config: StudyConfig, sizes: Sizes, measure: Measure) -> Forecast:
     devices = needs.num_workers * (needs.gpus_each or needs.cpus_each)
     said = predict(times, at_a_time, start_s, devices)
     unit = "GPU" if needs.gpus_each else "CPU"
-    note = f"{len(trials)} retrainings if none is finished, {at_a_time} at a time"
+    note = f"{len(trials)} retrainings{_of(asked, len(trials))}, {at_a_time} at a time"
     return Forecast("sweep", said.wall_s, said.device_hours, unit, note)
+
+
+def _of(asked: int, left: int) -> str:
+    return f" of {asked}, the others are finished" if left < asked else ""
+
+
+def _unfinished(config: StudyConfig, asked: list[Trial]) -> list[Trial]:
+    """Returns the trials without a row, by what it says of its subset; each scoring network one."""
+    layout = RunLayout(config.run)
+    rows = ResultRows(layout.sweep, layout.results).rows.values()
+    names = ("network", "protocol", "method", "keep_fraction", "seed")
+    there = Counter(tuple(row[name] for name in names) for row in rows)
+    left = []
+    for trial in asked:
+        name = tuple(getattr(trial, name) for name in names)
+        if there[name]:
+            there[name] -= 1
+        else:
+            left.append(trial)
+    return left
 
 
 def _full(network: str, sizes: Sizes) -> Trial:

@@ -158,7 +158,7 @@ def _build_index(
         unpack_to=files.join(layout.shards, "unpacked"),
         max_reject_share=data.max_reject_share,
         strict=data.strict,
-        map_fn=parallel.ray_map,
+        map_fn=parallel.few_here,
     )
     if data.max_examples is None:
         index = build(*urls)

@@ -2,7 +2,8 @@ import functools
 
 import pytest
 
-from raygrad.engine.parallel import ray_map
+from raygrad.engine import parallel
+from raygrad.engine.parallel import few_here, ray_map
 from raygrad.errors import DataError
 
 
@@ -24,3 +25,14 @@ def test_it_is_map_in_order_also_for_partials_and_more_items_than_cpus(ray_sessi
 def test_a_tasks_own_error_comes_out(ray_session):
     with pytest.raises(DataError, match="must not be 2"):
         list(ray_map(failing, range(4)))
+
+
+@pytest.mark.parametrize(("count", "there"), [(0, False), (4, False), (5, True)])
+def test_a_few_items_are_done_here_and_more_of_them_on_the_cluster(count, there, monkeypatch):
+    sent = []
+    monkeypatch.setattr(
+        parallel, "ray_map", lambda function, items: map(function, sent.append(1) or items)
+    )
+    double = functools.partial(scaled, factor=2)
+    assert list(few_here(double, iter(range(count)))) == list(map(double, range(count)))
+    assert bool(sent) is there

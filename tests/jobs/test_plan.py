@@ -1,12 +1,22 @@
 """`--plan` of a job: what would run and, once the data are prepared, its time and its cost."""
 
+import os
 import re
 
 import pytest
 
 from raygrad.cli import job, whole_study
 from raygrad.config import ScoreConfig, StudyConfig, SweepConfig
+from raygrad.engine.score.memory import (
+    batch_size_for,
+    batch_size_within,
+    bytes_each,
+    pass_budget,
+)
 from raygrad.pipeline import forecasting
+from raygrad.runs.layout import RunLayout
+from raygrad.runs.result_rows import write_row
+from raygrad.training.models import ImageSpec, build_network
 from raygrad.training.plan import Rates
 from tests.cases import make_tiny_config
 
@@ -37,7 +47,7 @@ def test_before_the_data_are_prepared_no_time_is_made_up(config, capsys, tmp_pat
 
 def test_a_plan_predicts_every_stage_that_is_missing(config, capsys, ray_session):
     said = plan(config, capsys, "--prepare", "--score.price-per-hour", "100")
-    found = {stage: said[f"{stage}"] for stage in ("train", "score", "sweep")}
+    found = {stage: said[f"{stage}"] for stage in ("decode", "train", "score", "sweep")}
     together = seconds_and_hours(said["together"])
     times = [seconds_and_hours(line) for line in found.values()]
     for at in (0, 1):
@@ -56,6 +66,7 @@ def test_a_plan_grows_with_what_is_asked_for(config, capsys, ray_session, monkey
         forecasting, "calibrate", lambda networks, *_: dict.fromkeys(networks, rates)
     )
     monkeypatch.setattr(forecasting, "scoring_rate", lambda *_: 10.0)
+    monkeypatch.setattr(forecasting, "_decode_s", lambda *_: 0.0)
     job(config, None, ["--prepare"])
     few = plan(config, capsys)
     many = plan(config, capsys, "--train.epochs", "300")
@@ -63,6 +74,12 @@ def test_a_plan_grows_with_what_is_asked_for(config, capsys, ray_session, monkey
     assert 1200 < num_train < 1400
     assert seconds_and_hours(few["train"])[0] == pytest.approx(3 * num_train / 2, rel=0.01)
     assert seconds_and_hours(many["train"])[0] == pytest.approx(300 * num_train / 2, rel=0.01)
+    monkeypatch.setattr(forecasting, "_decode_s", lambda *_: 0.1)
+    slow = plan(config, capsys)
+    # A CPU that decodes for as long as it scores takes twice as long; all images are decoded once.
+    assert seconds_and_hours(slow["score"])[0] == pytest.approx(2 * num_train / 20, rel=0.01)
+    threads = os.cpu_count()
+    assert seconds_and_hours(slow["decode"])[0] == pytest.approx(1797 * 0.1 / threads, rel=0.02)
     both = plan(config, capsys, "--sweep.networks", "linear", "mlp")
     assert "24 retrainings" in both["sweep"]
     hours = [seconds_and_hours(said["sweep"])[1] for said in (few, both)]
@@ -81,3 +98,29 @@ def test_where_a_gpu_is_asked_for_and_none_is_there_the_plan_says_so(config, cap
     )
     assert job(asked, None, ["--plan", "--prepare"]) == 1
     assert "GPU" in capsys.readouterr().err
+
+
+def test_a_plan_counts_only_the_retrainings_that_are_left(config, capsys, ray_session, monkeypatch):
+    rates = Rates(step_s=0.0, example_s=1.0, eval_example_s=0.0, trial_s=0.0, start_s=0.0)
+    monkeypatch.setattr(
+        forecasting, "calibrate", lambda networks, *_: dict.fromkeys(networks, rates)
+    )
+    monkeypatch.setattr(forecasting, "scoring_rate", lambda *_: 10.0)
+    job(config, None, ["--prepare"])
+    layout = RunLayout(config.run)
+    for seed in (0, 1):
+        row = {
+            "trial": f"t{seed}", "network": "linear", "protocol": "equal_epochs",
+            "method": "random", "keep_fraction": 0.05, "seed": seed, "ended_early": False,
+        }  # fmt: skip
+        write_row(layout.sweep, row)
+    assert "10 retrainings of 12, the others are finished" in plan(config, capsys)["sweep"]
+
+
+def test_scoring_is_measured_in_the_batches_of_the_job():
+    """As many as memory holds, or as many as are asked for; one rule for the job and its plan."""
+    network = build_network("cnn", ImageSpec(1, 28, 28, 10), 0).eval()
+    shape = (1, 28, 28)
+    assert batch_size_for(48, network, shape, "cpu", 1) == 48
+    within = batch_size_within(pass_budget("cpu", 1), bytes_each(network, shape))
+    assert batch_size_for(0, network, shape, "cpu", 1) == within

@@ -20,7 +20,7 @@ from raygrad.data.index import write_table
 from raygrad.data.reading import read_rows
 from raygrad.data.shard_rows import ShardRows, rows_digest
 from raygrad.engine.score.batches import decoded_batches
-from raygrad.engine.score.memory import batch_size_within, bytes_each, pass_budget
+from raygrad.engine.score.memory import batch_size_for
 from raygrad.engine.score.networks import NetworkScorer
 from raygrad.engine.score.task import SPLIT, Kind, ScoreTask, ShardStatus
 from raygrad.errors import ConfigError, DataError, ResourceError
@@ -143,11 +143,14 @@ class ShardWork:
                     f"checkpoint must not change while scores are made from it, got other weights "
                     f"in {source.checkpoint_url or source.network}. Score into another --run."
                 )
-        batch_size = task.batch_size
-        if batch_size == 0:
-            spec = task.networks[0].spec
-            each = bytes_each(networks[0], (spec.channels, spec.height, spec.width))
-            batch_size = batch_size_within(pass_budget(task.device, task.actors_per_gpu), each)
+        spec = task.networks[0].spec
+        batch_size = batch_size_for(
+            task.batch_size,
+            networks[0],
+            (spec.channels, spec.height, spec.width),
+            task.device,
+            task.actors_per_gpu,
+        )
         self._scorer = NetworkScorer(
             networks,
             task.preprocess.normalize,

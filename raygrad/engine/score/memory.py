@@ -21,6 +21,23 @@ def batch_size_within(budget_bytes: int, bytes_each: int) -> int:
     return 1 << (fitting.bit_length() - 1)
 
 
+def batch_size_for(
+    asked: int, network: nn.Module, shape: tuple[int, int, int], device: str, actors_per_gpu: int
+) -> int:
+    """Returns the examples of a pass: as many as were asked for, or what memory holds here.
+
+    Args:
+        asked: Examples; 0 leaves it to memory.
+        network: As of `bytes_each`.
+        shape: As of `bytes_each`.
+        device: cpu or cuda.
+        actors_per_gpu: Actors that share a GPU.
+    """
+    if asked:
+        return asked
+    return batch_size_within(pass_budget(device, actors_per_gpu), bytes_each(network, shape))
+
+
 def bytes_each(network: nn.Module, shape: tuple[int, int, int]) -> int:
     """Estimates the bytes that scoring one example takes: what all layers put out, three times.
 

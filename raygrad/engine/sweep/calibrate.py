@@ -10,6 +10,7 @@ import torch
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from raygrad.config import DEFAULT_WAIT_S, ScoreConfig, TrainConfig
+from raygrad.engine.score.memory import batch_size_for
 from raygrad.engine.score.networks import NetworkScorer
 from raygrad.engine.score.pool import CPUS_PER_ACTOR
 from raygrad.engine.sweep.group import run_in_group
@@ -26,8 +27,6 @@ log = logging.getLogger("raygrad")
 
 # Enough to load a machine as a sweep does; a large cluster need not be filled to know its rate.
 MOST_AT_A_TIME = 16
-# Examples of the batch that scoring is measured on.
-SCORED = 64
 # What others hold, or an autoscaler has only promised, is not waited for to know a rate.
 OTHERS_S = 10.0
 # A measurement takes seconds; one that takes longer than this, with its start, is given up.
@@ -157,9 +156,15 @@ def scoring_rate(
 def _score_for(
     config: ScoreConfig, network: str, device: str, data: StudyData, seconds: float
 ) -> float:
-    """Scores the same batch again and again; returns examples a second after the first time."""
+    """Scores the same batch again and again; returns examples a second after the first time.
+
+    The batch is as large as the job's own: an update of few examples says little of many.
+    """
     torch.set_num_threads(1)
-    built = build_network(network, data.spec, 0).eval()
+    spec, per_gpu = data.spec, config.actors_per_gpu
+    built = build_network(network, spec, 0).eval()
+    shape = (spec.channels, spec.height, spec.width)
+    size = batch_size_for(config.batch_size, built, shape, device, per_gpu)
     scorer = NetworkScorer(
         [built],
         data.normalize,
@@ -167,8 +172,9 @@ def _score_for(
         device=device,
         dtype=config.dtype,
         channels_last=config.channels_last,
+        batch_size=size,
     )
-    images, labels = data.train.images[:SCORED], data.train.labels[:SCORED]
+    images, labels = data.train.images[:size], data.train.labels[:size]
     scorer.score(images, labels)
     begun_s, times = time.perf_counter(), 0
     while times == 0 or time.perf_counter() - begun_s < seconds:

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import ray
 from ray import tune
+from ray.util import metrics
 
 from raygrad.config import TrainConfig
 from raygrad.engine.sweep.group import run_in_group
@@ -80,9 +81,18 @@ def run_trial(choice: dict[str, int], work: TrialWork) -> None:
     if row is None or row["ended_early"]:
         row = run_in_group(work.needs, _train_rank, trial, subset_url, work)
         write_row(work.folder, row)
+        _count(row)
     # A scheduler looks at the validation accuracy of every report, the last one too.
     measured = {"test_accuracy": row["test_accuracy"], "best_val_accuracy": row["val_accuracy"]}
     tune.report({**measured, "row": json.dumps(row)})
+
+
+def _count(row: dict[str, Any]) -> None:
+    """Tells Ray's metrics of a trial that is finished."""
+    metrics.Counter("raygrad_trials_finished", "Retrainings of sweeps finished.").inc(1)
+    seen = row.get("examples_seen") or 0
+    if seen:
+        metrics.Counter("raygrad_images_retrained", "Images that retrainings saw.").inc(seen)
 
 
 def _train_rank(trial: Trial, subset_url: str, work: TrialWork) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 import time
 from typing import Any, Self
 
+from ray.util import metrics
+
 from raygrad.config import TrainConfig
 from raygrad.training import ranks
 from raygrad.training.loop import TrainingLoop
@@ -43,6 +45,12 @@ class Telling:
             # What workers log stays in Ray's files; a note reaches who started the training.
             board.reach.remote(loop.outcome.epoch, text)
 
+        self._trained = metrics.Counter(
+            "raygrad_images_trained", "Images trained on, over all epochs of a training."
+        )
+        self._accuracy = metrics.Gauge(
+            "raygrad_val_accuracy", "Validation accuracy after the last epoch of a training."
+        )
         self._trackers = Trackers(config, digest, folder, epoch, warn)
 
     def after_step(self, loop: TrainingLoop) -> None:
@@ -66,6 +74,8 @@ class Telling:
         accuracy = last.get("val_accuracy", loop.outcome.best_val_accuracy)
         note = f"{rate:.4g} images/s, validation accuracy {accuracy:.4f}"
         self._board.reach.remote(loop.outcome.epoch, note)
+        self._trained.inc(num_examples)
+        self._accuracy.set(accuracy)
         self._trackers.log(last)
 
     def __enter__(self) -> Self:

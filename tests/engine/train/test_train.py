@@ -14,6 +14,7 @@ import ray
 from raygrad import pipeline
 from raygrad.config import SelectConfig, TrainConfig
 from raygrad.engine.relay import Board
+from raygrad.engine.sweep import trial_process
 from raygrad.engine.train import telling
 from raygrad.engine.train.job import train
 from raygrad.engine.train.telling import Telling
@@ -147,3 +148,34 @@ def test_an_error_that_ends_a_training_is_told_to_its_trackers(tmp_path, monkeyp
     with pytest.raises(RaygradError), Telling(loop, remote, config, "digest", str(tmp_path)):
         raise RaygradError("diverged")
     assert ended == [False, True]
+
+
+def test_rays_metrics_hear_of_every_image_and_of_the_accuracy(tmp_path, monkeypatch):
+    heard = {}
+
+    class Metric:
+        def __init__(self, name, _):
+            self._name = name
+
+        def inc(self, by):
+            heard[self._name] = heard.get(self._name, 0) + by
+
+        def set(self, value):
+            heard[self._name] = value
+
+    fakes = SimpleNamespace(Counter=Metric, Gauge=Metric)
+    monkeypatch.setattr(telling, "metrics", fakes)
+    remote = SimpleNamespace(reach=SimpleNamespace(remote=lambda *_: None))
+    rows = [{"epoch_time_s": 1.0, "val_accuracy": 0.5}, {"epoch_time_s": 1.0, "val_accuracy": 0.7}]
+    outcome = SimpleNamespace(epoch=0, step=0, history=[], best_val_accuracy=0.7)
+    loop = SimpleNamespace(outcome=outcome)
+    told = Telling(loop, remote, TrainConfig(), "digest", str(tmp_path))
+    for row in rows:
+        outcome.history.append(row)
+        told.after_epoch(loop, 300)
+    assert heard == {"raygrad_images_trained": 600, "raygrad_val_accuracy": 0.7}
+    monkeypatch.setattr(trial_process, "metrics", fakes)
+    trial_process._count({"examples_seen": 40})
+    trial_process._count({"examples_seen": 50})
+    assert heard["raygrad_trials_finished"] == 2
+    assert heard["raygrad_images_retrained"] == 90
