@@ -65,8 +65,9 @@ def ensure_ray() -> None:
                 logging_level=logging.ERROR,
                 log_to_driver=False,
             )
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        # All that Ray raises here: nobody there, another version, a token that is refused.
+    except Exception as error:
+        # Nobody there, another version, a token that is refused; a node that does not start on a
+        # machine with much to do is a plain Exception of Ray's.
         reason = str(error).strip().splitlines()[0]
         what = "start on this machine" if address == "local" else f"be joined at {address}"
         raise ResourceError(f"Ray must {what}, got {reason!r}. Mend that and run again.") from error

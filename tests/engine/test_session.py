@@ -4,9 +4,11 @@ import os
 import subprocess
 import sys
 
+import pytest
 import ray
 
 from raygrad.engine.session import cluster_capacity, cluster_grows, ensure_ray, fitting_workers
+from raygrad.errors import ResourceError
 
 
 def offer(monkeypatch, now, bounds):
@@ -53,3 +55,16 @@ def test_sigterm_is_the_commands_own_while_ray_runs_and_after_it():
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stdout) == (0, "heard\nheard\n")
+
+
+def test_a_ray_that_does_not_start_is_one_clear_error(monkeypatch):
+    """Ray raises a plain Exception for it, which would be a traceback to its user."""
+
+    def fail(**_):
+        raise Exception("The current node timed out during startup.\nMore of it.")
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", fail)
+    with pytest.raises(ResourceError, match="start on this machine, got 'The current node timed"):
+        ensure_ray()
