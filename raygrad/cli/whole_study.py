@@ -103,6 +103,9 @@ def print_plan(config: StudyConfig) -> None:
     if forecasts is None:
         print("time     not known before the data are prepared: give --prepare as well")
         return
+    if not forecasts:
+        print("time     nothing is left to compute")
+        return
     price = config.score.price_per_hour
     for stage in forecasts:
         print(stage.line(price))
