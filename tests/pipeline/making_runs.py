@@ -14,6 +14,8 @@ def without_ray(monkeypatch):
     """Lets the stages prepare and score work in this process."""
     for module in (preparing, scoring):
         monkeypatch.setattr(module, "ensure_ray", lambda: None)
+    for module in (preparing, job):
+        monkeypatch.setattr(module, "wait_for", lambda *needed: None)
     monkeypatch.setattr(preparing.parallel, "ray_map", map)
     monkeypatch.setattr(scoring, "choose_device", lambda device: "cpu")
     monkeypatch.setattr(job, "pool_statuses", _scored)
@@ -25,7 +27,7 @@ def _scored(config, task, board, shards):
     """What the pool of actors gives back."""
     work = ShardWork(task)
     for shard in shards:
-        yield work.score(shard, lambda count: None)
+        yield work.score(shard, lambda *told: None)
 
 
 def _board():
