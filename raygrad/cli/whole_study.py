@@ -90,7 +90,8 @@ def print_plan(config: StudyConfig) -> None:
     batches = f"at most {recipe.epochs} epochs in batches of {recipe.batch_size}"
     scored = max(1, len(config.select.score_seeds))
     seeds = f", from {scored} seeds" if scored > 1 else ""
-    print(f"train    {recipe.network}, {batches}{seeds}")
+    beside = "".join(f"; {name} to compare" for name in config.select.compare_networks)
+    print(f"train    {recipe.network}, {batches}{seeds}{beside}")
     print(f"score    {', '.join(config.score.columns)}")
     print(f"select   {len(cells) * scored} subsets by {config.select.score_column}")
     ways = len(config.sweep.protocols) * max(1, len(config.sweep.networks)) * scored

@@ -47,6 +47,9 @@ class SelectConfig:
     retrained by every one of them, so that intervals are over scoring networks. None: the run's own
     network alone, and every result holds given that one. Of several checkpoints of your own network
     they are the numbers, from 0."""
+    compare_networks: tuple[str, ...] = ()
+    """Other networks that are trained by the same recipe and scored too, so that the report says
+    how far networks agree on what is hard. No subset is drawn by their scores."""
     score_column: str = field(default="grad_l2_last_layer_weights", metadata=BASIC)
     """The score that the methods rank or weight by."""
     score_run: str | None = None
@@ -72,6 +75,8 @@ class SelectConfig:
             values = getattr(self, name)
             require(len(values) > 0, f"{name} must not be empty", values)
             require(len(set(values)) == len(values), f"{name} must not repeat a value", values)
+        others = self.compare_networks
+        require(len(set(others)) == len(others), "compare_networks must not repeat a name", others)
         seeds = self.score_seeds
         require(len(set(seeds)) == len(seeds), "score_seeds must not repeat a value", seeds)
         require(min(seeds, default=0) >= 0, "score_seeds must be at least 0", seeds)

@@ -82,7 +82,8 @@ def check(config: StudyConfig) -> None:
         expand([*config.data.tars, *config.data.test_tars])
     else:
         check_source(config.data.source)
-    for network in (config.train.network, config.scored_network, *config.sweep.networks):
+    named = (config.scored_network, *config.sweep.networks, *config.select.compare_networks)
+    for network in (config.train.network, *named):
         check_network(network)
     build_loss(config.train.loss)
     if config.score.loss is not None:

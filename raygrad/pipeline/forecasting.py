@@ -25,6 +25,7 @@ from raygrad.engine.sweep.calibrate import calibrate, scoring_rate
 from raygrad.engine.sweep.packing import TrialNeeds, room_for_trials
 from raygrad.errors import DataError
 from raygrad.pipeline.binding import complete_stages
+from raygrad.pipeline.replicates import compared_networks
 from raygrad.pipeline.selecting import grid
 from raygrad.pipeline.stages import transform_of
 from raygrad.runs.layout import RunLayout
@@ -99,6 +100,11 @@ def forecast(config: StudyConfig, seconds: float) -> list[Forecast] | None:
         found.append(_training(config, sizes, measure))
     if f"score-{config.scored_network}" not in done:
         found.append(_scoring(config, sizes, sample, seconds, decode_s))
+    for other, name in compared_networks(config):
+        if not files.exists(layout.marker(f"train-{name}")):
+            found.append(_training(other, sizes, measure))
+        if not files.exists(layout.marker(f"score-{name}")):
+            found.append(_scoring(other, sizes, sample, seconds, decode_s))
     trials = _trials(config, sizes)
     left = _unfinished(config, trials)
     if left:

@@ -58,6 +58,20 @@ def trained_replicates(config: StudyConfig) -> list[tuple[StudyConfig, str]]:
     ]
 
 
+def compared_networks(config: StudyConfig) -> list[tuple[StudyConfig, str]]:
+    """Returns the networks that are trained and scored to be compared: recipe and name of each.
+
+    Their probe and bound are measured as the run's own are; its dynamics are not followed again.
+    """
+    own = config.train.network
+    alone = replace(config.select, score_seeds=(), compare_networks=())
+    return [
+        (replace(config, select=alone, train=replace(config.train, network=n, dynamics=False)), n)
+        for n in config.select.compare_networks
+        if n != own and not config.score.is_own
+    ]
+
+
 def replicates(config: StudyConfig, stored: StudyConfig, network: str) -> list[Replicate]:
     """Returns the scoring networks that subsets are drawn by.
 

@@ -11,7 +11,7 @@ from raygrad.engine.score.pool import choose_device, decode_threads
 from raygrad.engine.score.task import ScoreTask
 from raygrad.engine.session import ensure_ray
 from raygrad.pipeline.noticing import code_of, refuse_changed_shards
-from raygrad.pipeline.replicates import trained_replicates
+from raygrad.pipeline.replicates import compared_networks, trained_replicates
 from raygrad.pipeline.score_inputs import ScoreInputs, check_weights, score_inputs
 from raygrad.pipeline.stages import completed, facts_of, origin_facts
 from raygrad.runs import score_table
@@ -26,7 +26,8 @@ log = logging.getLogger("raygrad")
 def score(config: StudyConfig) -> dict[str, Any]:
     """Scores every training example; returns the facts of the table of the run's own network.
 
-    With `score_seeds` every network that was trained from one of them is scored too. A table that
+    With `score_seeds` every network that was trained from one of them is scored too, and so is each
+    of `compare_networks`. A table that
     is complete is left as it is, unless shards were added to the data set or parts were removed
     since: then these are scored, and nothing else.
 
@@ -35,7 +36,7 @@ def score(config: StudyConfig) -> dict[str, Any]:
         IncompleteError: A shard was given up; the others' scores are kept.
     """
     check_columns(config.score.columns, TABLE_COLUMNS)
-    others = trained_replicates(config)
+    others = [*trained_replicates(config), *compared_networks(config)]
     facts_of(RunLayout(config.run), "prepare")
     refuse_changed_shards(config)
     facts = _score(config, config.scored_network)

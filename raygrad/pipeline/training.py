@@ -7,7 +7,7 @@ from raygrad.data.index import read_index, read_table
 from raygrad.engine.session import ensure_ray
 from raygrad.engine.train import job as train_engine
 from raygrad.pipeline.noticing import code_of, refuse_changed_shards
-from raygrad.pipeline.replicates import trained_replicates
+from raygrad.pipeline.replicates import compared_networks, trained_replicates
 from raygrad.pipeline.stages import facts_of, stage, study_data, training_inputs
 from raygrad.runs.layout import RunLayout
 from raygrad.storage import files
@@ -23,13 +23,13 @@ def train(config: StudyConfig) -> dict[str, Any]:
     """Trains the network on the whole training split; returns its metrics.
 
     With `dynamics` there is a score table `<network>-dynamics` too; with `score_seeds` a network is
-    trained from each of them, as `<network>-seed<seed>`.
+    trained from each of them, as `<network>-seed<seed>`; with `compare_networks` these are trained.
 
     Raises:
         ConfigError: A network of the user's own is to be scored from several seeds.
     """
     refuse_changed_shards(config)
-    others = trained_replicates(config)
+    others = [*trained_replicates(config), *compared_networks(config)]
     metrics = _train(config, config.train.network)
     for other, name in others:
         _train(other, name)

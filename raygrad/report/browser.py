@@ -1,7 +1,7 @@
 """The image browser's data: a few thousand examples with all that the tables say of them."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -10,9 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raygrad.report.examples import hardest_first
+from raygrad.report.kept import Kept, members
 from raygrad.report.tables import Run, Scores, matched, number_columns, positions_of
 from raygrad.report.thumbnails import SMALL_SIDE, Thumbnail
-from raygrad.report.wording import count
+from raygrad.report.wording import count, percent
 
 
 def _rounded(values: np.ndarray) -> list[float | None]:
@@ -55,6 +56,7 @@ def browser_data(
     column: str,
     positions: np.ndarray,
     thumbnails: Mapping[str, Thumbnail],
+    kept: Sequence[Kept] = (),
 ) -> dict[str, Any]:
     """What the page's script needs, as JSON: one list a field, one entry an example.
 
@@ -64,6 +66,7 @@ def browser_data(
         column: The score that orders the examples at first.
         positions: Rows of the score table to show; those without a picture are left out.
         thumbnails: Pictures by key.
+        kept: The subsets that an example's details name.
     """
     scores: Scores = run.scores[network]
     part = scores.table.take(pa.array(positions))
@@ -79,9 +82,9 @@ def browser_data(
             columns.setdefault(name, matched(dynamics[name], at))
     ranks = np.empty(len(scores.labels), dtype=np.int64)
     ranks[hardest_first(scores.values(column))] = np.arange(len(ranks))
-    predictions = part["prediction"].to_pylist() if "prediction" in part.column_names else None
+    predictions = None if scores.predictions is None else scores.predictions[positions].tolist()
     labels = scores.labels[positions]
-    used = sorted({*labels.tolist(), *(p for p in predictions or [] if p is not None)})
+    used = sorted({*labels.tolist(), *(p for p in predictions or [] if p >= 0)})
     return {
         "network": network,
         "column": column,
@@ -94,6 +97,8 @@ def browser_data(
         "ranks": ranks[positions].tolist(),
         "columns": {c: _rounded(v) for c, v in columns.items()},
         "infinite": {c: at for c, v in columns.items() if (at := _infinite(v))},
+        "subsets": [[k.method, percent(k.keep_fraction), len(k.seeds)] for k in kept],
+        "members": members(kept, positions) if kept else [],
         "history": histories(run, network, keys),
         "small": all(max(thumbnails[k].pixels.shape[:2]) <= SMALL_SIDE for k in keys),
         "images": [thumbnails[k].data_uri for k in keys],
@@ -140,6 +145,7 @@ def browser_markup(data: Mapping[str, Any], name: str) -> str:
         'aria-label="band from, percent"> to <input type="number" name="to" min="0" max="100" '
         'step="any" value="100" aria-label="band to, percent"></fieldset></form>'
         f'<p class="note status" role="status"></p>'
+        '<button type="button" class="copy" data-copies="shown" hidden>copy the keys</button>'
         f'<ul class="strip{" pixels" if data["small"] else ""}"></ul>'
         '<button type="button" class="more" hidden>show more</button>'
         f'<script type="application/json">{blob}</script></div>'

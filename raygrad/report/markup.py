@@ -93,19 +93,33 @@ def _cell(value: str | float | int | None, spec: str) -> str:
     return f'<td class="num" data-value="{value!r}">{shown}</td>'
 
 
-def findings_list(found: Sequence[Finding]) -> str:
-    """Findings by network and protocol; those that an interval carries are marked."""
+def findings_list(found: Sequence[Finding], first: tuple[str, str]) -> str:
+    """Findings by network and protocol; those that an interval carries are marked.
+
+    Args:
+        found: The findings.
+        first: Network and protocol of those that stand open; the others are folded.
+    """
     groups: dict[tuple[str, str], list[Finding]] = {}
     for f in found:
         groups.setdefault((f.network, f.protocol), []).append(f)
     out = ""
-    for (network, protocol), group in groups.items():
+    for place, group in sorted(groups.items(), key=lambda item: item[0] != first):
         items = "".join(
             f'<li class="{"shown" if f.shown else "open"}">{escape(f.text)}</li>' for f in group
         )
-        head = f"{network}, {protocol_words(protocol)}"
-        out += f'<h4>{escape(head)}</h4><ul class="findings">{items}</ul>'
+        head = escape(f"{place[0]}, {protocol_words(place[1])}")
+        body = f'<ul class="findings">{items}</ul>'
+        if place == first:
+            out += f"<h4>{head}</h4>{body}" if len(groups) > 1 else body
+        else:
+            out += f"<details><summary>{head}</summary>{body}</details>"
     return out
+
+
+def plain_heading(text: str) -> str:
+    """A heading without a place in the table of contents."""
+    return f'<p class="heading">{escape(text)}</p>'
 
 
 def paragraphs(texts: Iterable[str]) -> str:

@@ -34,16 +34,25 @@ class Chapter:
         lead: Its findings in a sentence or two.
         facts: Names and values of its key figures.
         sections: Its parts; those without content are left out.
+        opening: What stands above them, beside the findings: the main figure and images.
     """
 
     title: str
     lead: Sequence[str]
     facts: Sequence[tuple[str, str]]
     sections: Sequence[Section]
+    opening: Sequence[Drawn | str] = ()
+
+    def _parts(self) -> list[Drawn | str]:
+        return [*self.opening, *(p for s in self.sections for p in s.parts)]
 
     def figures(self) -> list[Figure]:
         """All figures that are drawn, in order."""
-        return [p for s in self.sections for p in s.parts if isinstance(p, Figure)]
+        return [p for p in self._parts() if isinstance(p, Figure)]
+
+    def missing(self) -> list[Missing]:
+        """All figures that are left out, each once."""
+        return list({p.name: p for p in self._parts() if isinstance(p, Missing)}.values())
 
 
 def _asset(name: str) -> str:
@@ -59,16 +68,19 @@ def _drawing(figure: Figure, rendered: Rendered) -> str:
     )
 
 
-def _figure(figure: Figure, rendered: Rendered, level: int) -> str:
-    links = ", ".join(
+def _files(figure: Figure) -> str:
+    return ", ".join(
         f'<a href="figures/{figure.name}.{kind}">{kind.upper()}</a>'
         for kind in ("png", "svg", "csv")
     )
+
+
+def _figure(figure: Figure, rendered: Rendered, level: int) -> str:
     return (
         f'<figure id="figure-{escape(figure.name)}">'
         f"<h{level}>{escape(figure.title)}</h{level}>"
         f"{_drawing(figure, rendered)}"
-        f'<figcaption>{escape(figure.caption)} <span class="files">{links}</span>'
+        f'<figcaption>{escape(figure.caption)} <span class="files">{_files(figure)}</span>'
         "</figcaption></figure>"
     )
 
@@ -76,9 +88,39 @@ def _figure(figure: Figure, rendered: Rendered, level: int) -> str:
 def _part(part: Drawn | str, rendered: Mapping[str, Rendered], level: int) -> str:
     if isinstance(part, str):
         return part
-    if isinstance(part, Missing):
-        return f'<p class="note missing"><b>{escape(part.title)}</b>: {escape(part.reason)}</p>'
-    return _figure(part, rendered[part.name], level)
+    # What is missing is said together, at the end: a page of scores alone is whole without it.
+    return "" if isinstance(part, Missing) else _figure(part, rendered[part.name], level)
+
+
+def _opening(chapter: Chapter, rendered: Mapping[str, Rendered], level: int) -> str:
+    """The findings with the figure that carries them; the figure's caption is folded."""
+    parts = "".join(
+        part if isinstance(part, str) else _opening_figure(part, rendered, level)
+        for part in chapter.opening
+        if not isinstance(part, Missing)
+    )
+    head = _lead(chapter.lead)
+    return f'{head}<div class="opening">{parts}</div>' if parts else head
+
+
+def _opening_figure(figure: Figure, rendered: Mapping[str, Rendered], level: int) -> str:
+    return (
+        f'<figure id="figure-{escape(figure.name)}">'
+        f"<h{level}>{escape(figure.title)}</h{level}>{_drawing(figure, rendered[figure.name])}"
+        f"<details><summary>How to read it</summary><figcaption>{escape(figure.caption)} "
+        f'<span class="files">{_files(figure)}</span></figcaption></details></figure>'
+    )
+
+
+def _left_out(chapter: Chapter, level: int, prefix: str) -> str:
+    missing = chapter.missing()
+    if not missing:
+        return ""
+    items = "".join(f"<li><b>{escape(m.title)}</b>: {escape(m.reason)}</li>" for m in missing)
+    return (
+        f'<section id="{prefix}not-shown"><h{level}>Not shown</h{level}>'
+        f'<ul class="note missing">{items}</ul></section>'
+    )
 
 
 def _section(section: Section, rendered: Mapping[str, Rendered], level: int, prefix: str) -> str:
@@ -108,7 +150,11 @@ def _summary(chapter: Chapter) -> str:
 
 
 def _shown(chapter: Chapter) -> list[Section]:
-    return [s for s in chapter.sections if s.parts or s.intro]
+    return [s for s in chapter.sections if s.intro or any(_has_content(p) for p in s.parts)]
+
+
+def _has_content(part: Drawn | str) -> bool:
+    return bool(part) and not isinstance(part, Missing)
 
 
 def _chapter(chapter: Chapter, rendered: Mapping[str, Rendered]) -> str:
@@ -116,7 +162,8 @@ def _chapter(chapter: Chapter, rendered: Mapping[str, Rendered]) -> str:
     body = "".join(_section(s, rendered, 3, f"{name}-") for s in _shown(chapter))
     return (
         f'<article id="{name}"><h2 class="chapter">{escape(chapter.title)}</h2>'
-        f"{_lead(chapter.lead)}{_facts(chapter.facts)}{body}</article>"
+        f"{_opening(chapter, rendered, 3)}{_facts(chapter.facts)}{body}"
+        f"{_left_out(chapter, 3, f'{name}-')}</article>"
     )
 
 
@@ -133,9 +180,10 @@ def render_page(
     """
     if len(chapters) == 1:
         only = chapters[0]
-        head = _lead(only.lead) + _facts(only.facts)
+        head = _opening(only, rendered, 2) + _facts(only.facts)
         places = [s.title for s in _shown(only)]
         body = "".join(_section(s, rendered, 2, "") for s in _shown(only))
+        body += _left_out(only, 2, "")
     else:
         head = "".join(_summary(c) for c in chapters)
         places = [c.title for c in chapters]

@@ -10,6 +10,7 @@ from raygrad.errors import ConfigError
 from raygrad.report.chapter import run_chapter, run_panels
 from raygrad.report.compared import compared_chapter
 from raygrad.report.figures.base import Figure
+from raygrad.report.opening import question
 from raygrad.report.page import Chapter, render_page
 from raygrad.report.style import Rendered, render
 from raygrad.report.tables import Run, read_run
@@ -52,7 +53,7 @@ def write_report(run_urls: Sequence[str], out_url: str | None = None) -> str:
     _write_figures(join(out, "figures"), chapters, rendered)
     names = listed([run.name for run in runs])
     html = render_page(
-        f"Which training examples matter in {names}?",
+        question(runs, names),
         chapters,
         rendered,
         f"Made by raygrad {__version__} from {listed([run.url for run in runs])}.",

@@ -61,7 +61,7 @@ class SeriesStyle:
 
 
 _PAPER_METHODS: Mapping[str, SeriesStyle] = {
-    "random": SeriesStyle(MUTED, "o", (0, (4, 2))),
+    "random": SeriesStyle(MUTED, "o", "-"),
     "max_gradient": SeriesStyle(VERMILLION, "^", "-"),
     "non_extreme_max_gradient": SeriesStyle(PURPLE, "s", "-"),
     "gradient_cdf": SeriesStyle(BLUE, "D", "-"),

@@ -54,6 +54,24 @@ class Scores:
         """Class of each example, int64 ``[N]``."""
         return np.asarray(self.table["label"].cast(pa.int64()).to_numpy())
 
+    @cached_property
+    def predictions(self) -> np.ndarray | None:
+        """What the network takes each example for, int64 ``[N]``, -1 where not known.
+
+        None where the table does not say.
+        """
+        if "prediction" not in self.table.column_names:
+            return None
+        known = pc.fill_null(self.table["prediction"].cast(pa.int64()), -1)
+        return np.asarray(known.to_numpy())
+
+    @cached_property
+    def contradicted(self) -> np.ndarray:
+        """Whether the network is known to take an example for another class, bool ``[N]``."""
+        if self.predictions is None:
+            return np.zeros(len(self.labels), dtype=bool)
+        return (self.predictions >= 0) & (self.predictions != self.labels)
+
 
 def positions_of(keys: pa.ChunkedArray, table: pa.Table) -> pa.Array:
     """Where each key stands in another table, int64 ``[N]``; null where it does not.

@@ -9,7 +9,12 @@ import pytest
 
 from raygrad import pipeline
 from raygrad.errors import ConfigError
-from raygrad.pipeline.replicates import replicate_name, replicates, trained_replicates
+from raygrad.pipeline.replicates import (
+    compared_networks,
+    replicate_name,
+    replicates,
+    trained_replicates,
+)
 from raygrad.report.results import panels_of, trials_of
 from raygrad.runs.layout import RunLayout
 from raygrad.runs.subsets import read_subset
@@ -134,3 +139,17 @@ def test_dynamics_of_another_seed_stand_beside_its_network():
 def test_impossible_score_seeds_are_refused(tiny_config, seeds):
     with pytest.raises(ConfigError, match="score_seeds must"):
         changed(tiny_config, "select", score_seeds=seeds)
+
+
+def test_compared_networks_have_the_recipe_but_for_what_follows_the_own_one(tiny_config):
+    """Each is its own network under the run's recipe; none draws subsets or has replicates."""
+    followed = changed(tiny_config, "train", dynamics=True, probe_size=8)
+    own = followed.train.network
+    both = changed(followed, "select", compare_networks=(own, "mlp"), score_seeds=(0, 7))
+    ((other, name),) = compared_networks(both)
+    assert name == other.train.network == "mlp"
+    assert other.train == dataclasses.replace(followed.train, network="mlp", dynamics=False)
+    assert other.select == followed.select
+    assert compared_networks(other) == []
+    with pytest.raises(ConfigError, match="compare_networks must not repeat a name"):
+        changed(followed, "select", compare_networks=("mlp", "mlp"))

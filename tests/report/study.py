@@ -45,10 +45,14 @@ class Digits:
         return np.flatnonzero(self.split == name)
 
 
-def load() -> Digits:
-    """All 1,797 digits with the inputs of both networks; the split follows the index's hash."""
+def load(copies: int = 0) -> Digits:
+    """All 1,797 digits with the inputs of both networks; the split follows the index's hash.
+
+    Of the first ``2 * copies``, each second one gets the picture of the one before, not its label.
+    """
     data = load_digits()
     images = (data.images * 15.9).astype(np.uint8)
+    images[1 : 2 * copies : 2] = images[0 : 2 * copies : 2]
     n = len(images)
     place = np.random.default_rng(0).permutation(n)
     split = np.where(place < 1437, "train", "test").astype("<U5")
@@ -111,6 +115,10 @@ def cross_entropy(weights, x, y):
     return -np.log(softmax(x @ weights)[np.arange(len(y)), y] + 1e-12)
 
 
+def entropy(p):
+    return -(p * np.log(p + 1e-300)).sum(axis=1)
+
+
 def write_parquet(table: pa.Table, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(table, path)
@@ -153,10 +161,14 @@ def train_network(digits: Digits, name: str, run: Path) -> np.ndarray:
     x, y = digits.inputs[name], digits.labels
     train, val, test = (digits.rows(s) for s in ("train", "val", "test"))
     chosen = np.sort(np.random.default_rng(5).permutation(train)[:512])
-    history, probe, bound = [], [], []
+    history, probe, bound, followed = [], [], [], []
     rng = np.random.default_rng(6)
 
     def observe(epoch, weights):
+        logits = x[train] @ weights
+        own = logits[np.arange(len(train)), y[train]]
+        others = np.where(np.eye(CLASSES, dtype=bool)[y[train]], -np.inf, logits).max(axis=1)
+        followed.append((own - others, softmax(logits)[np.arange(len(train)), y[train]]))
         history.append(
             {
                 "epoch": epoch,
@@ -210,6 +222,13 @@ def train_network(digits: Digits, name: str, run: Path) -> np.ndarray:
         run / "train" / name / "metrics.json",
     )
     write_parquet(pa.concat_tables(probe), run / "train" / name / "probe.parquet")
+    margins, probabilities = (np.stack(part) for part in zip(*followed, strict=True))
+    dynamics = {
+        "key": [digits.keys[i] for i in train],
+        "aum": -margins.mean(axis=0),
+        "dyn_unc": probabilities.std(axis=0),
+    }
+    write_parquet(pa.table(dynamics), run / "train" / name / "dynamics.parquet")
     write_parquet(pa.Table.from_pylist(bound), run / "train" / name / "bound.parquet")
     return weights
 
@@ -234,6 +253,7 @@ def write_scores(
                 "grad_l1_last_layer_weights": norms(weights, x[at], y[at], 1),
                 "loss": cross_entropy(weights, x[at], y[at]),
                 "el2n": np.linalg.norm(errors(weights, x[at], y[at]), axis=1),
+                "entropy": entropy(softmax(x[at] @ weights)),
                 "prediction": guess,
                 "correct": guess == y[at],
             }
@@ -242,12 +262,15 @@ def write_scores(
     write_manifest(str(folder), sorted({r["shard"] for r in rows}), provenance, 1.0)
 
 
-def retrain(digits, name, weights, method, fraction, seed, protocol):
+def retrain(digits, name, weights, method, fraction, seed, protocol, subsets):
     """One trial: draw, train from a fresh start, test; a row of the results."""
     x, y = digits.inputs[name], digits.labels
     train, val, test = (digits.rows(s) for s in ("train", "val", "test"))
     budget = max(1, round(fraction * len(train)))
     chosen = train[draw(method, norms(weights, x[train], y[train]), budget, seed)]
+    if fraction < 1:
+        kept = pa.table({"key": [digits.keys[i] for i in chosen]})
+        write_parquet(kept, subsets / f"{method}-{fraction:g}-{seed}.parquet")
     epochs = EPOCHS if protocol == "equal_epochs" else min(round(EPOCHS / fraction), 200)
     start = time.perf_counter()
     fitted = fit(x[chosen], y[chosen], seed=seed, epochs=epochs)
@@ -286,9 +309,10 @@ def write_run(
     seeds=(0, 1, 2),
     protocols=("equal_epochs", "equal_steps"),
     name="digits",
+    copies=0,
 ) -> Path:
-    """The whole study as a run folder."""
-    digits = load()
+    """The whole study as a run folder; its subsets are those of the network that comes first."""
+    digits = load(copies)
     index = write_shards(digits, run / "data")
     digits.split[[int(k) for k in index["key"].to_pylist()]] = index["split"].to_pylist()
     counts = {s: len(digits.rows(s)) for s in ("train", "val", "test")}
@@ -307,6 +331,7 @@ def write_run(
     rows = []
     for network in networks:
         weights = train_network(digits, network, run)
+        subsets = run / "subsets" / ("" if network == sorted(networks)[0] else network)
         write_scores(digits, network, weights, index, run)
         for protocol in protocols:
             for method in METHODS:
@@ -314,7 +339,7 @@ def write_run(
                     if fraction == 1.0 and (method != "random" or protocol != "equal_epochs"):
                         continue
                     rows += [
-                        retrain(digits, network, weights, method, fraction, seed, protocol)
+                        retrain(digits, network, weights, method, fraction, seed, protocol, subsets)
                         for seed in seeds
                     ]
     write_parquet(pa.Table.from_pylist(rows), run / "sweep" / "results.parquet")

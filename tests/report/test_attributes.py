@@ -93,7 +93,9 @@ def test_what_every_share_shows_is_at_least_and_what_a_method_leaves_out_is_said
 
 def test_simplicity_stands_beside_its_protocol_its_epochs_and_its_scoring_networks():
     one = replace(panel(RISES, [0.98, 0.985, 0.98]), epochs=30)
-    caption = attributes_figure({"digits": one}, "attributes").caption
+    caption = attributes_figure({"digits": one, "again": one}, "attributes").caption
+    alone = attributes_figure({"digits": one}, "attributes")
+    assert isinstance(alone, str), "a plane with one dot"
     assert "digits (equal epochs, at most 30 epochs; given one scoring network): simplicity" in (
         caption
     )

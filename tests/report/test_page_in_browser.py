@@ -153,7 +153,7 @@ def test_everything_that_a_mouse_can_do_a_keyboard_can(open_page):
     """Tab reaches the filters and the tiles, and Enter opens one."""
     page = open_page()
     page.locator(".browser select[name=column]").focus()
-    for _ in range(8):
+    for _ in range(9):
         page.keyboard.press("Tab")
     focused = page.evaluate("document.activeElement.className")
     assert focused == "tile"
@@ -175,3 +175,70 @@ def test_print_hides_the_controls_and_keeps_the_figures(open_page):
     assert not page.locator(".controls").first.is_visible()
     assert page.locator("svg.wide").first.is_visible()
     page.pdf()
+
+
+@pytest.mark.parametrize(("width", "height", "tiles"), [(1280, 900, 10), (390, 844, 5)])
+def test_the_first_screen_has_question_answer_figure_and_the_hardest(
+    open_page, width, height, tiles
+):
+    """Above the fold: on a laptop all ten, on a phone with its narrower lines the first row."""
+    page = open_page(width)
+    bottoms = page.evaluate(
+        """(tiles) => {
+            const bottom = (e) => e.getBoundingClientRect().bottom;
+            const plots = [...document.querySelectorAll('.opening svg.plot')].map(bottom);
+            const hardest = [...document.querySelectorAll('.opening .tile img')].slice(0, tiles);
+            const first = ['h1', 'header .lead'].map((s) => bottom(document.querySelector(s)));
+            return [...first, Math.max(...plots), Math.max(...hardest.map(bottom))];
+        }""",
+        tiles,
+    )
+    assert bottoms == sorted(bottoms)
+    assert bottoms[-1] <= height
+    assert page.locator(".opening .tile").count() == 10
+
+
+def test_no_name_is_cut_short(open_page):
+    """Legends under pictures wrap; each tile's title is its key."""
+    for width in (380, 1280):
+        page = open_page(width)
+        cut = page.locator(".tile span").evaluate_all(
+            "(e) => e.filter((x) => x.scrollWidth > x.clientWidth + 1).length"
+        )
+        assert cut == 0
+        tile = page.locator(".tile").first
+        assert tile.get_attribute("title") == tile.get_attribute("data-key")
+
+
+def test_a_phone_folds_what_is_longer_than_two_rows(open_page):
+    page = open_page(380)
+    strip = page.locator("#figure-suspects ul.strip").first
+    total = strip.locator("li").count()
+    assert total > 10
+    assert strip.locator("li:visible").count() == 10
+    page.locator("#figure-suspects .unfold").first.click()
+    assert strip.locator("li:visible").count() == total
+    assert open_page(1280).locator(".unfold:visible").count() == 0
+
+
+def test_an_examples_details_name_its_subsets_and_its_key_can_be_copied(open_page, run_folder):
+    page = open_page()
+    key = shown_keys(page)[0]
+    page.locator(f".browser .tile[data-key='{key}']").click()
+    dialog = page.locator("dialog.example")
+    files = (run_folder / "subsets").glob("max_gradient-*.parquet")
+    held = {f.stem.split("-")[1] for f in files if key in pq.read_table(f)["key"].to_pylist()}
+    text = dialog.locator("table.members tr", has_text="max_gradient").first.inner_text()
+    for fraction in held:
+        assert f"{100 * float(fraction):g}%" in text
+    page.evaluate("navigator.clipboard.writeText = async (t) => { window.copied = t; }")
+    dialog.locator(".copy").click()
+    page.wait_for_function("window.copied !== undefined")
+    assert page.evaluate("window.copied") == key
+    page.keyboard.press("Escape")
+    page.select_option(".browser select[name=label]", "8")
+    page.locator(".browser > .copy").click()
+    page.wait_for_function("window.copied.includes('\\n')")
+    rows = scores_of(run_folder, "features")
+    copied = page.evaluate("window.copied").split("\n")
+    assert sorted(copied) == sorted(r["key"] for r in rows if r["label"] == 8)

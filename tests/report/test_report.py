@@ -34,6 +34,11 @@ EVERY_FIGURE = (
     "heatmap",
     "bound",
     "cost",
+    "concentration",
+    "cartography",
+    "corners",
+    "agreement",
+    "kept-classes",
 )
 
 

@@ -45,6 +45,29 @@ function historyPlot(name, epochs, values) {
   return element("figure", { class: "example-history" }, svg, element("figcaption", {}, text));
 }
 
+// Keys as text for other tools. Pages opened from a file may have no clipboard of their own.
+async function copyText(button, text) {
+  const before = button.textContent;
+  const copied = () => {
+    const area = element("textarea", { "aria-hidden": "true" });
+    area.value = text;
+    (button.closest("dialog") ?? document.body).append(area);
+    area.select();
+    const done = document.execCommand("copy");
+    area.remove();
+    return done;
+  };
+  let done = false;
+  try {
+    await navigator.clipboard.writeText(text);
+    done = true;
+  } catch {
+    done = copied();
+  }
+  button.textContent = done ? "copied" : "the browser refuses";
+  setTimeout(() => { button.textContent = before; }, 1500);
+}
+
 function setUpBrowser(root) {
   const data = JSON.parse(root.querySelector("script[type='application/json']").textContent);
   for (const [column, places] of Object.entries(data.infinite)) {
@@ -59,16 +82,16 @@ function setUpBrowser(root) {
   let shown = [];
   let drawn = 0;
 
-  const wrong = (i) => data.predictions !== null && data.predictions[i] !== null
+  const wrong = (i) => data.predictions !== null && data.predictions[i] >= 0
     && data.predictions[i] !== data.labels[i];
 
   function tile(i) {
     const label = className(data.labels[i]);
-    const said = wrong(i) ? `${label}, seen as ${className(data.predictions[i])}` : label;
+    const said = wrong(i) ? `label ${label}, predicted ${className(data.predictions[i])}` : label;
     const image = element("img", { src: data.images[i], alt: `${data.keys[i]}: class ${said}` });
     const button = element(
       "button",
-      { type: "button", class: "tile", "data-key": data.keys[i] },
+      { type: "button", class: "tile", "data-key": data.keys[i], title: data.keys[i] },
       image,
       element("span", wrong(i) ? { class: "wrong" } : {}, said),
       element("span", { class: "score" }, shortNumber(data.columns[form.elements.column.value][i])),
@@ -118,11 +141,13 @@ function setUpBrowser(root) {
     ));
     const facts = [
       `class ${className(data.labels[i])}`,
-      ...(data.predictions === null || data.predictions[i] === null
+      ...(data.predictions === null || data.predictions[i] < 0
         ? [] : [`predicted ${className(data.predictions[i])}`]),
       `rank ${(data.ranks[i] + 1).toLocaleString("en")} of ${data.total.toLocaleString("en")} by ${data.column}`,
       `in ${data.shards[i]}`,
     ];
+    const copy = element("button", { type: "button", class: "copy" }, "copy the key");
+    copy.addEventListener("click", () => copyText(copy, data.keys[i]));
     const close = element("button", { type: "button", class: "close", "aria-label": "close" }, "×");
     close.addEventListener("click", () => dialog.close());
     const previous = element("button", { type: "button" }, "← previous");
@@ -131,7 +156,7 @@ function setUpBrowser(root) {
     next.addEventListener("click", () => step(1));
     dialog.replaceChildren(
       close,
-      element("h3", {}, data.keys[i]),
+      element("h3", {}, data.keys[i], " ", copy),
       element("div", { class: "example-body" },
         element("img", {
           src: data.images[i],
@@ -141,6 +166,7 @@ function setUpBrowser(root) {
         element("div", {},
           element("p", {}, facts.join(", ")),
           element("table", {}, element("tbody", {}, ...rows)))),
+      ...membership(i),
       ...(history
         ? Object.entries(history).filter(([name]) => name !== "epochs")
           .map(([name, values]) => historyPlot(name, history.epochs, values))
@@ -149,6 +175,21 @@ function setUpBrowser(root) {
     );
     dialog.setAttribute("aria-label", `Example ${data.keys[i]}`);
     if (!dialog.open) dialog.showModal();
+  }
+
+  // Which subsets hold an example: a row a method, and of how many of its draws at each share.
+  function membership(i) {
+    if (!data.members.length) return [];
+    const held = data.members[i];
+    const methods = [...new Set(data.subsets.map(([method]) => method))];
+    const rows = methods.map((method) => {
+      const parts = data.subsets.flatMap(([of, share, draws], j) => (of !== method || !held[j] ? []
+        : [held[j] === draws ? share : `${share} (${held[j]} of ${draws} draws)`]));
+      return element("tr", {}, element("th", { scope: "row" }, method),
+        element("td", { class: "wrap" }, parts.length ? parts.join(", ") : "in none"));
+    });
+    return [element("h4", {}, "Subsets that hold it"),
+      element("table", { class: "members" }, element("tbody", {}, ...rows))];
   }
 
   function step(by) {
@@ -164,6 +205,9 @@ function setUpBrowser(root) {
   dialog.addEventListener("click", (event) => {
     if (event.target === dialog) dialog.close();
   });
+  const copyAll = root.querySelector(".copy");
+  copyAll.hidden = false;
+  copyAll.addEventListener("click", () => copyText(copyAll, shown.map((i) => data.keys[i]).join("\n")));
   form.addEventListener("input", update);
   form.addEventListener("submit", (event) => event.preventDefault());
   more.addEventListener("click", drawMore);

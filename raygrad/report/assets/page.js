@@ -37,3 +37,19 @@ if (themeButton) {
     root.dataset.theme = dark ? "light" : "dark";
   });
 }
+
+// Strips of images: two rows on a phone, the rest on demand.
+for (const list of document.querySelectorAll("ul.strip:not(.ten)")) {
+  if (list.closest(".browser") || list.children.length <= 10) continue;
+  list.classList.add("folded");
+  const button = document.createElement("button");
+  button.type = "button";
+  button.className = "unfold";
+  button.textContent = `show all ${list.children.length}`;
+  button.addEventListener("click", () => {
+    list.classList.remove("folded");
+    list.querySelectorAll("button.tile")[10]?.focus();
+    button.remove();
+  });
+  list.after(button);
+}

@@ -1,13 +1,21 @@
 """Test accuracy against what was kept: the study's main result (the paper's Figures 3, 8 and 9)."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 
 import matplotlib.figure
 import pyarrow as pa
 from matplotlib.axes import Axes
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from raygrad.report.figures.base import Drawn, Figure, Missing
+from raygrad.report.figures.curves import (
+    Curve,
+    accuracy_axis,
+    accuracy_ends,
+    beside,
+    draw_curve,
+    fraction_axis,
+)
 from raygrad.report.figures.legend import method_legend
 from raygrad.report.intervals import CONFIDENCE
 from raygrad.report.results import (
@@ -21,8 +29,7 @@ from raygrad.report.results import (
 from raygrad.report.style import INK, Layout, SeriesStyle, panels, series_styles
 from raygrad.report.wording import percent, protocol_words, scope
 
-_LOG_BELOW = 0.11  # a logarithmic axis as soon as a sweep reaches below a tenth of the data
-_TICKS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+_HEIGHT_IN, _OPENING_IN = 3.2, 2.75  # of a panel, and where it opens the page
 
 
 def accuracy_table(panels_: Sequence[Panel]) -> pa.Table:
@@ -51,68 +58,24 @@ def accuracy_table(panels_: Sequence[Panel]) -> pa.Table:
     return pa.Table.from_pylist(rows)
 
 
-def fraction_axis(axes: Axes, fractions: Sequence[float]) -> None:
-    """Labels the x axis in percent of the data; logarithmic where a sweep reaches below 11%.
-
-    Args:
-        axes: Whose x axis.
-        fractions: What is drawn on it, at least one in (0, 1].
-    """
-    low, high = min(fractions), max(fractions)
-    axes.set_xlabel("training data kept")
-    if low < _LOG_BELOW:
-        axes.set_xscale("log")
-        axes.set_xlim(low / 1.15, 1.15 * high)
-        ticks = [t for t in _TICKS if low / 1.1 <= t <= 1.1 * high]
-        ticks = ticks[:: -(-len(ticks) // 7)] if len(ticks) > 7 else ticks
-        axes.xaxis.set_major_locator(
-            FixedLocator(sorted({*ticks, *([1.0] if high == 1.0 else [])}))
-        )
-        axes.xaxis.set_minor_locator(NullLocator())
-    else:
-        axes.set_xlim(0, 1.03 * high)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: percent(x)))
+def _curves(panel: Panel) -> dict[str, Curve]:
+    """Every series of a panel in percent; its line ends in the full data, where all are one."""
+    full = panel.full
+    end = (FULL, 100 * full.interval.mean) if full is not None else None
+    return {name: _curve(points, end) for name, points in panel.curves.items()}
 
 
-def _band(axes: Axes, points: Sequence[Point], style: SeriesStyle) -> None:
-    known = [p for p in points if p.interval.known]
-    x = [p.keep_fraction for p in known]
-    low = [100 * max(p.interval.low, 0.0) for p in known]
-    high = [100 * min(p.interval.high, 1.0) for p in known]
-    draw_band(axes, x, low, high, style)
-
-
-def draw_band(
-    axes: Axes,
-    x: Sequence[float],
-    low: Sequence[float],
-    high: Sequence[float],
-    style: SeriesStyle,
-) -> None:
-    """An interval at each place as a band; a single one, which no band would show, as a bar."""
-    if len(x) == 1:
-        axes.vlines(x, low, high, color=style.color, linewidth=1.2, alpha=0.7)
-    else:
-        axes.fill_between(x, low, high, color=style.color, alpha=0.16, linewidth=0)
-
-
-def _curve(axes: Axes, points: Sequence[Point], style: SeriesStyle) -> None:
-    axes.plot(
-        [p.keep_fraction for p in points],
-        [100 * p.interval.mean for p in points],
-        color=style.color,
-        marker=style.marker,
-        linestyle=style.dash,
-        markeredgecolor="none",
-    )
-    doubtful = [p for p in points if p.num_still_improving or p.num_best_at_first]
-    axes.plot(
-        [p.keep_fraction for p in doubtful],
-        [100 * p.interval.mean for p in doubtful],
-        color=style.color,
-        marker=style.marker,
-        linestyle="none",
-        markerfacecolor="white",
+def _curve(points: Sequence[Point], end: tuple[float, float] | None) -> Curve:
+    # An interval ends where accuracies do.
+    intervals = [p.interval for p in points]
+    return Curve(
+        shares=[p.keep_fraction for p in points],
+        means=[100 * i.mean for i in intervals],
+        lows=[100 * max(i.low, 0.0) if i.known else math.nan for i in intervals],
+        highs=[100 * min(i.high, 1.0) if i.known else math.nan for i in intervals],
+        seeds=[[100 * v for v in p.values] for p in points],
+        end=end,
+        hollow=[p.num_still_improving + p.num_best_at_first > 0 for p in points],
     )
 
 
@@ -129,7 +92,7 @@ def _full_line(axes: Axes, panel: Panel) -> None:
         f"all data {100 * interval.mean:.2f}%",
         (0.0, 100 * interval.mean),
         xycoords=("axes fraction", "data"),
-        xytext=(3, 2.5),
+        xytext=(3, 3),
         textcoords="offset points",
         fontsize=7.5,
         color=INK,
@@ -141,21 +104,27 @@ def panel_title(panel: Panel) -> str:
     return f"{panel.network}, {protocol_words(panel.protocol)}"
 
 
-def _draw_accuracy(panels_: Sequence[Panel], layout: Layout) -> matplotlib.figure.Figure:
+def _draw_panel(ax: Axes, panel: Panel, styles: Mapping[str, SeriesStyle]) -> None:
+    curves = _curves(panel)
+    accuracy_axis(ax, [*curves.values()], panel.resolution)
+    _full_line(ax, panel)
+    for place, (name, curve) in enumerate(curves.items()):
+        draw_curve(ax, curve, styles[name], beside(ax, place, len(curves)))
+    ax.set_ylabel("test accuracy (%)")
+
+
+def _draw_accuracy(
+    panels_: Sequence[Panel], layout: Layout, height_in: float
+) -> matplotlib.figure.Figure:
     styles = series_styles(name for p in panels_ for name in p.curves)
-    figure, axes = panels(layout, len(panels_), 3.5 if len(panels_) == 1 else 3.0)
+    figure, axes = panels(layout, len(panels_), height_in)
     fractions = [pt.keep_fraction for p in panels_ for c in p.curves.values() for pt in c]
     fractions += [FULL] if any(p.full for p in panels_) or not fractions else []
     for panel, ax in zip(panels_, axes, strict=True):
-        _full_line(ax, panel)
-        for name, points in panel.curves.items():
-            _band(ax, points, styles[name])
-        for name, points in panel.curves.items():
-            whole = (*points, panel.full) if panel.full else points
-            _curve(ax, whole, styles[name])
+        _draw_panel(ax, panel, styles)
         fraction_axis(ax, fractions)
-        ax.set_ylabel("test accuracy (%)")
-        ax.set_title(panel_title(panel))
+        if len(panels_) > 1:
+            ax.set_title(panel_title(panel))
     if styles:
         method_legend(figure, layout, styles)
     return figure
@@ -184,11 +153,23 @@ def _caption(panels_: Sequence[Panel]) -> str:
     joins = "; where it joins the line, the rest of the data was redundant" if parts else ""
     full = f" On all the data: {'; '.join(parts)}." if parts else " No trial kept all the data."
     return (
-        f"Test accuracy after retraining from scratch on what each method kept: the mean over "
-        f"{_seeds(panels_)} and its {percent(CONFIDENCE)} interval, {scopes(panels_)}. Where a "
-        f"band lies above {BASELINE}'s, choosing examples was worth it{joins}.{full}"
-        f"{_marks(panels_)}"
+        f"Test accuracy after retraining from scratch on what each method kept: a mark at the mean "
+        f"over {_seeds(panels_)}, a bar over its {percent(CONFIDENCE)} interval, "
+        f"{scopes(panels_)}, a dot a replicate. Where a bar lies above {BASELINE}'s, choosing "
+        f"examples was worth it{joins}. The axis "
+        "goes by the logarithm of the error, so that its upper end can be read; methods at one "
+        f"share stand side by side; a dashed line joins shares with nothing measured between them."
+        f"{_cut(panels_)}{full}{_marks(panels_)}"
     )
+
+
+def _cut(panels_: Sequence[Panel]) -> str:
+    """Says so where intervals reach past the upper end of their axis."""
+    for panel in panels_:
+        curves = [*_curves(panel).values()]
+        if any(h > accuracy_ends(curves, panel.resolution)[1] for c in curves for h in c.highs):
+            return " Bars that reach past the axis are cut there."
+    return ""
 
 
 def scopes(panels_: Sequence[Panel]) -> str:
@@ -213,22 +194,24 @@ def _marks(panels_: Sequence[Panel]) -> str:
     return f" Open marks have doubtful trials: {' and '.join(told)}." if told else ""
 
 
-def accuracy_figure(panels_: Sequence[Panel]) -> Drawn:
+def accuracy_figure(panels_: Sequence[Panel], name: str = "accuracy", opens: bool = False) -> Drawn:
     """Test accuracy against keep_fraction, for each network and protocol (Figs. 3, 8 and 9).
 
     Args:
         panels_: Curves of the sweep, from ``results.panels_of``.
+        name: The figure's name.
+        opens: Whether it opens the page, where it has to leave room for what is beside it.
     """
     title = "Accuracy against the data kept"
     if not panels_:
-        return Missing("accuracy", title, "There is no sweep yet; `raygrad sweep` retrains.")
-    methods = sorted({name for p in panels_ for name in p.curves})
+        return Missing(name, title, "There is no sweep yet; `raygrad sweep` retrains.")
+    methods = sorted({method for p in panels_ for method in p.curves})
     return Figure(
-        name="accuracy",
-        title=title,
+        name=name,
+        title=f"Accuracy: {panel_title(panels_[0])}" if opens else title,
         caption=_caption(panels_),
         alt=f"Line chart of test accuracy against the share of the training data kept, for "
-        f"{', '.join(methods)}. The numbers are in the results table and in accuracy.csv.",
+        f"{', '.join(methods)}. The numbers are in the results table and in {name}.csv.",
         table=accuracy_table(panels_),
-        draw=lambda layout: _draw_accuracy(panels_, layout),
+        draw=lambda layout: _draw_accuracy(panels_, layout, _OPENING_IN if opens else _HEIGHT_IN),
     )

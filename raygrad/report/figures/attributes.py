@@ -1,6 +1,7 @@
 """Data sets on the plane of the paper's two attributes, simplicity and redundancy."""
 
 from collections.abc import Mapping
+from html import escape
 
 import matplotlib.figure
 import numpy as np
@@ -97,8 +98,10 @@ def _sentence(name: str, a: Attributes, panel: Panel) -> str:
     return f"{text}." if a.gain.shown else f"{text}, brackets that overlap."
 
 
-def attributes_figure(panels: Mapping[str, Panel], name: str) -> Drawn:
+def attributes_figure(panels: Mapping[str, Panel], name: str) -> Drawn | str:
     """Each run or panel as a point: how simple its data set is, and how redundant.
+
+    A plane takes two points at least; of one, the page says its numbers.
 
     Args:
         panels: Curves by the name that each point gets.
@@ -111,17 +114,19 @@ def attributes_figure(panels: Mapping[str, Panel], name: str) -> Drawn:
         return Missing(name, title, reason)
     starts = sorted({a.simplicity_from for a in found.values()})
     said = " ".join(_sentence(n, a, panels[n]) for n, a in found.items())
+    caption = (
+        "Simplicity is the mean accuracy of random subsets relative to all the data, over the "
+        f"logarithm of the share kept from {' or '.join(percent(s) for s in starts)} on. "
+        f"Redundancy is the share that the best method leaves out within {100 * MARGIN:g} "
+        "points of full accuracy by mean: between the last measured share that failed and the "
+        "first that passed; nothing is read between them."
+    )
+    if len(found) == 1:
+        return f'<h3>{title}</h3><p class="note">{escape(f"{caption} {said}")}</p>'
     return Figure(
         name=name,
         title=title,
-        caption=(
-            "Simplicity is the mean accuracy of random subsets relative to all the data, over the "
-            f"logarithm of the share kept from {' or '.join(percent(s) for s in starts)} on. "
-            f"Redundancy is the share that the best method leaves out within {100 * MARGIN:g} "
-            "points of full accuracy by mean: between the last measured share that failed and the "
-            "first that passed; nothing is read between them. Bars: 95% along simplicity, the "
-            f"bracket along redundancy. {said}"
-        ),
+        caption=f"{caption} Bars: 95% along simplicity, the bracket along redundancy. {said}",
         alt=f"Plane of simplicity and redundancy. {said}",
         table=attributes_table(found),
         draw=lambda layout: _draw(found, layout),

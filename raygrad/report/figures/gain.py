@@ -1,14 +1,14 @@
 """What choosing examples gains over taking them at random, fraction by fraction."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib.figure
 import pyarrow as pa
 
-from raygrad.report.figures.accuracy import draw_band, fraction_axis, panel_title, scopes
+from raygrad.report.figures.accuracy import panel_title, scopes
 from raygrad.report.figures.base import Drawn, Figure, Missing
+from raygrad.report.figures.curves import Curve, beside, draw_curve, fraction_axis
 from raygrad.report.figures.legend import method_legend
 from raygrad.report.intervals import CONFIDENCE, difference_interval
 from raygrad.report.results import BASELINE, Panel
@@ -47,46 +47,32 @@ def _draw_gain(
     table: pa.Table, panels_: Sequence[Panel], layout: Layout
 ) -> matplotlib.figure.Figure:
     rows = table.to_pylist()
-    shown = [
-        p
-        for p in panels_
-        if any(r["network"] == p.network and r["protocol"] == p.protocol for r in rows)
-    ]
+    shown = [p for p in panels_ if any((r["network"], r["protocol"]) == _place(p) for r in rows)]
     names = {r["method"] for r in rows}
     styles = {n: s for n, s in series_styles({*names, BASELINE}).items() if n != BASELINE}
     figure, axes = panels(layout, len(shown), 2.9)
     fractions = sorted({r["keep_fraction"] for r in rows})
     for panel, ax in zip(shown, axes, strict=True):
         ax.axhline(0, color=MUTED, linewidth=1.0)
-        for name, style in styles.items():
-            mine = [
-                r
-                for r in rows
-                if (r["network"], r["protocol"], r["method"])
-                == (panel.network, panel.protocol, name)
-            ]
-            x = [r["keep_fraction"] for r in mine]
-            known = [r for r in mine if not math.isnan(r["low"])]
-            draw_band(
-                ax,
-                [r["keep_fraction"] for r in known],
-                [r["low"] for r in known],
-                [r["high"] for r in known],
-                style,
+        of_panel = [r for r in rows if (r["network"], r["protocol"]) == _place(panel)]
+        for place, (name, style) in enumerate(styles.items()):
+            mine = [r for r in of_panel if r["method"] == name]
+            curve = Curve(
+                shares=[r["keep_fraction"] for r in mine],
+                means=[r["gain_points"] for r in mine],
+                lows=[r["low"] for r in mine],
+                highs=[r["high"] for r in mine],
             )
-            ax.plot(
-                x,
-                [r["gain_points"] for r in mine],
-                color=style.color,
-                marker=style.marker,
-                linestyle=style.dash,
-                markeredgecolor="none",
-            )
+            draw_curve(ax, curve, style, beside(ax, place, len(styles)))
         fraction_axis(ax, fractions)
         ax.set_ylabel(f"gain over {BASELINE} (points)")
         ax.set_title(panel_title(panel))
     method_legend(figure, layout, styles)
     return figure
+
+
+def _place(panel: Panel) -> tuple[str, str]:
+    return panel.network, panel.protocol
 
 
 def _extremes(rows: Sequence[Mapping[str, Any]], several: bool) -> str:
@@ -123,7 +109,7 @@ def gain_figure(panels_: Sequence[Panel]) -> Drawn:
         title=title,
         caption=(
             f"Mean accuracy less {BASELINE}'s at the same fraction, with Welch's "
-            f"{percent(CONFIDENCE)} interval for one comparison, {scopes(panels_)}: a band that "
+            f"{percent(CONFIDENCE)} interval for one comparison, {scopes(panels_)}: a bar that "
             f"crosses zero shows no difference. {_extremes(rows, several=len(panels_) > 1)}"
         ),
         alt=f"Line chart of each method's accuracy less {BASELINE}'s against the share kept.",

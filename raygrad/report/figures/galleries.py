@@ -1,4 +1,4 @@
-"""Images by network side by side, and label-noise suspects (the paper's Figures 10 and 11)."""
+"""Images by network side by side (the paper's Figures 10 and 11)."""
 
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
@@ -48,17 +48,6 @@ def most_raised_class(scores: Scores, column: str) -> tuple[int, float, float]:
     return label, float(shares[label]), float(usual[label])
 
 
-def suspects(scores: Scores, column: str) -> np.ndarray:
-    """Positions of wrongly classified examples, hardest first.
-
-    A network that has learned the data and still gives a label almost no chance has either met a
-    hard example or a wrong label; a person has to look.
-    """
-    order = hardest_first(scores.values(column))
-    wrong = scores.table["prediction"].to_numpy() != scores.labels
-    return order[wrong[order]][:PER_NETWORK]
-
-
 def _commonest(examples: Sequence[Example]) -> str:
     names, counts = np.unique([e.label for e in examples], return_counts=True)
     top = np.argsort(-counts, kind="stable")[:2]
@@ -81,24 +70,36 @@ def _gallery(
     return [e for e in examples if e.key in thumbnails]
 
 
-def _figure(
+def gallery_figure(
     name: str,
     title: str,
     caption: str,
     column: str,
     examples: Sequence[Example],
     thumbnails: Mapping[str, Thumbnail],
+    row_name: str = "network",
 ) -> Figure:
-    networks = list(dict.fromkeys(e.row for e in examples))
+    """Images as a figure: on the page as tiles that open, in its files as a grid.
+
+    Args:
+        name: The figure's name.
+        title: What it shows.
+        caption: What to see in it.
+        column: What the examples' scores are, as the CSV's column.
+        examples: In order; a row each is a heading where there are several.
+        thumbnails: Pictures by key.
+        row_name: What a row is, as the CSV's column.
+    """
+    rows = list(dict.fromkeys(e.row for e in examples))
     body = "".join(
-        (f"<h4>{escape(n)}</h4>" if len(networks) > 1 else "")
+        (f"<h4>{escape(n)}</h4>" if len(rows) > 1 else "")
         + strip([e for e in examples if e.row == n], thumbnails)
-        for n in networks
+        for n in rows
     )
     table = pa.Table.from_pylist(
         [
             {
-                "network": e.row,
+                row_name: e.row,
                 "key": e.key,
                 "label": e.label,
                 "prediction": e.prediction,
@@ -111,7 +112,7 @@ def _figure(
         name=name,
         title=title,
         caption=caption,
-        alt=f"{title}: {count(len(examples))} training images of {listed(networks)}.",
+        alt=f"{title}: {count(len(examples))} training images of {listed(rows)}.",
         table=table,
         draw=lambda layout: draw_grid(examples, thumbnails, layout),
         markup=body,
@@ -135,7 +136,7 @@ def hardest_figure(run: Run, column: str, thumbnails: Mapping[str, Thumbnail]) -
         f"or a background, is what choosing by the norm alone would over-represent. Commonest "
         f"classes among those shown: {'; '.join(parts)}."
     )
-    return _figure("hardest", title, caption, column, examples, thumbnails)
+    return gallery_figure("hardest", title, caption, column, examples, thumbnails)
 
 
 def top_sample_figure(run: Run, column: str, thumbnails: Mapping[str, Thumbnail]) -> Drawn:
@@ -156,30 +157,4 @@ def top_sample_figure(run: Run, column: str, thumbnails: Mapping[str, Thumbnail]
         f"{column}, in falling order. In that whole {percent(_TOP)}, the class most "
         f"over-represented: {'; '.join(parts)}."
     )
-    return _figure("top-sample", title, caption, column, examples, thumbnails)
-
-
-def suspects_figure(
-    run: Run, network: str, column: str, thumbnails: Mapping[str, Thumbnail]
-) -> Drawn:
-    """Training examples whose label the trained network contradicts most: look at these first."""
-    title = "Label-noise suspects"
-    scores = run.scores[network]
-    if "prediction" not in scores.table.column_names:
-        return Missing("suspects", title, "The score table has no predictions.")
-    by = "loss" if "loss" in scores.columns else column
-    examples = _gallery(run, by, thumbnails, [network], suspects)
-    wrong = int((scores.table["prediction"].to_numpy() != scores.labels).sum())
-    if not wrong:
-        reason = (
-            f"{network} classifies all of its {count(len(scores.labels))} examples as labelled."
-        )
-        return Missing("suspects", title, reason)
-    if not examples:
-        return Missing("suspects", title, "No image could be read.")
-    caption = (
-        f"{network} contradicts the label of {count(wrong)} of {count(len(scores.labels))} "
-        f"training examples ({percent(wrong / len(scores.labels))}); these have the largest {by}. "
-        "Some are hard, some are labelled wrongly: only looking tells."
-    )
-    return _figure("suspects", title, caption, by, examples, thumbnails)
+    return gallery_figure("top-sample", title, caption, column, examples, thumbnails)

@@ -64,25 +64,32 @@ def grid_positions(values: np.ndarray) -> list[tuple[str, np.ndarray]]:
 
 
 def describe(
-    run: Run, scores: Scores, column: str, rows: Sequence[tuple[str, np.ndarray]]
+    run: Run,
+    scores: Scores,
+    column: str,
+    rows: Sequence[tuple[str, np.ndarray]],
+    values: np.ndarray | None = None,
 ) -> list[Example]:
-    """The examples at the given positions, with what a legend says of them."""
-    values = scores.values(column)
-    names = scores.table.column_names
+    """The examples at the given positions, with what a legend says of them.
+
+    Args:
+        run: The run.
+        scores: The scores of one network.
+        column: Which score is said.
+        rows: Names and positions.
+        values: What is said in place of the column, ``[N]``.
+    """
+    values = scores.values(column) if values is None else values
     out = []
     for row, positions in rows:
-        part = scores.table.take(pa.array(positions))
-        predictions = (
-            part["prediction"].to_pylist() if "prediction" in names else [None] * len(part)
-        )
-        for position, key, prediction in zip(
-            positions, part["key"].to_pylist(), predictions, strict=True
-        ):
+        keys = scores.table["key"].take(pa.array(positions)).to_pylist()
+        for position, key in zip(positions, keys, strict=True):
+            guess = -1 if scores.predictions is None else int(scores.predictions[position])
             out.append(
                 Example(
                     key=str(key),
                     label=run.class_name(int(scores.labels[position])),
-                    prediction=None if prediction is None else run.class_name(int(prediction)),
+                    prediction=run.class_name(guess) if guess >= 0 else None,
                     score=float(values[position]),
                     row=row,
                 )
@@ -90,30 +97,40 @@ def describe(
     return out
 
 
+def said_of(label: str, prediction: str | None) -> str:
+    """What stands under a picture: the label, and what was predicted where that is another."""
+    if prediction is None or prediction == label:
+        return label
+    return f"label {label}, predicted {prediction}"
+
+
 def tile(example: Example, thumbnail: Thumbnail) -> str:
     """One example as a button of the page, which opens its details."""
-    said = (
-        f'<span class="wrong">{escape(example.label)}, seen as '
-        f"{escape(example.prediction or '')}</span>"
-        if example.wrong
-        else f"<span>{escape(example.label)}</span>"
-    )
+    text = escape(said_of(example.label, example.prediction))
+    said = f'<span class="wrong">{text}</span>' if example.wrong else f"<span>{text}</span>"
     alt = f"{example.key}: class {example.label}"
     if example.prediction is not None:
         alt += f", predicted {example.prediction}"
     return (
-        f'<li><button type="button" class="tile" data-key="{escape(example.key)}">'
+        f'<li><button type="button" class="tile" data-key="{escape(example.key)}" '
+        f'title="{escape(example.key)}">'
         f'<img src="{thumbnail.data_uri}" alt="{escape(alt)}">'
         f'{said}<span class="score">{example.score:.3g}</span></button></li>'
     )
 
 
-def strip(examples: Sequence[Example], thumbnails: Mapping[str, Thumbnail]) -> str:
-    """Examples side by side, as many a line as there is room for."""
+def strip(examples: Sequence[Example], thumbnails: Mapping[str, Thumbnail], css: str = "") -> str:
+    """Examples side by side, as many a line as there is room for.
+
+    Args:
+        examples: In order; those without a picture are left out.
+        thumbnails: Pictures by key.
+        css: A class of the list beside its own.
+    """
     shown = [(e, thumbnails[e.key]) for e in examples if e.key in thumbnails]
     small = all(max(t.pixels.shape[:2]) <= SMALL_SIDE for _, t in shown)
-    css = "strip pixels" if small else "strip"
-    return f'<ul class="{css}">{"".join(tile(e, t) for e, t in shown)}</ul>'
+    names = " ".join(["strip", *(["pixels"] if small else []), *([css] if css else [])])
+    return f'<ul class="{names}">{"".join(tile(e, t) for e, t in shown)}</ul>'
 
 
 def legend(example: Example) -> str:

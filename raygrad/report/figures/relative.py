@@ -5,8 +5,9 @@ from collections.abc import Mapping
 import matplotlib.figure
 import pyarrow as pa
 
-from raygrad.report.figures.accuracy import fraction_axis, panel_title, scopes
+from raygrad.report.figures.accuracy import panel_title, scopes
 from raygrad.report.figures.base import Drawn, Figure, Missing
+from raygrad.report.figures.curves import fraction_axis
 from raygrad.report.figures.legend import method_legend
 from raygrad.report.results import BASELINE, FULL, Panel
 from raygrad.report.style import INK, Layout, panels, series_styles

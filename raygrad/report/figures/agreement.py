@@ -1,0 +1,133 @@
+"""Which scores would choose the same examples: the share of their top 1, 5 and 10% in common.
+
+A rank correlation is mostly about the easy many; a subset is made of the hardest few. Two scores
+can correlate at 0.9 and share a third of their top 1%.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib.figure
+import numpy as np
+import pyarrow as pa
+
+from raygrad.report.examples import hardest_first
+from raygrad.report.figures.base import Drawn, Figure, Missing
+from raygrad.report.figures.correlation import gathered_columns, rank_correlations
+from raygrad.report.style import MUTED, Layout, SeriesStyle, new_figure, series_styles
+from raygrad.report.tables import Run
+from raygrad.report.wording import count, percent
+
+SHARES = (0.01, 0.05, 0.1)
+_EASIER_IS_HIGHER = frozenset({"mean_probability"})
+
+
+def shared_tops(columns: Mapping[str, np.ndarray], column: str) -> pa.Table:
+    """What each other score has in common with one of them.
+
+    Args:
+        columns: Scores of one length, higher = harder; NaN where missing.
+        column: The score that the others are set against.
+
+    Returns:
+        score, rank_correlation, and top_1, top_5, top_10: the share in [0, 1] of the hardest 1, 5
+        and 10% in common; of the examples that both scores have. By falling top_5.
+    """
+    rows: list[tuple[Any, ...]] = []
+    main = columns[column]
+    for name, values in columns.items():
+        if name == column:
+            continue
+        both = np.flatnonzero(~np.isnan(main) & ~np.isnan(values))
+        if len(both) < 2:
+            continue
+        one, other = hardest_first(main[both]), hardest_first(values[both])
+        tops = [max(1, math.floor(share * len(both))) for share in SHARES]
+        shared = [len(np.intersect1d(one[:k], other[:k])) / k for k in tops]
+        r = float(rank_correlations({"a": main[both], "b": values[both]})[0, 1])
+        rows.append((name, r, *shared))
+    rows.sort(key=lambda row: (-row[3], row[0]))
+    names = ("score", "rank_correlation", "top_1", "top_5", "top_10")
+    return pa.table({n: [row[i] for row in rows] for i, n in enumerate(names)})
+
+
+def _draw(rows: Sequence[Mapping[str, float]], layout: Layout) -> matplotlib.figure.Figure:
+    figure = new_figure(layout, 1.0 + 0.3 * len(rows))
+    ax = figure.add_subplot()
+    y = np.arange(len(rows))[::-1]
+    looks = series_styles(f"top_{round(100 * s)}" for s in SHARES)
+    ax.plot(
+        [100 * r["rank_correlation"] for r in rows],
+        y,
+        linestyle="none",
+        marker="|",
+        markersize=11,
+        markeredgewidth=1.4,
+        color=MUTED,
+        label="rank correlation x 100",
+    )
+    for share, (name, style) in zip(SHARES, sorted(looks.items(), key=_number), strict=True):
+        ax.plot(
+            [100 * r[name] for r in rows],
+            y,
+            linestyle="none",
+            marker=style.marker,
+            markersize=5.5,
+            color=style.color,
+            markeredgecolor="none",
+            label=f"top {percent(share)}",
+        )
+        ax.axvline(100 * share, color=style.color, linewidth=0.7, linestyle=(0, (2, 3)))
+    ax.set_yticks(y, [str(r["score"]) for r in rows])
+    ax.tick_params(axis="y", length=0)
+    ax.set_ylim(-0.7, len(rows) - 0.3)
+    low = min([0.0, *(100 * r["rank_correlation"] for r in rows)])
+    ax.set_xlim(low - 3, 103)
+    ax.set_xlabel("in common (%)")
+    figure.legend(loc="outside upper left", ncols=4 if layout.columns > 1 else 2)
+    return figure
+
+
+def _number(item: tuple[str, SeriesStyle]) -> int:
+    return int(item[0].removeprefix("top_"))
+
+
+def _said(row: Mapping[str, Any]) -> str:
+    tops = f"{percent(row['top_1'])}, {percent(row['top_5'])} and {percent(row['top_10'])}"
+    r = row["rank_correlation"]
+    return f"{row['score']}: {tops}" + ("" if np.isnan(r) else f" (rank correlation {r:.2f})")
+
+
+def agreement_figure(run: Run, network: str, column: str) -> Drawn:
+    """What share of the hardest each other score has in common with the main one.
+
+    Args:
+        run: The run.
+        network: Whose scores.
+        column: The main score.
+    """
+    title = "Would another score choose the same?"
+    columns = gathered_columns(run, network, column)
+    for name in _EASIER_IS_HIGHER & set(columns):
+        columns[name] = -columns[name]
+    table = shared_tops(columns, column)
+    if not table.num_rows:
+        return Missing("agreement", title, "The score table has one score only.")
+    rows = table.to_pylist()
+    first, last = rows[0], rows[-1]
+    said = f"The most in common has {_said(first)}"
+    said += f"; the least {_said(last)}" if len(rows) > 1 else ""
+    number = len(columns[column])
+    return Figure(
+        name="agreement",
+        title=title,
+        caption=(
+            f"The share of the hardest 1, 5 and 10% of {count(number)} examples by {column} of "
+            f"{network} that are the hardest by another score too; dotted, what chance gives. The "
+            f"correlation of all ranks, which the easy many decide, stands beside it. {said}."
+        ),
+        alt=f"Dot plot of shared top shares. {said}.",
+        table=table,
+        draw=lambda layout: _draw(rows, layout),
+    )
