@@ -104,7 +104,14 @@ def panel_title(panel: Panel) -> str:
     return f"{panel.network}, {protocol_words(panel.protocol)}"
 
 
-def _draw_panel(ax: Axes, panel: Panel, styles: Mapping[str, SeriesStyle]) -> None:
+def draw_panel(ax: Axes, panel: Panel, styles: Mapping[str, SeriesStyle]) -> None:
+    """Draws one panel's curves and its line of all the data; the x axis is left to the caller.
+
+    Args:
+        ax: Where.
+        panel: What.
+        styles: The look of each series.
+    """
     curves = _curves(panel)
     accuracy_axis(ax, [*curves.values()], panel.resolution)
     _full_line(ax, panel)
@@ -121,7 +128,7 @@ def _draw_accuracy(
     fractions = [pt.keep_fraction for p in panels_ for c in p.curves.values() for pt in c]
     fractions += [FULL] if any(p.full for p in panels_) or not fractions else []
     for panel, ax in zip(panels_, axes, strict=True):
-        _draw_panel(ax, panel, styles)
+        draw_panel(ax, panel, styles)
         fraction_axis(ax, fractions)
         if len(panels_) > 1:
             ax.set_title(panel_title(panel))
