@@ -1,7 +1,7 @@
 """The errors that raygrad raises on purpose. All of them survive pickling between processes."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 
 class RaygradError(Exception):
@@ -14,6 +14,22 @@ class ConfigError(RaygradError, ValueError):
 
 class DataError(RaygradError, ValueError):
     """Something in the data (a shard, an image, a label, a score) breaks a stated rule."""
+
+
+class TooManyRejectsError(DataError):
+    """More examples cannot be used than is accepted.
+
+    Args:
+        text: The line for the user.
+        rejects: Shard, key and reason of each, for the table that the user looks them up in.
+    """
+
+    def __init__(self, text: str, rejects: Sequence[Mapping[str, str]] = ()) -> None:
+        super().__init__(text, rejects)
+        self.rejects = rejects
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class IncompleteError(RaygradError):

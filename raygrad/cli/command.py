@@ -17,16 +17,18 @@ from typing import Annotated, Any, Union
 import tyro
 
 from raygrad import __version__, pipeline
+from raygrad.cli import last_net
 from raygrad.cli.brief_help import parsed
+from raygrad.cli.last_net import EXIT_ERROR, EXIT_INCOMPLETE, EXIT_USAGE
 from raygrad.cli.noise import noise_kept
 from raygrad.cli.subcommands import COMMANDS, Command, Job, RunStudy
 from raygrad.cli.terminal import shown_lines
 from raygrad.config import StudyConfig
 from raygrad.engine.session import session
 from raygrad.errors import ConfigError, IncompleteError, RaygradError
+from raygrad.storage import patience
 from raygrad.training.recipes import named_recipe
 
-EXIT_ERROR, EXIT_USAGE, EXIT_INCOMPLETE = 1, 2, 3
 EXIT_INTERRUPTED, EXIT_TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 
 
@@ -70,7 +72,7 @@ def guarded(work: Callable[[], None]) -> int:
     """Does the work within a Ray session; turns errors into one line and an exit status."""
     received: list[int] = []
     try:
-        with shown_lines(), _terminable(received), session():
+        with shown_lines(), _terminable(received), patience.of_a_command(), session():
             work()
         sys.stdout.flush()
     except ConfigError as error:
@@ -85,6 +87,11 @@ def guarded(work: Callable[[], None]) -> int:
     except KeyboardInterrupt:
         status = EXIT_TERMINATED if received else EXIT_INTERRUPTED
         return _fail("stopped; the same command goes on from here", status)
+    except Exception as error:  # the last net: what is not from outside goes on as it came
+        line_and_status = last_net.caught(error)
+        if line_and_status is None:
+            raise
+        return _fail(*line_and_status)
     return 0
 
 

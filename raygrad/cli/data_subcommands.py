@@ -108,7 +108,11 @@ class IndexTars:
 
 @dataclass(frozen=True)
 class Export:
-    """Write a subset as new WebDataset shards, to train on elsewhere."""
+    """Write a subset as new WebDataset shards, or as other tools open it.
+
+    folders: <class>/<image>. huggingface: Parquet, load_dataset("parquet", data_dir=OUT).
+    fiftyone: the type FiftyOneImageClassificationDataset. Scores come along where there are any.
+    """
 
     subset: tyro.conf.Positional[str]
     """The subset's Parquet file."""
@@ -117,11 +121,37 @@ class Export:
     """The folder of the new shards, local or s3://."""
     shard_bytes: int = 256 * 2**20
     """About how large a shard becomes."""
+    format: Literal["webdataset", "folders", "huggingface", "fiftyone"] = "webdataset"
+    """What is written; all but WebDataset need a folder that is empty."""
 
     def execute(self) -> None:
-        """Writes the shards."""
-        existing(self.run)
+        """Writes the files."""
+        config = existing(self.run)
+        if self.format != "webdataset":
+            count = pipeline.export_as(config, self.subset, self.out, self.format)
+            print(f"{count} examples in {self.out}")
+            return
         print("\n".join(pipeline.export(self.run, self.subset, self.out, self.shard_bytes)))
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Write a run's scores as one table: labels and their names, predictions, files, every score.
+
+    Example: raygrad scores runs/own --out scores.csv
+    """
+
+    run: tyro.conf.Positional[Run]
+    out: str = "-"
+    """A file that ends in .csv or .parquet, local or s3://, or - for standard output."""
+    network: str | None = None
+    """The network that scored; by default the run's."""
+
+    def execute(self) -> None:
+        """Writes the table."""
+        pipeline.write_scores(existing(self.run), self.out, self.network)
+        if self.out != "-":
+            print(self.out)
 
 
 def _named_data(data: DataConfig, folder: str | None) -> DataConfig:

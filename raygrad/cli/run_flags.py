@@ -52,6 +52,16 @@ def seeded(config: StudyConfig, score_seeds: tuple[int, ...]) -> StudyConfig:
     return replace(config, select=replace(config.select, score_seeds=score_seeds))
 
 
+def accepting(config: StudyConfig, max_reject_share: float | None) -> StudyConfig:
+    """Returns what a stage is given: the run's configuration with another share of rejects.
+
+    What was indexed stays bound to the share that it was indexed with.
+    """
+    if max_reject_share is None:
+        return config
+    return replace(config, data=replace(config.data, max_reject_share=max_reject_share))
+
+
 def existing(run: str) -> StudyConfig:
     """Returns the configuration of a run folder.
 

@@ -7,8 +7,17 @@ import tyro
 from tyro.conf import OmitArgPrefixes
 
 from raygrad import pipeline
-from raygrad.cli.data_subcommands import Export, IndexTars, Prepare
-from raygrad.cli.run_flags import Redo, Run, Wait, existing, layout, seeded, stored_or_new
+from raygrad.cli.data_subcommands import Export, IndexTars, Prepare, Scores
+from raygrad.cli.run_flags import (
+    Redo,
+    Run,
+    Wait,
+    accepting,
+    existing,
+    layout,
+    seeded,
+    stored_or_new,
+)
 from raygrad.cli.whole_study import (
     prepare_study,
     print_plan,
@@ -45,6 +54,8 @@ class Train:
     score_seeds: tuple[int, ...] = ()
     """Train a network from each of these seeds too, as `<network>-seed<seed>`: scoring networks, to
     draw subsets by and to have intervals over."""
+    max_reject_share: float | None = None
+    """The largest share of images that may be undecodable, in [0, 1]; by default the run's."""
     train: OmitArgPrefixes[TrainConfig] = field(default_factory=TrainConfig)
     redo: Redo = False
     wait_s: Wait = DEFAULT_WAIT_S
@@ -54,7 +65,7 @@ class Train:
         config = replace(stored_or_new(self.run), train=self.train, wait_s=self.wait_s)
         config = seeded(config, self.score_seeds)
         with pipeline.bound(config, self.redo, "train"):
-            metrics = pipeline.train(config)
+            metrics = pipeline.train(accepting(config, self.max_reject_share))
         print(
             f"{metrics['network']}: test accuracy {metrics['test_accuracy']:.4f} "
             f"at epoch {metrics['best_epoch']} of {metrics['epochs']}, "
@@ -87,10 +98,11 @@ class Score:
     """Number the classes anew where numbers count from 1 or have gaps."""
     channels: Literal[1, 3] = 3
     """Colour channels that your shards are decoded to."""
-    max_reject_share: float = 0.01
-    """The largest share of examples that the index may reject, in [0, 1]."""
     score_seeds: tuple[int, ...] = ()
     """Score the networks that were trained from these seeds too; by default those of `train`."""
+    max_reject_share: float | None = None
+    """The largest share of examples that may be unusable, in [0, 1]; by default the run's, which
+    is 0.01 where nothing else was said."""
     score: OmitArgPrefixes[ScoreConfig] = field(default_factory=ScoreConfig)
     redo: Redo = False
     wait_s: Wait = DEFAULT_WAIT_S
@@ -101,9 +113,10 @@ class Score:
         with pipeline.bound(config, self.redo, "score"):
             if config.data.tars and self.tars:
                 pipeline.index_shards(config)
-            facts = pipeline.score(config)
+            facts = pipeline.score(accepting(config, self.max_reject_share))
         print(f"{facts['num_examples']} examples scored in {facts['num_shards']} parts")
         print(layout(self.run).scores(config.scored_network))
+        print(f"next: raygrad scores {self.run} --out scores.csv, raygrad select {self.run}")
 
     def _config(self) -> StudyConfig:
         config = replace(stored_or_new(self.run), wait_s=self.wait_s)
@@ -114,7 +127,7 @@ class Score:
                 image=self.image,
                 renumber=self.renumber,
                 channels=self.channels,
-                max_reject_share=self.max_reject_share,
+                max_reject_share=self._index_share(config),
                 val_fraction=0.0,
                 test_fraction=0.0,
             )
@@ -128,6 +141,12 @@ class Score:
             config = replace(config, select=select, score=self.score)
         return seeded(replace(config, score=self.score), self.score_seeds)
 
+    def _index_share(self, stored: StudyConfig) -> float:
+        """Returns what the index is bound to: once there is one, the flag is scoring's alone."""
+        is_indexed = bool(stored.data.tars)
+        given = self.max_reject_share
+        return stored.data.max_reject_share if is_indexed or given is None else given
+
 
 @dataclass(frozen=True)
 class Select:
@@ -137,6 +156,9 @@ class Select:
     list: bool = False
     """Explain every method in a line, with its paper, and do nothing else."""
     select: OmitArgPrefixes[SelectConfig] = field(default_factory=SelectConfig)
+    format: Literal["parquet", "csv", "txt"] | None = None
+    """Also list, beside each subset, the keys that it keeps and those that it drops: a table with
+    the columns key, kept and weight, or two text files, a key a line."""
     redo: Redo = False
 
     def execute(self) -> None:
@@ -150,7 +172,10 @@ class Select:
         config = replace(existing(self.run), select=self.select)
         pipeline.check(config)
         pipeline.select(config, self.redo)
-        print("\n".join(pipeline.subset_urls(config)))
+        for url in pipeline.subset_urls(config):
+            print(url)
+            if self.format is not None:
+                print(pipeline.write_subset_list(config, url, self.format))
 
 
 @dataclass(frozen=True)
@@ -163,6 +188,8 @@ class Sweep:
     subsets: tuple[str, ...] = ()
     """Subsets that you made elsewhere, in place of those that methods draw: Parquet files with a
     column key, named METHOD-SEED.parquet; braces and globs, local or s3://."""
+    max_reject_share: float | None = None
+    """The largest share of images that may be undecodable, in [0, 1]; by default the run's."""
     redo: Redo = False
     wait_s: Wait = DEFAULT_WAIT_S
 
@@ -171,6 +198,7 @@ class Sweep:
         config = replace(
             existing(self.run), select=self.select, sweep=self.sweep, wait_s=self.wait_s
         )
+        config = accepting(config, self.max_reject_share)
         print_results(pipeline.sweep(config, self.subsets, self.redo))
         print(layout(self.run).results)
 
@@ -323,6 +351,7 @@ COMMANDS: dict[str, type[Command]] = {
     "index": IndexTars,
     "train": Train,
     "score": Score,
+    "scores": Scores,
     "select": Select,
     "plan": PlanSweep,
     "sweep": Sweep,

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         is_trained,
         stored_config,
     )
+    from raygrad.pipeline.exporting import export_as, write_scores, write_subset_list
     from raygrad.pipeline.forecasting import Forecast, forecast
     from raygrad.pipeline.planning import Plan, check_price, plan
     from raygrad.pipeline.preparing import export, index_shards, is_place, prepare, write_source
@@ -42,6 +43,7 @@ __all__ = [
     "check_price",
     "complete_stages",
     "export",
+    "export_as",
     "forecast",
     "grid",
     "index_shards",
@@ -58,11 +60,14 @@ __all__ = [
     "subset_urls",
     "sweep",
     "train",
+    "write_scores",
     "write_source",
+    "write_subset_list",
 ]
 
 _MODULES = {
     "binding": ("bind", "bound", "check", "complete_stages", "is_trained", "stored_config"),
+    "exporting": ("export_as", "write_scores", "write_subset_list"),
     "forecasting": ("Forecast", "forecast"),
     "planning": ("Plan", "check_price", "plan"),
     "preparing": ("export", "index_shards", "is_place", "prepare", "write_source"),

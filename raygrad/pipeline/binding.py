@@ -75,11 +75,11 @@ def check(config: StudyConfig) -> None:
     """Checks every name in the configuration before anything starts.
 
     Raises:
-        ConfigError: A source, network, loss, score column or method is unknown, or a glob of shards
-            matches nothing.
+        ConfigError: A source, network, loss, score column or method is unknown, a glob of shards
+            matches nothing, or storage refuses the first of them.
     """
     if config.data.tars:
-        expand([*config.data.tars, *config.data.test_tars])
+        _require_first(expand([*config.data.tars, *config.data.test_tars]))
     else:
         check_source(config.data.source)
     named = (config.scored_network, *config.sweep.networks, *config.select.compare_networks)
@@ -99,6 +99,14 @@ def _check_weights(config: StudyConfig) -> None:
     """Checks what a network of the user's choice is given, unless its scores are complete."""
     if not files.exists(RunLayout(config.run).marker(_stages(config)["score"])):
         check_weights(config.score)
+
+
+def _require_first(urls: Sequence[str]) -> None:
+    """Asks for the first shard, so that what is wrong with all is said before Ray starts."""
+    try:
+        files.file_size(urls[0])
+    except FileNotFoundError as error:
+        raise ConfigError(f"shards must exist, got none at {urls[0]}. Check the path.") from error
 
 
 def bind(config: StudyConfig) -> None:

@@ -4,7 +4,7 @@ import logging
 import time
 from typing import Any
 
-from raygrad.config import ScoreConfig, StudyConfig
+from raygrad.config import StudyConfig
 from raygrad.engine.score import job as score_engine
 from raygrad.engine.score.networks import TABLE_COLUMNS
 from raygrad.engine.score.pool import choose_device, decode_threads
@@ -71,7 +71,7 @@ def _score(config: StudyConfig, network: str) -> dict[str, Any]:
         ensure_ray()
         done = {
             **score_engine.score(
-                config.score, _task(config.score, layout, network, inputs), config.wait_s
+                config.score, _task(config, layout, network, inputs), config.wait_s
             ),
             "data": prepared["digest"],
             "fresh_weights": config.score.fresh_weights,
@@ -83,7 +83,8 @@ def _score(config: StudyConfig, network: str) -> dict[str, Any]:
     return done
 
 
-def _task(config: ScoreConfig, layout: RunLayout, network: str, inputs: ScoreInputs) -> ScoreTask:
+def _task(study: StudyConfig, layout: RunLayout, network: str, inputs: ScoreInputs) -> ScoreTask:
+    config = study.score
     device = choose_device(config.device)
     return ScoreTask(
         data_url=layout.data,
@@ -101,5 +102,6 @@ def _task(config: ScoreConfig, layout: RunLayout, network: str, inputs: ScoreInp
         channels_last=config.channels_last,
         batch_size=config.batch_size,
         decode_threads=decode_threads(config, device),
+        max_reject_share=study.data.max_reject_share,
         shard_timeout_s=config.shard_timeout_s,
     )

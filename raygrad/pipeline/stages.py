@@ -111,14 +111,15 @@ def study_data(layout: RunLayout, config: DataConfig) -> StudyData | StudySource
     facts = facts_of_data(layout)
     index, transform = read_index(layout.data), transform_of(facts)
     shape = facts["num_classes"], facts["channels"], transform
+    most = config.max_reject_share
     needed = decoded_bytes(index, facts["channels"], transform)
     if needed <= config.memory_bytes:
-        return load_study_data(index, *shape)
+        return load_study_data(index, *shape, most)
     folder = config.cache_dir or os.path.join(tempfile.gettempdir(), "raygrad-images")
     log.info(
         "data: %.1f GB decoded, kept in %s of each node and not in memory", needed / 1e9, folder
     )
-    return StudySource(layout.data, *shape, folder)
+    return StudySource(layout.data, *shape, folder, most)
 
 
 def transform_of(facts: dict[str, Any]) -> CropTransform | None:

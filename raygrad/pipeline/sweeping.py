@@ -16,6 +16,7 @@ from raygrad.pipeline.stages import study_data
 from raygrad.pipeline.trial_grid import planned_trials
 from raygrad.runs.journal import recorded
 from raygrad.runs.layout import RunLayout
+from raygrad.runs.reject_table import rejects_kept
 from raygrad.runs.result_rows import ResultRows
 from raygrad.training.trials import Trial
 
@@ -43,7 +44,8 @@ def sweep(config: StudyConfig, own_subsets: Sequence[str] = (), redo: bool = Fal
     )
     start_s = time.monotonic()
     load_data = functools.partial(study_data, layout, config.data)
-    with recorded(layout.journal, "sweep") if todo else contextlib.nullcontext():
+    work = recorded(layout.journal, "sweep") if todo else contextlib.nullcontext()
+    with work, rejects_kept(layout.sweep):
         results = sweep_engine.sweep(
             config.sweep, config.train, trials, layout, load_data, config.wait_s
         )

@@ -10,6 +10,7 @@ from raygrad.pipeline.noticing import code_of, refuse_changed_shards
 from raygrad.pipeline.replicates import compared_networks, trained_replicates
 from raygrad.pipeline.stages import facts_of, stage, study_data, training_inputs
 from raygrad.runs.layout import RunLayout
+from raygrad.runs.reject_table import rejects_kept
 from raygrad.storage import files
 from raygrad.storage.manifest import digest
 from raygrad.training.checkpoints import load_checkpoint
@@ -24,9 +25,11 @@ def train(config: StudyConfig) -> dict[str, Any]:
 
     With `dynamics` there is a score table `<network>-dynamics` too; with `score_seeds` a network is
     trained from each of them, as `<network>-seed<seed>`; with `compare_networks` these are trained.
+    Images that cannot be decoded are counted, and stand in `rejects.parquet` beside the checkpoint.
 
     Raises:
         ConfigError: A network of the user's own is to be scored from several seeds.
+        TooManyRejectsError: More than `max_reject_share` of the images cannot be decoded.
     """
     refuse_changed_shards(config)
     others = [*trained_replicates(config), *compared_networks(config)]
@@ -44,7 +47,8 @@ def _train(config: StudyConfig, network: str) -> dict[str, Any]:
     code = code_of(config.train.network, config.train.loss, start_from=config.train.start_from)
 
     def do() -> dict[str, Any]:
-        data = study_data(layout, config.data)
+        with rejects_kept(layout.train(network)):
+            data = study_data(layout, config.data)
         # What cannot be built is said here, in a line, and not by a worker.
         if isinstance(data, StudyData):
             initial_network(config.train.network, config.train, data.spec, config.train.seed)
@@ -58,7 +62,8 @@ def _train(config: StudyConfig, network: str) -> dict[str, Any]:
             metrics_url=layout.metrics(network),
             measured_url=layout.train(network),
         )
-        metrics = train_engine.train(task, data, config.wait_s)
+        with rejects_kept(layout.train(network)):
+            metrics = train_engine.train(task, data, config.wait_s)
         checkpoint_digest = load_checkpoint(layout.checkpoint(network)).digest()
         if config.train.dynamics:
             provenance = {

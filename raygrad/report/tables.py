@@ -250,10 +250,12 @@ def _dataset(url: str, config: Mapping[str, Any], notes: list[str]) -> dict[str,
     return {}
 
 
-def _rejects(url: str, networks: list[str], notes: list[str]) -> pa.Table | None:
+def _rejects(url: str, trained: list[str], scored: list[str], notes: list[str]) -> pa.Table | None:
     tables = []
     places = {"prepare": join(url, "data", "rejects.parquet")}
-    places |= {f"score {n}": join(url, "scores", n, "rejects.parquet") for n in networks}
+    places |= {f"train {n}": join(url, "train", n, "rejects.parquet") for n in trained}
+    places |= {f"score {n}": join(url, "scores", n, "rejects.parquet") for n in scored}
+    places["sweep"] = join(url, "sweep", "rejects.parquet")
     for stage, place in places.items():
         table = _parquet(place, notes)
         if table is None or table.num_rows == 0:
@@ -354,7 +356,7 @@ def read_run(url: str) -> Run:
         metrics={n: _json(join(train, n, "metrics.json"), notes) for n in networks},
         scores=scores,
         results=results if results is not None and results.num_rows else None,
-        rejects=_rejects(url, score_networks, notes),
+        rejects=_rejects(url, networks, score_networks, notes),
         manifests={n: _json(join(scored, n, MANIFEST), notes) for n in score_networks},
         journal=_journal(join(url, "journal"), notes),
         notes=tuple(notes),

@@ -16,14 +16,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raygrad.data.index import write_table
-from raygrad.data.index_rows import REJECT_SCHEMA
 from raygrad.errors import ConfigError, DataError
 from raygrad.storage import files
 from raygrad.storage.manifest import read_json, write_json
 
 MANIFEST = "_manifest.json"
 PROVENANCE = "_provenance.json"
-REJECTS = "rejects.parquet"
 _META = b"raygrad.provenance"
 _TIME = b"raygrad.time_s"
 _ROWS = b"raygrad.rows"
@@ -137,11 +135,6 @@ def part_facts(url: str, shard: str, provenance: dict[str, str]) -> PartFacts | 
     """
     part = part_url(url, shard)
     return _facts(part, provenance) if files.exists(part) else None
-
-
-def write_rejects(url: str, rows: Sequence[Mapping[str, str]]) -> None:
-    """Writes the table of examples that could not be used: shard, key, reason."""
-    write_table(files.join(url, REJECTS), pa.Table.from_pylist(list(rows), REJECT_SCHEMA))
 
 
 def write_manifest(

@@ -19,7 +19,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from raygrad.errors import ConfigError, IncompleteError
-from raygrad.storage import remote, s3
+from raygrad.storage import remote, s3, s3_client
 from raygrad.storage.s3 import S3_SCHEME
 
 _BUFFER_BYTES = 2**20
@@ -335,10 +335,13 @@ def states(urls: Iterable[str]) -> dict[str, tuple[int, str]]:
 
 def list_infos(url: str, *, recursive: bool = False) -> list[fs.FileInfo]:
     """Returns what is inside a folder, in no order; nothing if there is no folder."""
+    if is_s3(url):
+        return [
+            fs.FileInfo(path, fs.FileType.Directory if is_folder else fs.FileType.File)
+            for path, is_folder in s3.paths_in(url, recursive=recursive)
+        ]
     system, path = filesystem(url)
     selector = fs.FileSelector(path, allow_not_found=True, recursive=recursive)
-    if is_s3(url):
-        return s3.retrying(lambda: system.get_file_info(selector), url)
     return system.get_file_info(selector)
 
 
@@ -347,8 +350,8 @@ def _is_listed(name: str, suffix: str) -> bool:
 
 
 def _s3_filesystem() -> fs.S3FileSystem:
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    if not endpoint:
-        return fs.S3FileSystem()
+    endpoint = s3_client.endpoint_url()
     scheme, _, host = endpoint.partition("://")
+    if host.endswith((".amazonaws.com", ".amazonaws.com.cn")):
+        return fs.S3FileSystem()
     return fs.S3FileSystem(endpoint_override=host, scheme=scheme)

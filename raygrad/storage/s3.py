@@ -1,25 +1,24 @@
 """S3 that survives a dropped connection: requests are tried again, reads go on where they broke.
 
-boto3 moves the bytes; `pyarrow.fs` only lists folders and is handed to libraries that want a
-filesystem. Endpoint, region and credentials come from the usual AWS environment variables.
+boto3 moves the bytes and lists folders; `pyarrow.fs` is for libraries that want a filesystem, and
+is given the same endpoint. Endpoint, region and credentials come from the usual AWS environment
+variables and files.
 """
 
 import contextlib
 import functools
 import io
-import os
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import boto3
 from boto3.exceptions import Boto3Error
-from botocore.client import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from urllib3.exceptions import HTTPError
 
-from raygrad.errors import ConfigError, IncompleteError
-from raygrad.storage import s3_access
+from raygrad.errors import IncompleteError
+from raygrad.storage import patience, s3_errors
+from raygrad.storage.s3_client import client, endpoint_url, settings
 
 S3_SCHEME = "s3://"
 RETRY_S = 120.0
@@ -32,9 +31,6 @@ _MAX_CHUNK = 4 * 2**20
 _SKIP = 2 * 2**20
 """A gap up to this is read through: at S3's usual rates a new request costs more."""
 
-_NOT_FOUND = ("404", "NoSuchKey", "NoSuchBucket", "NotFound")
-_FINAL = ("400", "401", "403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch")
-_CHANGED = ("412", "PreconditionFailed", "416", "InvalidRange")
 _EXISTS = ("412", "PreconditionFailed", "409", "ConditionalRequestConflict")
 _T = TypeVar("_T")
 
@@ -43,26 +39,6 @@ def split_url(url: str) -> tuple[str, str]:
     """Returns bucket and key of an ``s3://bucket/key`` URL."""
     bucket, _, key = url.removeprefix(S3_SCHEME).partition("/")
     return bucket, key
-
-
-def client() -> Any:
-    """Returns this process's boto3 client; a forked process gets its own."""
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    return _client(os.getpid(), endpoint, os.environ.get("AWS_ACCESS_KEY_ID"))
-
-
-@functools.lru_cache(maxsize=4)
-def _client(pid: int, endpoint: str | None, access_key: str | None) -> Any:
-    del pid, access_key  # they only tell clients apart
-    config = Config(
-        connect_timeout=10,
-        read_timeout=30,
-        retries={"max_attempts": 3, "mode": "standard"},
-        max_pool_connections=64,
-    )
-    # A session of its own: the default one keeps the first credentials it saw for ever.
-    session = boto3.session.Session()
-    return s3_access.heeding(session.client("s3", endpoint_url=endpoint, config=config))
 
 
 def retrying(call: Callable[[], _T], url: str, retry_s: float | None = None) -> _T:
@@ -75,18 +51,27 @@ def retrying(call: Callable[[], _T], url: str, retry_s: float | None = None) -> 
 
     Raises:
         FileNotFoundError: There is no such object or bucket.
-        ConfigError: The credentials or the request are refused.
+        ConfigError: The credentials or the request are refused, or are not there; or a command
+            gets no first answer.
         IncompleteError: The server did not answer in time, or the object was replaced.
     """
     limit_s = RETRY_S if retry_s is None else retry_s
     start_s, pause_s = time.monotonic(), 0.1
     while True:
+        server = settings()
+        first_s = patience.first_answer_s(server)
         try:
-            return call()
+            result = call()
+            patience.note_answer(server)
+            return result
         except (Boto3Error, BotoCoreError, ClientError, HTTPError, OSError) as error:
-            _raise_if_final(error, url)
-            left_s = limit_s - (time.monotonic() - start_s)
+            if isinstance(error, ClientError):
+                patience.note_answer(server)
+            _raise_if_final(error, url, may_pass=first_s is None)
+            left_s = min(limit_s, first_s or limit_s) - (time.monotonic() - start_s)
             if left_s <= 0:
+                if first_s is not None:
+                    raise s3_errors.unreachable(error, url, endpoint_url()) from error
                 raise IncompleteError(
                     f"storage must answer within {limit_s:g} s, got {error}, in {url}. "
                     "Check the endpoint and the network, and run again."
@@ -111,7 +96,7 @@ def read_range(url: str, offset: int, size: int, *, etag: str | None = None) -> 
 
     data = retrying(call, url)
     if len(data) < size:
-        raise _changed(url, f"{len(data)} of {size} bytes at {offset}")
+        raise s3_errors.changed(url, f"{len(data)} of {size} bytes at {offset}")
     return data
 
 
@@ -199,6 +184,22 @@ def states_in(url: str) -> dict[str, tuple[int, str]]:
             for one in found
             if one["Key"] != key
         }
+
+    return retrying(call, url)
+
+
+def paths_in(url: str, *, recursive: bool) -> list[tuple[str, bool]]:
+    """Returns what is inside a folder as ``bucket/key``, and whether each is a folder itself."""
+    bucket, key = split_url(url.rstrip("/") + "/")
+    one_level = {} if recursive else {"Delimiter": "/"}
+
+    def call() -> list[tuple[str, bool]]:
+        paginator = client().get_paginator("list_objects_v2")
+        found = []
+        for page in paginator.paginate(Bucket=bucket, Prefix=key, **one_level):
+            found += [(one["Key"], False) for one in page.get("Contents", ())]
+            found += [(one["Prefix"].rstrip("/"), True) for one in page.get("CommonPrefixes", ())]
+        return [(f"{bucket}/{name}", is_folder) for name, is_folder in found if name != key]
 
     return retrying(call, url)
 
@@ -364,7 +365,16 @@ class S3File(io.RawIOBase):
 
 def _head(url: str, retry_s: float | None) -> dict[str, Any]:
     bucket, key = split_url(url)
-    return retrying(lambda: client().head_object(Bucket=bucket, Key=key), url, retry_s)
+
+    def call() -> dict[str, Any]:
+        try:
+            return client().head_object(Bucket=bucket, Key=key)
+        except ClientError as error:
+            if s3_errors.is_bare(error):
+                client().get_object(Bucket=bucket, Key=key, Range="bytes=0-0")["Body"].close()
+            raise
+
+    return retrying(call, url, retry_s)
 
 
 def _get(url: str, start: int, end: int, etag: str | None) -> Any:
@@ -374,26 +384,9 @@ def _get(url: str, start: int, end: int, etag: str | None) -> Any:
     return answer["Body"]
 
 
-def _raise_if_final(error: BaseException | None, url: str) -> None:
+def _raise_if_final(error: BaseException | None, url: str, *, may_pass: bool) -> None:
     if isinstance(error, Boto3Error):
         error = error.__context__  # an upload hides what the server said
-    if not isinstance(error, ClientError):
-        return
-    code = str(error.response.get("Error", {}).get("Code", ""))
-    if code in _NOT_FOUND:
-        raise FileNotFoundError(url) from error
-    if code in _CHANGED:
-        raise _changed(url, code) from error
-    if code in _FINAL:
-        raise ConfigError(
-            f"storage must accept the request, got {error}, in {url}. Check the credentials; "
-            "a public bucket: AWS_NO_SIGN_REQUEST=YES; where the requester pays: "
-            "AWS_REQUEST_PAYER=requester."
-        ) from error
-
-
-def _changed(url: str, what: str) -> IncompleteError:
-    return IncompleteError(
-        f"an object must not change while it is read, got {what}, in {url}. "
-        "Build the index again if the shard was replaced."
-    )
+    final = None if error is None else s3_errors.final_error(error, url, may_pass=may_pass)
+    if final is not None:
+        raise final from error

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
@@ -17,6 +18,7 @@ from raygrad.data.arrays import ImageArrays, load_arrays, shared_arrays
 from raygrad.data.decode import decode_image
 from raygrad.data.index import Index, read_index
 from raygrad.data.reading import read_rows
+from raygrad.data.reject_share import check_reject_share
 from raygrad.data.transforms import CropTransform
 from raygrad.errors import DataError
 from raygrad.storage.manifest import digest
@@ -25,6 +27,8 @@ from raygrad.training.models import ImageSpec
 from raygrad.training.preprocess import Normalize, channel_statistics
 
 SPLITS = ("train", "val", "test")
+_SAMPLE = 64
+"""So many images are looked at for one that shows the size of all."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,16 @@ class StudyData:
     def num_examples(self) -> dict[str, int]:
         """Usable examples of each split."""
         return {split: len(getattr(self, split).labels) for split in SPLITS}
+
+    @property
+    def num_used(self) -> int:
+        """Usable examples of all splits."""
+        return sum(self.num_examples.values())
+
+    @property
+    def rejects(self) -> pa.Table:
+        """Examples of all splits whose image could not be decoded: shard, key, reason."""
+        return pa.concat_tables([getattr(self, split).rejects for split in SPLITS])
 
     def examples(self, split: str, positions: NDArray[np.int64] | None = None) -> Examples:
         """Returns a split as tensors, or the examples at `positions` of it.
@@ -86,6 +100,8 @@ class StudySource:
     """What makes images one size."""
     cache_dir: str
     """A folder on each node's own disk."""
+    max_reject_share: float = 1.0
+    """The share of images that may be undecodable, in [0, 1]."""
 
     @property
     def num_examples(self) -> dict[str, int]:
@@ -94,7 +110,11 @@ class StudySource:
         return {split: index.rows(split).num_rows for split in SPLITS}
 
     def open(self) -> StudyData:
-        """Returns the data set, mapped; the first process of a node decodes, the others wait."""
+        """Returns the data set, mapped; the first process of a node decodes, the others wait.
+
+        Raises:
+            DataError: As of `load_study_data`.
+        """
         return _opened(self)
 
 
@@ -104,28 +124,44 @@ def decoded_bytes(index: Index, channels: int, transform: CropTransform | None) 
         return 0
     if transform is not None:
         return index.examples.num_rows * channels * transform.crop**2
-    first = next(iter(read_rows(index, index.examples.slice(0, 1))))
-    try:
-        return index.examples.num_rows * decode_image(first.image, channels=channels).nbytes
-    except DataError:
-        return 0  # what cannot be decoded takes nothing; the load names it
+    for example in read_rows(index, index.examples.slice(0, _SAMPLE)):
+        try:
+            return index.examples.num_rows * decode_image(example.image, channels=channels).nbytes
+        except DataError:
+            continue  # the load names it
+    return 0
 
 
 def load_study_data(
-    index: Index, num_classes: int, channels: int, transform: CropTransform | None = None
+    index: Index,
+    num_classes: int,
+    channels: int,
+    transform: CropTransform | None = None,
+    max_reject_share: float = 1.0,
 ) -> StudyData:
     """Decodes every usable image of the data set once, to `channels` colour channels.
 
     Images stay as they are, or a transform scales and cuts them, in its deterministic way.
 
+    Args:
+        index: The data set.
+        num_classes: Classes that the labels count.
+        channels: 1 or 3.
+        transform: What makes images one size.
+        max_reject_share: The share of images, of all splits together, that may be undecodable.
+
     Raises:
+        TooManyRejectsError: More images than that cannot be decoded.
         DataError: A split is empty, or a class has no training example.
     """
 
     def load(split: str) -> ImageArrays:
         return load_arrays(index, split, channels=channels, transform=transform)
 
-    return _checked(load, num_classes, lambda train: channel_statistics(_tensor(train.images)))
+    def statistics(train: ImageArrays) -> Normalize:
+        return channel_statistics(_tensor(train.images))
+
+    return _checked(load, num_classes, statistics, max_reject_share)
 
 
 @functools.lru_cache(maxsize=1)
@@ -145,7 +181,7 @@ def _opened(source: StudySource) -> StudyData:
         name = digest([index.digest, "statistics", source.channels, source.transform])
         return _once(Path(source.cache_dir, f"{name}.json"), train)
 
-    return _checked(load, source.num_classes, statistics)
+    return _checked(load, source.num_classes, statistics, source.max_reject_share)
 
 
 def _once(path: Path, train: ImageArrays) -> Normalize:
@@ -165,8 +201,12 @@ def _checked(
     load: Callable[[str], ImageArrays],
     num_classes: int,
     statistics: Callable[[ImageArrays], Normalize],
+    max_reject_share: float,
 ) -> StudyData:
     splits = {split: load(split) for split in SPLITS}
+    rejects = pa.concat_tables([arrays.rejects for arrays in splits.values()])
+    # First: splits and classes are also empty where their images cannot be decoded.
+    check_reject_share(rejects, sum(len(a.labels) for a in splits.values()), max_reject_share)
     for split, arrays in splits.items():
         if len(arrays.labels) == 0:
             raise DataError(

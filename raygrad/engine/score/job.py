@@ -19,6 +19,7 @@ from raygrad.engine.waiting import Waiting, wait_for
 from raygrad.errors import ConfigError, DataError, IncompleteError, RaygradError
 from raygrad.progress import Progress
 from raygrad.runs import score_table
+from raygrad.runs.reject_table import settle_rejects
 from raygrad.runs.score_table import PartFacts
 from raygrad.storage import files
 from raygrad.storage.manifest import write_json
@@ -72,6 +73,7 @@ def score(config: ScoreConfig, task: ScoreTask, wait_s: float = DEFAULT_WAIT_S) 
     Raises:
         ResourceError: The cluster cannot hold an actor.
         ConfigError: The output is not writable, or holds scores that came from something else.
+        TooManyRejectsError: More images cannot be decoded than is accepted, or all of them.
         IncompleteError: A shard was given up, or nothing moves; what is scored is kept.
         DataError: No score of a column is a number; the table is there all the same.
     """
@@ -92,7 +94,7 @@ def score(config: ScoreConfig, task: ScoreTask, wait_s: float = DEFAULT_WAIT_S) 
     counts = {name: count for name, (count, _) in shards.items()}
     _check(task, counts, tally)
     _forget_failures(task)
-    score_table.write_rejects(task.out_url, tally.rejects)
+    settle_rejects("score", task.out_url, tally.rejects, tally.used, task.max_reject_share)
     metrics = _metrics(config, task, tally, time.monotonic() - start_s)
     write_json(files.join(task.out_url, "metrics.json"), metrics)
     facts: dict[str, Any] = {"num_examples": tally.used, "rejected": len(tally.rejects)}

@@ -73,6 +73,8 @@ class ScoreTask:
     """Examples a pass; 0 finds it within the memory there is."""
     decode_threads: int = 1
     """Threads of an actor that decode."""
+    max_reject_share: float = 1.0
+    """The share of examples that may be undecodable, in [0, 1]."""
     shard_timeout_s: float = 600.0
     """Seconds without progress after which an actor ends itself."""
 

@@ -23,6 +23,7 @@ from raygrad.engine.waiting import Need, Waiting, wait_for
 from raygrad.errors import IncompleteError
 from raygrad.progress import Progress
 from raygrad.runs.layout import RunLayout
+from raygrad.runs.reject_table import settle_rejects, tell_rejects
 from raygrad.runs.result_rows import ResultRows, write_failed, write_row
 from raygrad.storage import files
 from raygrad.training.arithmetic import warn_of_emulation
@@ -119,7 +120,12 @@ def sweep(
         wait_for("sweep", need, wait_s)
         waiting = Waiting("sweep", need, wait_s)
         watch = _Watch(rows, layout.sweep, {t.id: t for t, _ in todo}, waiting)
-        _run_trials(config, recipe, load_data(), todo, layout, at_a_time, watch)
+        data = load_data()
+        if isinstance(data, StudyData):
+            settle_rejects("sweep", layout.sweep, data.rejects.to_pylist(), data.num_used, 1.0)
+        _run_trials(config, recipe, data, todo, layout, at_a_time, watch)
+        if isinstance(data, StudySource):
+            tell_rejects("sweep", layout.sweep, sum(data.num_examples.values()))
         _raise_for_failed(layout, todo, trials, rows, watch.failures)
     return rows.write()
 

@@ -14,8 +14,10 @@ from raygrad.config import TrainConfig
 from raygrad.engine.sweep.group import run_in_group
 from raygrad.engine.sweep.packing import TrialNeeds
 from raygrad.errors import DataError
+from raygrad.runs.reject_table import write_rejects
 from raygrad.runs.result_rows import read_row, write_row
 from raygrad.runs.subsets import read_subset
+from raygrad.training import ranks
 from raygrad.training.loop import TrainingLoop
 from raygrad.training.study_data import StudyData, StudySource
 from raygrad.training.trials import Trial, positions_of, retrain
@@ -98,6 +100,8 @@ def _count(row: dict[str, Any]) -> None:
 def _train_rank(trial: Trial, subset_url: str, work: TrialWork) -> dict[str, Any]:
     shared: SharedData = ray.get(work.shared)
     data, keys = shared.open()
+    if isinstance(shared.data, StudySource) and ranks.rank() == 0:
+        _write_rejects_once(work.folder, data)
     subset, _ = read_subset(subset_url)
     if subset.num_rows != trial.budget:
         raise DataError(
@@ -115,6 +119,17 @@ def _train_rank(trial: Trial, subset_url: str, work: TrialWork) -> dict[str, Any
         device=device,
         after_epoch=_report_epoch if reports else None,
     )
+
+
+_told: set[str] = set()
+"""The sweeps whose reject table this process has written."""
+
+
+def _write_rejects_once(folder: str, data: StudyData) -> None:
+    """Writes what the driver, which may not hold the images, cannot know."""
+    if folder not in _told:
+        write_rejects(folder, data.rejects.to_pylist())
+        _told.add(folder)
 
 
 def _report_epoch(loop: TrainingLoop) -> None:

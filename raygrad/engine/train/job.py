@@ -21,8 +21,9 @@ from raygrad.engine.session import cluster_capacity, fitting_workers
 from raygrad.engine.train.state import StateFile
 from raygrad.engine.train.telling import Telling
 from raygrad.engine.waiting import Need, Waiting, wait_for, watched
-from raygrad.errors import RaygradError, ResourceError
+from raygrad.errors import RaygradError, ResourceError, TooManyRejectsError
 from raygrad.progress import Progress
+from raygrad.runs.reject_table import settle_rejects
 from raygrad.storage import files
 from raygrad.training import ranks
 from raygrad.training.arithmetic import warn_of_emulation
@@ -31,7 +32,7 @@ from raygrad.training.loop import TrainingLoop, evaluate
 from raygrad.training.measurements import Measurements
 from raygrad.training.models import num_parameters
 from raygrad.training.starting import initial_network
-from raygrad.training.study_data import StudyData, StudySource
+from raygrad.training.study_data import SPLITS, StudyData, StudySource
 from raygrad.training.trackers import check_installed
 
 log = logging.getLogger("raygrad")
@@ -103,6 +104,7 @@ def train(
         ConfigError: A tracker is not installed.
         ResourceError: There is no CPU for a worker, or no GPU where one is asked for.
         IncompleteError: There was no room for the workers in time; what is saved is kept.
+        TooManyRejectsError: More images cannot be decoded than is accepted.
         RaygradError: Training failed more often than it is retried.
     """
     config = task.config
@@ -141,8 +143,12 @@ def train(
         if given_up:
             raise given_up[0] from error
         raise RaygradError(f"training must finish, got {_first_cause(error)}") from error
+    rejects = metrics.pop("rejects")
     if "failed" in metrics:
-        raise RaygradError(metrics["failed"])
+        text = metrics["failed"]
+        raise TooManyRejectsError(text, rejects) if rejects else RaygradError(text)
+    num_used = sum(metrics[f"num_{split}"] for split in SPLITS)
+    settle_rejects("train", task.measured_url, rejects, num_used, 1.0)  # the share is checked
     files.write_bytes(task.metrics_url, json.dumps(metrics, indent=1).encode())
     StateFile(task.state_url).remove()
     return metrics
@@ -203,8 +209,11 @@ def _train_worker(arguments: dict[str, Any]) -> dict[str, Any]:
     """Runs in each worker: builds, goes on from what is saved, trains, tests once."""
     task: TrainTask = arguments["task"]
     config = task.config
-    data: StudyData | StudySource = ray.get(arguments["data"])
-    data = data if isinstance(data, StudyData) else data.open()
+    shared: StudyData | StudySource = ray.get(arguments["data"])
+    try:
+        data = shared if isinstance(shared, StudyData) else shared.open()
+    except TooManyRejectsError as error:
+        return {"failed": str(error), "rejects": list(error.rejects)}
     torch.set_num_threads(config.cpus_per_worker)
     device = ray.train.torch.get_device() if arguments["use_gpu"] else torch.device("cpu")
     network = initial_network(config.network, config, data.spec, config.seed).to(device)
@@ -240,7 +249,7 @@ def _train_worker(arguments: dict[str, Any]) -> dict[str, Any]:
             loop.run(after_epoch, after_step)
     except RaygradError as error:
         # What comes of the recipe comes again: no worker is restarted for it.
-        return {"failed": str(error)}
+        return {"failed": str(error), "rejects": []}
     is_first = ranks.rank() == 0
     if is_first:
         measurements.write(task.measured_url, data.train.keys)
@@ -276,6 +285,8 @@ def _finish(
         "num_train": len(data.train.labels),
         "num_val": len(data.val.labels),
         "num_test": len(data.test.labels),
+        "rejected": data.rejects.num_rows,
+        "rejects": data.rejects.to_pylist(),
         "best_epoch": out.best_epoch,
         "epochs": out.epoch,
         "steps": out.step,

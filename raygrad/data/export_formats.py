@@ -1,0 +1,110 @@
+"""A subset as other tools open it: class folders, a Hugging Face data set, a FiftyOne folder.
+
+Each is plain files; none of the tools is needed to write them.
+"""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+
+from raygrad.data.index import Index, write_table
+from raygrad.data.reading import EncodedExample, read_rows
+from raygrad.data.signatures import HEAD_BYTES, IMAGE_EXTENSIONS, kind_of
+from raygrad.errors import ConfigError
+from raygrad.storage import files
+
+_ROWS_A_FILE = 10_000
+
+
+def write_class_folders(index: Index, rows: pa.Table, out: str) -> int:
+    """Writes images as ``<class name>/<key>.<ending>``, copies; returns how many.
+
+    Slashes of a key become ``__``, so that every file stands right in its class's folder.
+    """
+    _require_empty(out)
+    count = 0
+    for example in read_rows(index, rows):
+        name = files.join(out, _safe(_class_name(index, example.label)), _file_name(example))
+        files.write_bytes(name, example.image)
+        count += 1
+    return count
+
+
+def write_huggingface(index: Index, rows: pa.Table, out: str) -> int:
+    """Writes Parquet files that ``datasets.load_dataset("parquet")`` opens; returns how many rows.
+
+    The image is decoded when it is asked for, the label has its names, and every other column of
+    `rows` stands beside them.
+    """
+    _require_empty(out)
+    extra = _extra(rows)
+    features: dict[str, Any] = {"image": {"_type": "Image"}}
+    features["label"] = {"names": list(_names(index)), "_type": "ClassLabel"}
+    for field in extra.schema:
+        features[field.name] = {"dtype": _dtype(field.type), "_type": "Value"}
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    where = {key: at for at, key in enumerate(rows["key"].to_pylist())}
+    examples, number = read_rows(index, rows), 0
+    while part := [e for e, _ in zip(examples, range(_ROWS_A_FILE), strict=False)]:
+        images = [{"bytes": e.image, "path": _file_name(e)} for e in part]
+        table = extra.take(pa.array([where[e.key] for e in part]))
+        table = table.add_column(0, "label", pa.array([e.label for e in part], pa.int64()))
+        kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+        table = table.add_column(0, "image", pa.array(images, kind))
+        url = files.join(out, f"train-{number:05d}.parquet")
+        write_table(url, table.replace_schema_metadata(metadata))
+        number += 1
+    return rows.num_rows
+
+
+def write_fiftyone(index: Index, rows: pa.Table, out: str) -> int:
+    """Writes a folder of FiftyOne's type FiftyOneImageClassificationDataset; returns how many.
+
+    ``data/`` holds the images; ``labels.json`` the classes and, as attributes of each label, every
+    other column of `rows`.
+    """
+    _require_empty(out)
+    values = {row["key"]: row for row in _extra(rows).to_pylist()}
+    labels: dict[str, Any] = {}
+    for example in read_rows(index, rows):
+        name = _file_name(example)
+        files.write_bytes(files.join(out, "data", name), example.image)
+        label = {"label": example.label, "attributes": values[example.key]}
+        labels[name.rsplit(".", 1)[0]] = label
+    text = json.dumps({"classes": list(_names(index)), "labels": labels})
+    files.write_bytes(files.join(out, "labels.json"), text.encode())
+    return len(labels)
+
+
+def _extra(rows: pa.Table) -> pa.Table:
+    kept = {"key_hash", "offset", "size", "label"}
+    return rows.select([name for name in rows.column_names if name not in kept])
+
+
+def _dtype(kind: pa.DataType) -> str:
+    return {"float": "float32", "double": "float64"}.get(str(kind), str(kind))
+
+
+def _names(index: Index) -> Iterator[str]:
+    largest = max(index.examples["label"].to_pylist(), default=-1)
+    return (_class_name(index, at) for at in range(max(largest + 1, len(index.classes))))
+
+
+def _class_name(index: Index, label: int) -> str:
+    return index.classes[label] if label < len(index.classes) else str(label)
+
+
+def _file_name(example: EncodedExample) -> str:
+    ending = IMAGE_EXTENSIONS.get(kind_of(example.image[:HEAD_BYTES]), "jpg")
+    return f"{_safe(example.key)}.{ending}"
+
+
+def _safe(name: str) -> str:
+    return name.replace("/", "__").replace("\0", "") or "_"
+
+
+def _require_empty(out: str) -> None:
+    if files.list_files(out):
+        raise ConfigError(f"an export needs an empty folder, got files in {out}. Name another.")

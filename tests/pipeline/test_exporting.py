@@ -1,0 +1,172 @@
+"""What comes out of a run is read by the tools it is for."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from raygrad import cli, pipeline
+from raygrad.config import DataConfig, ScoreConfig, SelectConfig, StudyConfig, TrainConfig
+from raygrad.data.decode import decode_image
+from raygrad.data.index import read_index
+from raygrad.data.reading import read_rows
+from raygrad.runs import score_table
+from raygrad.runs.layout import RunLayout
+from tests.data.making import jpeg, png, put, tar
+from tests.pipeline.test_rejects import prepare_here
+
+CLASSES = ("cat", "dog, spotted", "ant")
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory):
+    """A run of 30 examples in two shards with class names, scored; made without Ray."""
+    folder = tmp_path_factory.mktemp("scored")
+    for shard in range(2):
+        members = []
+        for at in range(15):
+            key, kind = f"{'abc'[at % 3]}/img{shard}{at:02d}", ("JPEG", "png")[at % 2]
+            members.append((f"{key}.{kind}", jpeg(at, (8, 8)) if kind == "JPEG" else png(at)))
+            members.append((f"{key}.cls", CLASSES[at % 3].encode()))
+        put(folder, f"own-{shard}.tar", tar(members))
+    config = StudyConfig(
+        run=str(folder / "run"),
+        data=DataConfig(tars=(str(folder / "own-*.tar"),), val_fraction=0.2),
+        train=TrainConfig(network="linear"),
+        score=ScoreConfig(columns=("loss",)),
+        select=SelectConfig(
+            methods=("random",), keep_fractions=(0.5,), seeds=(0,), score_column="loss"
+        ),
+    )
+    pipeline.bind(config)
+    prepare_here(config)
+    layout = RunLayout(config.run)
+    index = read_index(layout.data)
+    rows, url = index.rows("train"), layout.scores("linear")
+    for shard in ("own-0", "own-1"):
+        part = index.rows("train", shard)
+        table = part.select(["key", "shard", "label"])
+        size = table.num_rows
+        table = table.append_column("loss", pa.array(np.linspace(0, 1, size), pa.float32()))
+        table = table.append_column("prediction", pa.array([at % 3 for at in range(size)]))
+        table = table.append_column("correct", pa.array([at % 2 == 0 for at in range(size)]))
+        score_table.write_part(url, shard, table, {"checkpoint": "x"})
+    score_table.write_manifest(url, ["own-0", "own-1"], {"checkpoint": "x"}, 0.0)
+    keys = rows["key"].to_pylist()[::2]
+    subset = folder / "mine-0.parquet"
+    pq.write_table(pa.table({"key": keys}), subset)
+    return config, str(subset), keys
+
+
+def test_scores_as_csv_parquet_and_on_standard_output_are_one_table(scored, tmp_path, capsys):
+    config, _, _ = scored
+    out = tmp_path / "scores.csv"
+    assert cli.main(["scores", config.run, "--out", str(out)]) == 0
+    assert cli.main(["scores", config.run, "--out", str(tmp_path / "scores.parquet")]) == 0
+    capsys.readouterr()
+    assert cli.main(["scores", config.run]) == 0
+    assert capsys.readouterr().out == out.read_text()
+    rows = list(csv.DictReader(out.open()))
+    table = pq.read_table(tmp_path / "scores.parquet")
+    index = read_index(RunLayout(config.run).data)
+    assert table["key"].to_pylist() == [row["key"] for row in rows]
+    assert table.num_rows == index.rows("train").num_rows
+    for row in rows:
+        assert row["file"] in (f"{row['key']}.JPEG", f"{row['key']}.png")
+        assert row["label_name"] == index.classes[int(row["label"])]
+        assert row["predicted_name"] == index.classes[int(row["predicted"])]
+        assert row["split"] == "train"
+        assert 0 <= float(row["loss"]) <= 1
+
+
+def test_a_wrong_ending_or_a_run_without_scores_is_one_line(scored, tmp_path, capsys):
+    config, _, _ = scored
+    assert cli.main(["scores", config.run, "--out", "scores.xlsx"]) == 2
+    assert "must end in .csv" in capsys.readouterr().err
+    assert cli.main(["scores", config.run, "--network", "cnn"]) == 2
+    assert "raygrad score" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet", "txt"])
+def test_a_subset_lists_what_it_keeps_and_what_it_drops(scored, kind):
+    config, subset, keys = scored
+    everything = read_index(RunLayout(config.run).data).rows("train")["key"].to_pylist()
+    url = pipeline.write_subset_list(config, subset, kind)
+    if kind == "txt":
+        dropped = Path(url.replace("-kept", "-dropped")).read_text().splitlines()
+        kept = Path(url).read_text().splitlines()
+    else:
+        rows = (
+            list(csv.DictReader(Path(url).read_text().splitlines()))
+            if kind == "csv"
+            else pq.read_table(url).to_pylist()
+        )
+        kept = [row["key"] for row in rows if row["kept"] in (True, "true")]
+        dropped = [row["key"] for row in rows if row["kept"] in (False, "false")]
+        assert {float(row["weight"]) for row in rows if row["key"] in set(dropped)} == {0.0}
+    assert sorted(kept) == sorted(keys)
+    assert sorted(kept + dropped) == sorted(everything)
+
+
+def originals(config, keys):
+    index = read_index(RunLayout(config.run).data)
+    return {e.key: e for e in read_rows(index, index.rows("train")) if e.key in set(keys)}
+
+
+def test_class_folders_hold_the_same_bytes(scored, tmp_path):
+    config, subset, keys = scored
+    out = tmp_path / "out"
+    line = ["export", subset, "--run", config.run, "--out", str(out), "--format", "folders"]
+    assert cli.main(line) == 0
+    found = {path for path in out.rglob("*.*") if path.is_file()}
+    assert len(found) == len(keys)
+    classes = read_index(RunLayout(config.run).data).classes
+    for key, example in originals(config, keys).items():
+        (path,) = (out / classes[example.label]).glob(f"{key.replace('/', '__')}.*")
+        assert path.read_bytes() == example.image
+
+
+def test_an_export_into_a_folder_with_files_is_refused(scored, tmp_path, capsys):
+    config, subset, _ = scored
+    (tmp_path / "there").write_text("x")
+    for kind in ("folders", "huggingface", "fiftyone"):
+        line = ["export", subset, "--run", config.run, "--out", str(tmp_path), "--format", kind]
+        assert cli.main(line) == 2
+        assert "empty folder" in capsys.readouterr().err
+
+
+def test_datasets_opens_the_export_with_images_names_and_scores(scored, tmp_path):
+    datasets = pytest.importorskip("datasets")
+    config, subset, keys = scored
+    out = tmp_path / "hf"
+    assert pipeline.export_as(config, subset, str(out), "huggingface") == len(keys)
+    data = datasets.load_dataset(
+        "parquet", data_dir=str(out), split="train", cache_dir=str(tmp_path / "cache")
+    )
+    classes = read_index(RunLayout(config.run).data).classes
+    assert data.features["label"].names == list(classes)
+    found = originals(config, keys)
+    assert sorted(data["key"]) == sorted(keys)
+    for row in data:
+        example = found[row["key"]]
+        assert row["label"] == example.label
+        assert 0 <= row["loss"] <= 1
+        pixels = np.asarray(row["image"].convert("RGB"))
+        np.testing.assert_array_equal(pixels, decode_image(example.image))
+
+
+def test_a_fiftyone_folder_is_as_its_import_format_says(scored, tmp_path):
+    """labels.json with classes and a label a file stem; data/ with a file of each stem."""
+    config, subset, keys = scored
+    out = tmp_path / "fo"
+    assert pipeline.export_as(config, subset, str(out), "fiftyone") == len(keys)
+    said = json.loads((out / "labels.json").read_text())
+    assert set(said["labels"]) == {path.stem for path in (out / "data").iterdir()}
+    assert len(said["labels"]) == len(keys)
+    for label in said["labels"].values():
+        assert said["classes"][label["label"]] in CLASSES
+        assert {"key", "loss", "prediction"} <= set(label["attributes"])
