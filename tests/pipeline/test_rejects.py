@@ -34,6 +34,7 @@ def prepare_here(config):
     """Does the stage prepare in this process, which needs no Ray for a few shards."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("raygrad.pipeline.preparing.ensure_ray", lambda: None)
+        patch.setattr("raygrad.pipeline.preparing.wait_for", lambda *_: None)
         patch.setattr("raygrad.engine.parallel.ray_map", map)
         pipeline.prepare(config)
 
