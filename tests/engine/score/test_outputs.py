@@ -26,7 +26,7 @@ BOUND_S = 20
 READ_ONLY = "/sys/raygrad-run"
 
 
-def quiet(count):
+def quiet(count, rejected=0):
     """Progress that nobody watches."""
 
 

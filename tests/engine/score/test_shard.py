@@ -30,7 +30,7 @@ from tests.engine.score.scoring_cases import (
 )
 
 
-def quiet(count):
+def quiet(count, rejected=0):
     """Progress that nobody watches."""
 
 
