@@ -26,7 +26,10 @@ README = ROOT / "README.md"
 DIGITS = "2026-11-23-digits/accuracy.csv"
 MNIST = "2026-11-23-mnist/accuracy.csv"
 MNIST_NOISE = "2026-11-23-mnist/label_noise.csv"
+MNIST_BEYOND = "2026-11-24-mnist-beyond/accuracy.csv"
 CIFAR = "2026-11-24-cifar10/accuracy.csv"
+NORMS, VGG = "2026-11-23-gradient-norms.json", "VGG16 32 px, 16, n = 3"
+LAST_LAYER = "grad_l2_last_layer_weights"
 RANDOM, LARGEST = "random", "max_gradient"
 LESS_EXTREME, BY_CHANCE = "non_extreme_max_gradient", "gradient_cdf"
 
@@ -123,8 +126,29 @@ NUMBERS: list[Number] = [
         ),
     ),
     Number(
-        "with 20% of the images against {} (`gradient_cdf`), {}",
-        lambda: [accuracy(CIFAR, m, 0.2) for m in (BY_CHANCE, LESS_EXTREME)],
+        "{} with 20% of the images against {} (`gradient_cdf`), {}",
+        lambda: [accuracy(CIFAR, m, 0.2) for m in (RANDOM, BY_CHANCE, LESS_EXTREME)],
+    ),
+    Number(
+        "an area under the ROC curve of {}",
+        lambda: [
+            f"{value(MNIST_NOISE, 'auc', table='cnn', score='grad_l2_last_layer_weights'):.4f}"
+        ],
+    ),
+    Number(
+        "DUAL alone beats random ({} against {})",
+        lambda: (
+            percent(value(MNIST_BEYOND, method="dual_beta", keep_fraction=0.01), sign=""),
+            accuracy(MNIST, RANDOM, 0.01),
+        ),
+    ),
+    Number("costs {} to {} passes", lambda: _passes()),
+    Number(
+        "| l2 on VGG16 at 32 px, passes | {} | {} | {} | {} |",
+        lambda: [
+            cell(NORMS, "Gradient norms beside their peers", way, VGG).split(" ")[0].strip(",")
+            for way in ("raygrad l2", "Opacus l2 (ghost)", "BackPACK l2, l1", "vmap(grad) l2, l1")
+        ],
     ),
 ]
 """Every number of README that comes from a table."""
@@ -135,6 +159,16 @@ def _range(record: str, share: float, digits: int) -> tuple[str, str]:
     where: dict[str, Any] = {"keep_fraction": share, "protocol": "equal_epochs"}
     found = [value(record, method=m, **where) for m in (LARGEST, LESS_EXTREME, BY_CHANCE)]
     return percent(min(found), digits, ""), percent(max(found), digits)
+
+
+def _passes() -> tuple[str, str]:
+    """Returns the least and the most that l2 costs, of all networks measured at rest."""
+    first, *others = json.loads((RECORDS / NORMS).read_text())["tables"][:3]
+    found = next(row for row in first["rows"] if row[0] == "raygrad l2")[1:]
+    found += [cells[1] for cells in others[0]["rows"]]
+    found += next(row for row in others[1]["rows"] if row[0] == "raygrad l2, l1")[1:]
+    costs = [float(re.split("[ ,]", text)[0]) for text in found]
+    return f"{min(costs):.1f}", f"{max(costs):.1f}"
 
 
 def flowed(text: str) -> str:

@@ -1,3 +1,3 @@
 """raygrad tells you which training examples matter."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
