@@ -136,9 +136,9 @@ def measure(library: str, name: str) -> dict[str, object]:
         own = loop_grad_norms(model, images[:2], labels[:2], COLUMNS, dtype=None)
         row["loop_s"] = (time.process_time() - start) * 3 / 2
         row["error_of_float32_loop"] = error_of(own, exact)
-    limit = max(1e-5, 3 * float(row["error_of_float32_loop"]))  # type: ignore[arg-type]
+    limit = max(1e-5, 3 * float(row["error_of_float32_loop"]))  # type: ignore[arg-type]  # a float
     kind = "alone" if plan.alone else "+".join(["formulas", *ways])
-    return row | {"outcome": kind if float(row["error"]) <= limit else "inexact"}  # type: ignore[arg-type]
+    return row | {"outcome": kind if float(row["error"]) <= limit else "inexact"}  # type: ignore[arg-type]  # a float
 
 
 def table(rows: list[dict[str, object]]) -> str:
@@ -148,8 +148,8 @@ def table(rows: list[dict[str, object]]) -> str:
         if "error" not in row:
             lines.append(f"| {row['name']} | | {row['outcome']}: {row.get('why', '')} | | | | |")
             continue
-        score = float(row["score_s"])  # type: ignore[arg-type]
-        step, loop = float(row["step_s"]), float(row["loop_s"])  # type: ignore[arg-type]
+        score = float(row["score_s"])  # type: ignore[arg-type]  # a float
+        step, loop = float(row["step_s"]), float(row["loop_s"])  # type: ignore[arg-type]  # floats
         lines.append(
             f"| {row['name']} | {row['size']} | {row['outcome']} | {row['error']:.1e} | "
             f"{row['error_of_float32_loop']:.1e} | {score / step:.2f} | {score / loop:.2f} |"

@@ -102,7 +102,7 @@ def expected_busy_s(shard_s: float, mean_life_s: float) -> float:
 def many(runs: int, *arguments: float | Sequence[float], seed: int = 0) -> list[Outcome]:
     """Simulates a job several times."""
     rng = random.Random(seed)
-    return [simulate(*arguments, rng) for _ in range(runs)]  # type: ignore[arg-type]
+    return [simulate(*arguments, rng) for _ in range(runs)]  # type: ignore[arg-type]  # numbers in order
 
 
 def print_simulations(args: argparse.Namespace) -> None:

@@ -121,7 +121,7 @@ def ratios(rows: dict[str, list[float]], way: str, against: str) -> list[float]:
 
 def add(record: Record, **row: object) -> None:
     """Adds a row and prints it with its median."""
-    found = sorted(row["ratios"])  # type: ignore[call-overload]
+    found = sorted(row["ratios"])  # type: ignore[call-overload]  # a list of floats
     shown = {k: v for k, v in row.items() if k in ("network", "batch", "way", "preparing_s",
              "first_call_s", "same_numbers")}  # fmt: skip
     print(shown, f"median {statistics.median(found):.3f}, {found[0]:.3f} to {found[-1]:.3f}",

@@ -158,7 +158,7 @@ def _default(kind: type[Command], stored: StudyConfig | None) -> object:
         return tyro.MISSING_NONPROP
     if kind is RunStudy:
         return RunStudy(**vars(stored))
-    names = {f.name for f in fields(kind)} & set(vars(stored))  # type: ignore[arg-type]
+    names = {f.name for f in fields(kind)} & set(vars(stored))  # type: ignore[arg-type]  # commands are dataclasses
     if names <= {"run", "wait_s"}:
         return tyro.MISSING_NONPROP
     return kind(**{name: getattr(stored, name) for name in names})

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,9 +111,8 @@ def build_index(
     Validation is taken from the training examples by a hash of (split_seed, key), so that it does
     not depend on shards or order, and no tar is rewritten.
 
-    What cannot be used becomes a row of rejects with its reason. A damaged shard keeps the
-    examples before the damage; what it lacks counts as rejected: to its expected count where that
-    is known, to the largest count of any shard otherwise.
+    What cannot be used becomes a row of rejects. A damaged shard keeps the examples before the
+    damage; what it lacks, to its expected or to any shard's largest count, counts as rejected.
 
     Args:
         train_urls: Shards of training examples.
@@ -138,37 +137,57 @@ def build_index(
     urls = [*train_urls, *test_urls]
     names = shard_names(urls)
     rule, rejects = LabelRule(labels), Rejects(strict)
-    scans: dict[str, ShardScan] = {}
-    places: list[str] = []
-    tasks = [
-        _Task(url, name, rule, image, unpack_to) for name, url in zip(names, urls, strict=True)
-    ]
-    for name, (place, scan) in zip(names, map_fn(_scan, tasks), strict=True):
-        rejects.add_scan(name, scan)
-        scans[name] = scan
-        places.append(place)
-    train = set(names[: len(train_urls)])
-    tables = [
-        text_rows(name, scan, "train" if name in train else "test") for name, scan in scans.items()
-    ]
-    table, note = with_distinct_keys(pa.concat_tables(tables), rejects)
+    tasks = [_Task(u, n, rule, image, unpack_to) for n, u in zip(names, urls, strict=True)]
+    places, scans = _scanned(tasks, map_fn, rejects)
+    texts = _text_table(scans, set(names[: len(train_urls)]))
+    table, note = with_distinct_keys(texts, rejects)
     table, numbering = _labelled(table, rule, classes, renumber, rejects)
     table = with_validation(table, val_fraction, split_seed)
     counts = Counter(table["shard"].to_pylist())
-    expected = {n: (expected_counts or {}).get(url) for n, url in zip(names, urls, strict=True)}
+    expected = dict(zip(names, map((expected_counts or {}).get, urls), strict=True))
     rejects.add_missing(scans, counts, expected)
     rejects.check_share(table.num_rows, max_reject_share)
-    shards = [
-        [*names],
-        places,
-        [counts[name] for name in names],
+    notes = tuple(one for one in (_hidden_note(scans.values()), note, *numbering.notes) if one)
+    shards = _shard_table(urls, places, scans, counts)
+    return Index(table, shards, rejects.table(), numbering.names, notes)
+
+
+def _scanned(
+    tasks: Sequence["_Task"], map_fn: Callable[..., Iterable[Any]], rejects: Rejects
+) -> tuple[list[str], dict[str, ShardScan]]:
+    """Returns where each shard can be read, and what each holds by name; rejects are added."""
+    places: list[str] = []
+    scans: dict[str, ShardScan] = {}
+    for task, (place, scan) in zip(tasks, map_fn(_scan, tasks), strict=True):
+        rejects.add_scan(task.name, scan)
+        scans[task.name] = scan
+        places.append(place)
+    return places, scans
+
+
+def _text_table(scans: Mapping[str, ShardScan], train: Set[str]) -> pa.Table:
+    """Returns the examples of all shards, labels as they are written."""
+    return pa.concat_tables(
+        text_rows(name, scan, "train" if name in train else "test") for name, scan in scans.items()
+    )
+
+
+def _shard_table(
+    urls: Sequence[str],
+    places: Sequence[str],
+    scans: Mapping[str, ShardScan],
+    counts: Mapping[str, int],
+) -> pa.Table:
+    """Returns one row a shard; `counts` has 0 for shards without examples."""
+    columns = [
+        [*scans],
+        [*places],
+        [counts[name] for name in scans],
         [scan.num_bytes for scan in scans.values()],
         [scan.digest for scan in scans.values()],
         [*urls],
     ]
-    notes = tuple(one for one in (_hidden_note(scans.values()), note, *numbering.notes) if one)
-    shard_table = pa.table(shards, schema=SHARD_SCHEMA)
-    return Index(table, shard_table, rejects.table(), numbering.names, notes)
+    return pa.table(columns, schema=SHARD_SCHEMA)
 
 
 def _labelled(

@@ -62,7 +62,7 @@ class Collector:
             self.partials[site.weight.names[0]] = weight_norms(site, operation, x_rows, g_rows)
         if site.bias_norms:
             assert site.bias is not None
-            partial = operation.bias_norms(x_rows, g_rows, site.bias_norms)  # type: ignore[arg-type]
+            partial = operation.bias_norms(x_rows, g_rows, site.bias_norms)  # type: ignore[arg-type]  # None where it expands
             self.partials[site.bias.names[0]] = partial
 
     def put(self, site: Site, weight: Tensor, bias: Tensor) -> None:
@@ -109,7 +109,7 @@ class Collector:
             pairs = [(site.weight, operation.weight), (site.bias, operation.bias)]
             wanted = [role is not None and bool(set(role.names) & set(needed)) for role, _ in pairs]
             gradients = operation.gradients(
-                x[rows] if x is not None else x,  # type: ignore[arg-type]
+                x[rows] if x is not None else x,  # type: ignore[arg-type]  # None where it expands
                 g[rows], weight=wanted[0], bias=wanted[1],
             )  # fmt: skip
             for (role, tensor), gradient in zip(pairs, gradients, strict=True):
@@ -144,7 +144,7 @@ def weight_norms(site: Site, operation: Operation, x: Tensor | None, g: Tensor) 
     step = max(1, int(scratch_budget(g.device.type) // max(1.0, site.method.scratch_bytes)))
     chunks = [
         operation.weight_norms(
-            x[start : start + step] if x is not None else x,  # type: ignore[arg-type]
+            x[start : start + step] if x is not None else x,  # type: ignore[arg-type]  # None where it expands
             g[start : start + step], site.weight_norms, site.method.name,
         )
         for start in range(0, len(g), step)
@@ -162,7 +162,7 @@ class _SiteFunction(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor | None, anchor: Tensor, operation: Operation, site: Site, to: Collector
     ) -> Tensor:
-        y, saved = operation.forward(x)  # type: ignore[arg-type]
+        y, saved = operation.forward(x)  # type: ignore[arg-type]  # None where it expands
         ctx.save_for_backward(x, *saved)
         ctx.operation, ctx.site, ctx.to = operation, site, to
         return y

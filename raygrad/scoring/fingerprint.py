@@ -52,7 +52,7 @@ class Fingerprint:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Fingerprint) and self._marks == other._marks
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment]  # equal by value
 
     def _note_module(self, module: nn.Module) -> None:
         self._classes[type(module)] = None
@@ -185,7 +185,7 @@ class _Same:
         held = self._ref()
         return held is not None and held is other._ref()
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment]  # equal by value
 
 
 def versions(model: nn.Module) -> list[int]:

@@ -1,4 +1,3 @@
-# ruff: noqa: D102 (overrides are described in the base class)
 """The parametric operations with a formula: forward, input gradient, and per-example norms.
 
 An operation is a layer's call reduced to what it computes. It is found from the FUNCTION that a
@@ -96,26 +95,32 @@ class Linear(Operation):
     transposed: bool = False
 
     def forward(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Returns ``[..., O]`` for x ``[..., I]``."""
         assert self.weight is not None
         if self.transposed:
             return torch.matmul(x, self.weight.to(x.dtype)), ()
         return F.linear(x, self.weight.to(x.dtype), _like(self.bias, x)), ()
 
     def fits(self, layout: Layout, y: Tensor) -> bool:
+        """Whether the batch is not the dimension that is multiplied."""
         return layout.dim < y.ndim - 1
 
     def input_gradient(self, x: Tensor, g: Tensor, saved: Sequence[Tensor]) -> Tensor | None:
+        """Returns ``g W``, or ``g W^T`` where transposed."""
         assert self.weight is not None
         weight = self.weight.to(g.dtype)
         return torch.matmul(g, weight.mT if self.transposed else weight)
 
     def methods(self, x: Tensor, g: Tensor, norms: Collection[str]) -> list[Method]:
+        """Returns those of sums of outer products over the example's positions."""
         return outer_methods(x[0, ..., 0].numel(), x.shape[-1], g.shape[-1], norms)
 
     def weight_norms(self, x: Tensor, g: Tensor, norms: Collection[str], method: str) -> Partial:
+        r"""Returns norms of :math:`\sum_t g_t x_t^T` of each example."""
         return outer_norms(_sequence(x), _sequence(g), norms, method)
 
     def gradients(self, x: Tensor, g: Tensor, *, weight: bool, bias: bool) -> Gradients:
+        """Returns ``[B, O, I]`` and ``[B, O]``."""
         x, g = accumulation_type(_sequence(x)), accumulation_type(_sequence(g))
         left, right = (x, g) if self.transposed else (g, x)
         return torch.bmm(left.mT, right) if weight else None, g.sum(1) if bias else None
@@ -139,6 +144,7 @@ class Convolution(Operation):
     geometry: Geometry
 
     def forward(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Returns the convolution with the call's own geometry."""
         assert self.weight is not None
         spec = self.geometry
         output = torch.convolution(
@@ -148,6 +154,7 @@ class Convolution(Operation):
         return output, ()
 
     def input_gradient(self, x: Tensor, g: Tensor, saved: Sequence[Tensor]) -> Tensor | None:
+        """Returns the transposed convolution of g."""
         assert self.weight is not None
         spec = self.geometry
         gradient: Tensor = torch.ops.aten.convolution_backward(
@@ -157,17 +164,20 @@ class Convolution(Operation):
         return gradient
 
     def methods(self, x: Tensor, g: Tensor, norms: Collection[str]) -> list[Method]:
+        """Returns every way to a convolution's norms; gradients alone where windows are folded."""
         if self.folded:
             return [Method("gradient", 0.0)]
         by_rows = rows_of_channels(x, self.geometry)
         return convolution_methods(x.shape, g.shape, self.geometry, norms, by_rows=by_rows)
 
     def weight_norms(self, x: Tensor, g: Tensor, norms: Collection[str], method: str) -> Partial:
+        """Returns norms by the method chosen, of patches or of Gram matrices."""
         if self.folded:
             return super().weight_norms(x, g, norms, method)
         return convolution_norms(x, g, self.geometry, norms, method)
 
     def gradients(self, x: Tensor, g: Tensor, *, weight: bool, bias: bool) -> Gradients:
+        """Returns ``[B, O, I / groups, *kernel]`` and ``[B, O]``."""
         x, g = accumulation_type(x), accumulation_type(g)
         weight_gradient = bias_gradient = None
         if weight:
@@ -206,6 +216,7 @@ class Affine(Operation):
     """Shape to expand to, where there is no x."""
 
     def forward(self, x: Tensor | None) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Returns ``x * weight + bias``, or the expanded bias where there is no x."""
         if x is None:
             assert self.bias is not None
             assert self.shape is not None
@@ -218,6 +229,7 @@ class Affine(Operation):
         return y, ()
 
     def fits(self, layout: Layout, y: Tensor) -> bool:
+        """Whether no parameter has an entry of its own for each example."""
         for parameter in (self.weight, self.bias):
             if parameter is not None:
                 aligned = self._shape_of(parameter)
@@ -234,6 +246,7 @@ class Affine(Operation):
         return parameter.view(self.aligned).to(x.dtype) if self.aligned else parameter
 
     def input_gradient(self, x: Tensor | None, g: Tensor, saved: Sequence[Tensor]) -> Tensor | None:
+        """Returns ``g * weight``, summed to the shape of x; None where there is no x."""
         if x is None:
             return None
         if self.weight is not None:
@@ -241,9 +254,11 @@ class Affine(Operation):
         return g.sum_to_size(x.shape)
 
     def methods(self, x: Tensor, g: Tensor, norms: Collection[str]) -> list[Method]:
+        """Returns the one method: sums over what was broadcast."""
         return [Method("sums", 2 * g[0].numel(), 12 * g[0].numel(), 4 * g[0].numel())]
 
     def gradients(self, x: Tensor, g: Tensor, *, weight: bool, bias: bool) -> Gradients:
+        """Returns ``sum g x`` and ``sum g`` over what was broadcast, ``[B, *shape]``."""
         g = accumulation_type(g)
         weight_gradient = self._reduce(g * x, self.weight) if weight else None
         return weight_gradient, self._reduce(g, self.bias) if bias else None
@@ -269,20 +284,25 @@ class Embedding(Operation):
     padding: int | None = None
 
     def forward(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Returns the rows of the table that x names."""
         assert self.weight is not None
         return F.embedding(x, self.weight), ()
 
     def fits(self, layout: Layout, y: Tensor) -> bool:
+        """Whether the batch is not the dimension of the rows' entries."""
         return layout.dim < y.ndim - 1
 
     def input_gradient(self, x: Tensor, g: Tensor, saved: Sequence[Tensor]) -> Tensor | None:
+        """Returns None: indices have no gradient."""
         return None
 
     def methods(self, x: Tensor, g: Tensor, norms: Collection[str]) -> list[Method]:
+        """Returns the one method: sums of equal indices' rows."""
         tokens = x[0].numel()
         return [Method("row_sums", tokens**2, 12 * g[0].numel(), 4 * (tokens**2 + g[0].numel()))]
 
     def weight_norms(self, x: Tensor, g: Tensor, norms: Collection[str], method: str) -> Partial:
+        """Returns norms of the rows' sums by index, without the rest of the table."""
         ids, rows = x.reshape(len(x), -1), self._rows(x, g)
         # Equal indices add their gradients, all at the place of the first of them.
         first = (ids[:, :, None] == ids[:, None, :]).to(torch.uint8).argmax(2)
@@ -290,6 +310,7 @@ class Embedding(Operation):
         return reduce_gradient(total, norms)
 
     def gradients(self, x: Tensor, g: Tensor, *, weight: bool, bias: bool) -> Gradients:
+        """Returns ``[B, rows, D]``, zero where no index points, and None."""
         assert self.weight is not None
         ids, rows = x.reshape(len(x), -1), self._rows(x, g)
         total = rows.new_zeros(len(x), *self.weight.shape)
@@ -309,18 +330,22 @@ class PReLU(Operation):
     kind: ClassVar[str] = "prelu"
 
     def forward(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Returns x, with its negative part times the slope."""
         assert self.weight is not None
         return F.prelu(x, self.weight), ()
 
     def input_gradient(self, x: Tensor, g: Tensor, saved: Sequence[Tensor]) -> Tensor | None:
+        """Returns g, times the slope where x is negative."""
         assert self.weight is not None
         slope = self.weight if self.weight.numel() == 1 else by_channel(self.weight, x.ndim)
         return torch.where(x > 0, g, g * slope)
 
     def methods(self, x: Tensor, g: Tensor, norms: Collection[str]) -> list[Method]:
+        """Returns the one method: sums over each channel."""
         return [Method("sums", 2 * g[0].numel(), 12 * g[0].numel(), 4 * g[0].numel())]
 
     def gradients(self, x: Tensor, g: Tensor, *, weight: bool, bias: bool) -> Gradients:
+        """Returns ``sum g min(x, 0)`` of each channel, ``[B, *shape]``, and None."""
         assert self.weight is not None
         rows = accumulation_type(g) * accumulation_type(x).clamp(max=0)
         channel = 0 if self.weight.numel() == 1 else 2 if self.folded else 1

@@ -300,11 +300,11 @@ def _site(
     deferred = False
     for role, want in zip((one.weight, one.bias), wanted, strict=True):
         now = bool(role and want and role.direct)
-        now = now and all(uses[name] == 1 and name not in indirect for name in role.names)  # type: ignore[union-attr]
+        now = now and all(uses[name] == 1 and name not in indirect for name in role.names)  # type: ignore[union-attr]  # roles are known
         norms.append(needed[role.names[0]] if now and role else frozenset())
         deferred = deferred or (want and not now)
     x = None if one.x is None else layout.split(one.x)
-    methods = operation.methods(x, layout.split(one.y), norms[0] or ALL_NORMS)  # type: ignore[arg-type]
+    methods = operation.methods(x, layout.split(one.y), norms[0] or ALL_NORMS)  # type: ignore[arg-type]  # None where it expands
     method = _choose(methods, one.weight, overrides) if norms[0] else Method("sum", 0.0)
     return Site(
         one.index, one.function, operation.kind, one.swapped, layout, one.weight, one.bias, method,

@@ -214,7 +214,7 @@ class _Same:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Same) and other.held is self.held
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment]  # equal by value
 
 
 class _Direct:
@@ -235,7 +235,7 @@ _REPLACED = {
     "_checkpoint_without_reentrant_generator": _direct,
     "_checkpoint_without_reentrant_generator_impl": _direct,
 }
-_lock, _kept, _depth = threading.Lock(), {}, [0]  # type: ignore[var-annotated]
+_lock, _kept, _depth = threading.Lock(), {}, [0]  # type: ignore[var-annotated]  # kept by use
 
 
 @contextmanager

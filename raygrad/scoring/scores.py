@@ -58,22 +58,27 @@ def example_scores(
             f"logits must have at least 2 classes, got {logits.shape[1]}. "
             "Give a binary classifier two outputs."
         )
-    z = logits.double()
-    p = z.softmax(1)
     prediction = logits.argmax(1)
-    top = p.amax(1)
-    not_top = p.scatter(1, prediction[:, None], 0.0).sum(1)
     scores = {
         "loss": find_loss(loss).values(logits, labels),
         "el2n": torch.linalg.vector_norm(logit_gradient(logits, labels), dim=1),
-        "margin": _margin(z, labels),
+        "margin": _margin(logits.double(), labels),
+        **_confidence(logits.double().softmax(1), prediction),
+    }
+    result = {name: score.float() for name, score in scores.items()}
+    return {**result, "prediction": prediction, "correct": prediction == labels}
+
+
+def _confidence(p: Tensor, prediction: Tensor) -> dict[str, Tensor]:
+    """Entropy and least confidence of probabilities ``[B, C]``, each ``[B]``."""
+    top = p.amax(1)
+    not_top = p.scatter(1, prediction[:, None], 0.0).sum(1)
+    return {
         # p log p is 0 at p = 0, where log p is -inf for logits that are -inf (masked classes).
         "entropy": -torch.xlogy(p, p).sum(1),
         # 1 - max p loses its digits near 0, where the sum of the others keeps them.
         "least_confidence": torch.where(top > 0.5, not_top, 1.0 - top),
     }
-    result = {name: score.float() for name, score in scores.items()}
-    return {**result, "prediction": prediction, "correct": prediction == labels}
 
 
 def _margin(z: Tensor, labels: Tensor) -> Tensor:

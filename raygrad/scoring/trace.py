@@ -220,7 +220,7 @@ class Trace(TorchFunctionMode):
         activations = [t for t in (operation.weight, operation.bias) if t is not None]
         if any(self._is_activation(tensor) for tensor in activations) or not any(roles):
             return None
-        y, _ = operation.forward(x)  # type: ignore[arg-type]
+        y, _ = operation.forward(x)  # type: ignore[arg-type]  # None where it expands
         return Call(self.count - 1, func, operation, roles[0], roles[1], swapped, x, y)
 
     def _refuse_statistics(self, func: Any, args: Sequence[Any], kwargs: Any) -> None:
@@ -296,5 +296,5 @@ def calling_module(model: nn.Module) -> str:
         if isinstance(owner, nn.Module) and id(owner) in names:
             name = names[id(owner)]
             return f"module {name!r} ({type(owner).__name__})" if name else type(model).__name__
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back  # type: ignore[assignment]  # ends at None
     return type(model).__name__

@@ -22,6 +22,6 @@ def unwrapped(model: nn.Module) -> nn.Module:
         if isinstance(model, wrappers):
             model = model.module
         elif isinstance(getattr(model, "_orig_mod", None), nn.Module):
-            model = model._orig_mod  # type: ignore[assignment]
+            model = model._orig_mod  # type: ignore[assignment]  # a compiled module's own
         else:
             return model

@@ -49,16 +49,15 @@ def draw_batch_aware(
 
     .. math:: \langle g_i, g_j \rangle = (e_i \cdot e_j)(h_i \cdot h_j),
 
-    and no gradient is ever written out. With :math:`M = \sum_{j \in S} g_j / \|g_j\|` over the
-    chosen, a `[C, D]` matrix, and :math:`n_c` the chosen of class c, each step takes the example
-    of largest
+    and no gradient is written out. With :math:`M = \sum_{j \in S} g_j / \|g_j\|` over the chosen,
+    `[C, D]`, and :math:`n_c` the chosen of class c, each step takes the example of largest
 
     .. math:: \|g_i\| \, (1 - \max(0, \cos(g_i, M))) \, e^{-b (n_{y_i} C / |S| - 1)}
 
     among `num_candidates` of those left, drawn at random (stochastic greedy, Mirzasoleiman et al.
     2015). Time is O(budget · num_candidates · C · D), memory O(N + C · D) beyond the input. More
     than `block_size` examples are cut into random blocks that each give their share, so that the
-    greedy step always knows most of what it is compared with; a block's memory is all it needs.
+    greedy step knows most of what it is compared with.
 
     Args:
         errors: Softmax output minus one-hot label, `[N, C]`.
@@ -78,22 +77,10 @@ def draw_batch_aware(
         ConfigError: The budget or an option is impossible.
         DataError: The arrays are not of one length, or not finite.
     """
-    if not 1 <= budget <= len(keys):
-        raise ConfigError(f"budget must be in [1, {len(keys)}], got {budget}. Lower keep_fraction.")
-    if num_candidates < 1 or block_size < 1 or balance < 0:
-        raise ConfigError(
-            "num_candidates and block_size must be at least 1 and balance at least 0, got "
-            f"{num_candidates}, {block_size} and {balance}."
-        )
-    lengths = {len(errors), len(features), len(labels), len(keys)}
-    if len(lengths) > 1:
-        raise DataError(f"errors, features, labels and keys must match, got {sorted(lengths)}.")
-    if not (np.isfinite(errors).all() and np.isfinite(features).all()):
-        raise DataError("errors and features must be finite, got some that are not. Score again.")
+    _check_options(len(keys), budget, num_candidates, balance, block_size)
+    _check_arrays(errors, features, labels, keys)
     classes = np.unique(labels, return_inverse=True)[1]
-    order = np.argsort(random_bits(seed, key_hashes(keys)), kind="stable")
-    num_blocks = -(-len(order) // block_size)
-    blocks = np.array_split(order, num_blocks)
+    blocks = _random_blocks(keys, seed, block_size)
     quotas = proportional_quotas(np.array([len(block) for block in blocks]), budget)
     chosen = []
     for at, (block, quota) in enumerate(zip(blocks, quotas.tolist(), strict=True)):
@@ -101,6 +88,37 @@ def draw_batch_aware(
         parts = errors[block], features[block], classes[block]
         chosen.append(block[_greedy(*parts, quota, rng, num_candidates, balance)])
     return np.concatenate(chosen).astype(np.int64)
+
+
+def _random_blocks(keys: Sequence[str], seed: int, block_size: int) -> list[NDArray[np.int64]]:
+    """Returns positions in a random order that keys alone decide, cut into blocks of even size."""
+    order = np.argsort(random_bits(seed, key_hashes(keys)), kind="stable")
+    return np.array_split(order, -(-len(order) // block_size))
+
+
+def _check_options(
+    count: int, budget: int, num_candidates: int, balance: float, block_size: int
+) -> None:
+    if not 1 <= budget <= count:
+        raise ConfigError(f"budget must be in [1, {count}], got {budget}. Lower keep_fraction.")
+    if num_candidates < 1 or block_size < 1 or balance < 0:
+        raise ConfigError(
+            "num_candidates and block_size must be at least 1 and balance at least 0, got "
+            f"{num_candidates}, {block_size} and {balance}."
+        )
+
+
+def _check_arrays(
+    errors: NDArray[np.floating],
+    features: NDArray[np.floating],
+    labels: NDArray[Any],
+    keys: Sequence[str],
+) -> None:
+    lengths = {len(errors), len(features), len(labels), len(keys)}
+    if len(lengths) > 1:
+        raise DataError(f"errors, features, labels and keys must match, got {sorted(lengths)}.")
+    if not (np.isfinite(errors).all() and np.isfinite(features).all()):
+        raise DataError("errors and features must be finite, got some that are not. Score again.")
 
 
 def mean_alignment(errors: NDArray[np.floating], features: NDArray[np.floating]) -> float:

@@ -151,30 +151,45 @@ def draw_parts(
     names = {name: score_column if name == SCORE else name for name in chosen.columns}
     needed = ["key", "shard", *names.values(), *(["label"] if class_balanced else [])]
     with tempfile.TemporaryDirectory(prefix="raygrad-select-", dir=scratch) as folder:
-        rows = Rows(
-            [
-                group
-                for number, part in enumerate(parts)
-                for group in _row_groups(part, number, filesystem, names, needed, folder)
-            ],
-            chosen.columns,
-            missing=missing,
-            by_class="label" if class_balanced else None,
-            num_threads=num_threads,
-        )
+        groups = _all_row_groups(parts, filesystem, names, needed, folder)
+        by = "label" if class_balanced else None
+        rows = Rows(groups, chosen.columns, missing=missing, by_class=by, num_threads=num_threads)
         total = budget(rows.total) if callable(budget) else budget
         plan = chosen.plan(rows, Budget(total, class_balanced), seed)
-        last = cut(rows, plan.ordering, plan.quotas, plan.counts)
-        with _Ranges(folder, _splitters(rows, last, total)) as ranges:
-            weights = plan.weigher(rows) if plan.weigher is not None else None
-            for pieces in rows.map(lambda view: _drawn_rows(view, last, weights, ranges.splitters)):
-                for piece, table in pieces:
-                    ranges.add(piece, table)
-            written = _write(
-                ranges, plan, (sink_filesystem or filesystem), sink, SCHEMA.with_metadata(metadata)
-            )
+        out = sink_filesystem or filesystem
+        written = _draw(rows, plan, total, folder, out, sink, metadata)
     assert written == total, f"{written} rows were drawn, not {total}"
     return Drawn(written, rows.total, rows.num_missing)
+
+
+def _draw(
+    rows: Rows,
+    plan: Plan,
+    total: int,
+    folder: str,
+    filesystem: pafs.FileSystem,
+    sink: str,
+    metadata: dict[bytes, bytes] | None,
+) -> int:
+    """Finds where the drawn rows end, gathers them by ranges and writes them; returns how many."""
+    last = cut(rows, plan.ordering, plan.quotas, plan.counts)
+    with _Ranges(folder, _splitters(rows, last, total)) as ranges:
+        weights = plan.weigher(rows) if plan.weigher is not None else None
+        for pieces in rows.map(lambda view: _drawn_rows(view, last, weights, ranges.splitters)):
+            for piece, table in pieces:
+                ranges.add(piece, table)
+        return _write(ranges, plan, filesystem, sink, SCHEMA.with_metadata(metadata))
+
+
+def _all_row_groups(
+    parts: Sequence[str],
+    filesystem: pafs.FileSystem,
+    names: dict[str, str],
+    needed: Sequence[str],
+    spool: str,
+) -> list[Batch]:
+    found = [_row_groups(p, n, filesystem, names, needed, spool) for n, p in enumerate(parts)]
+    return [group for of_part in found for group in of_part]
 
 
 def _row_groups(

@@ -63,10 +63,21 @@ def inclusion_weights(
     classes = np.zeros(len(scores), np.int64)
     if labels is not None:
         classes = np.unique(labels, return_inverse=True)[1]
+    uniforms = random_uniform(seed, key_hashes(keys))
+    return _weights_of_race(scores, classes, positions, uniforms)
+
+
+def _weights_of_race(
+    scores: NDArray[np.floating],
+    classes: NDArray[np.int64],
+    positions: NDArray[np.int64],
+    uniforms: Floats,
+) -> Floats:
+    """Returns the weights of the drawn, from everybody's score, class and random number, `[N]`."""
     rates = np.asarray(scores).astype(np.float64)
     with np.errstate(divide="ignore"):
         log_rates = np.log(rates)
-    times = np.log(-np.log(random_uniform(seed, key_hashes(keys)))) - log_rates
+    times = np.log(-np.log(uniforms)) - log_rates
     drawn = np.zeros(len(scores), bool)
     drawn[positions] = True
     nexts = np.full(classes.max(initial=0) + 1, np.inf)

@@ -83,7 +83,7 @@ def _below(base: str, parts: list[str], *, rooted: bool = True) -> Iterator[str]
         elif _is_there(url):
             yield url
         return
-    literal = part[: _WILDCARD.search(part).start()]  # type: ignore[union-attr]
+    literal = part[: _WILDCARD.search(part).start()]  # type: ignore[union-attr]  # it has one
     try:
         entries = files.list_entries(prefix or ".", literal)
     except PermissionError:

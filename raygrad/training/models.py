@@ -159,9 +159,9 @@ def _replace_first_convolution(network: nn.Module, channels: int) -> None:
             replacement = nn.Conv2d(
                 channels,
                 module.out_channels,
-                module.kernel_size,  # type: ignore[arg-type]
-                module.stride,  # type: ignore[arg-type]
-                module.padding,  # type: ignore[arg-type]
+                module.kernel_size,  # type: ignore[arg-type]  # as Conv2d keeps them
+                module.stride,  # type: ignore[arg-type]  # as Conv2d keeps them
+                module.padding,  # type: ignore[arg-type]  # as Conv2d keeps them
                 bias=module.bias is not None,
             )
             setattr(parent, name.rpartition(".")[2], replacement)

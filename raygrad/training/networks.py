@@ -110,7 +110,7 @@ def _small_vgg16(spec: ImageSpec, batch_norm: bool) -> nn.Module:
         for outputs in block:
             convolution = nn.Conv2d(inputs, outputs, 3, padding=1)
             nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
-            nn.init.zeros_(convolution.bias)  # type: ignore[arg-type]
+            nn.init.zeros_(convolution.bias)  # type: ignore[arg-type]  # it has a bias
             layers += [convolution, *([nn.BatchNorm2d(outputs)] if batch_norm else []), nn.ReLU()]
             inputs = outputs
         layers.append(nn.MaxPool2d(2))

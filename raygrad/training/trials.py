@@ -92,13 +92,22 @@ class Trial:
         return replicate_seed("draw", self.seed, self.score_replicate)
 
 
-def _validations(out: Outcome) -> dict[str, Any]:
-    """Returns what of a trial's choice of an epoch is doubtful: it was its last or first look."""
+def _outcome(out: Outcome) -> dict[str, Any]:
+    """Returns what a training came to, and what of its choice of an epoch is doubtful.
+
+    The epoch chosen was the last that was looked at, or the first.
+    """
     looks = [row["epoch"] for row in out.history if "val_accuracy" in row]
     return {
+        "val_accuracy": out.best_val_accuracy,
+        "val_loss": out.best_val_loss,
+        "best_epoch": out.best_epoch,
         "num_validations": len(looks),
         "still_improving": out.best_epoch == looks[-1],
         "best_at_first": out.best_epoch == looks[0] and len(looks) > 1,
+        "epochs": out.epoch,
+        "steps": out.step,
+        "examples_seen": out.examples_seen,
     }
 
 
@@ -192,13 +201,7 @@ def retrain(
         "order_seed": order_seed,
         "test_accuracy": tested.accuracy,
         "test_loss": tested.loss,
-        "val_accuracy": out.best_val_accuracy,
-        "val_loss": out.best_val_loss,
-        "best_epoch": out.best_epoch,
-        **_validations(out),
-        "epochs": out.epoch,
-        "steps": out.step,
-        "examples_seen": out.examples_seen,
+        **_outcome(out),
         "train_time_s": time.perf_counter() - start_s,
         "loop_time_s": sum(row["epoch_time_s"] for row in out.history),
         "num_workers": dist.get_world_size() if dist.is_initialized() else 1,

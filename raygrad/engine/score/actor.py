@@ -188,7 +188,7 @@ class ShardWork:
             self._scorer.batch_size,
             task.decode_threads,
         )
-        with contextlib.closing(batches):  # type: ignore[type-var]
+        with contextlib.closing(batches):  # type: ignore[type-var]  # a generator
             for batch in batches:
                 found.rejects += batch.rejects
                 if batch.keys:

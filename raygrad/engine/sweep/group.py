@@ -17,7 +17,7 @@ import ray
 import torch
 import torch.distributed as dist
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
-from torch.distributed import Store, TCPStore  # type: ignore[attr-defined]
+from torch.distributed import Store, TCPStore  # type: ignore[attr-defined]  # not in torch's stubs
 
 from raygrad.engine.sweep.packing import TrialNeeds
 from raygrad.errors import RaygradError

@@ -113,21 +113,8 @@ def train(
     need = _need(scaling)
     wait_for("train", need, wait_s)
     warn_of_emulation("train", config.precision, scaling.use_gpu)
-    filesystem, path = files.filesystem(task.folder)
     arguments = {"task": task, "data": ray.put(data), "use_gpu": scaling.use_gpu}
-    trainer = ray_private.trainer_class()(
-        _train_worker,
-        train_loop_config=arguments,
-        scaling_config=scaling,
-        run_config=ray.train.RunConfig(
-            # The state to go on from is ours, so each attempt is a run of its own to Ray.
-            name=f"{task.inputs_digest[:16]}-{time.time_ns()}",
-            storage_path=path,
-            storage_filesystem=filesystem,
-            failure_config=_failures(config, wait_s),
-            logging_config=ray.train.LoggingConfig(log_level="WARNING"),
-        ),
-    )
+    trainer = _trainer(task, scaling, arguments, wait_s)
     waiting = Waiting("train", need, wait_s)
     try:
         with (
@@ -152,6 +139,26 @@ def train(
     files.write_bytes(task.metrics_url, json.dumps(metrics, indent=1).encode())
     StateFile(task.state_url).remove()
     return metrics
+
+
+def _trainer(
+    task: TrainTask, scaling: ray.train.ScalingConfig, arguments: dict[str, Any], wait_s: float
+) -> Any:
+    """Returns Ray's trainer of a task, which hands `arguments` to every worker."""
+    filesystem, path = files.filesystem(task.folder)
+    return ray_private.trainer_class()(
+        _train_worker,
+        train_loop_config=arguments,
+        scaling_config=scaling,
+        run_config=ray.train.RunConfig(
+            # The state to go on from is ours, so each attempt is a run of its own to Ray.
+            name=f"{task.inputs_digest[:16]}-{time.time_ns()}",
+            storage_path=path,
+            storage_filesystem=filesystem,
+            failure_config=_failures(task.config, wait_s),
+            logging_config=ray.train.LoggingConfig(log_level="WARNING"),
+        ),
+    )
 
 
 def _failures(config: TrainConfig, wait_s: float) -> ray.train.FailureConfig:

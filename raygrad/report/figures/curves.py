@@ -158,6 +158,23 @@ def far_apart(one: float, other: float) -> bool:
     return other / one > _FAR_FACTOR or other - one > _FAR_SHARE
 
 
+def _draw_path(axes: Axes, curve: Curve, style: SeriesStyle, moved: Transform) -> None:
+    """Lines between neighbouring shares, thin, and dashed where nothing was measured between."""
+    means = zip(curve.shares, curve.means, strict=True)
+    path = [*means, *([curve.end] if curve.end is not None else [])]
+    for one, other in itertools.pairwise(path):
+        gap = far_apart(one[0], other[0])
+        axes.plot(
+            [one[0], other[0]],
+            [one[1], other[1]],
+            color=style.color,
+            linestyle=_GAP_DASH if gap else style.dash,
+            linewidth=0.8 if gap else 1.3,
+            alpha=0.75 if gap else 1.0,
+            transform=moved,
+        )
+
+
 def draw_curve(axes: Axes, curve: Curve, style: SeriesStyle, moved: Transform) -> None:
     """A mean with its interval and its seeds at each share, and lines between neighbours.
 
@@ -174,18 +191,7 @@ def draw_curve(axes: Axes, curve: Curve, style: SeriesStyle, moved: Transform) -
     ends = [v for v in (*y, *curve.lows, *curve.highs) if not math.isnan(v)]
     axes.update_datalim([(x[0], v) for v in ends] if x else [])
     axes.autoscale_view(scalex=False)
-    path = [*zip(x, y, strict=True), *([curve.end] if curve.end is not None else [])]
-    for one, other in itertools.pairwise(path):
-        gap = far_apart(one[0], other[0])
-        axes.plot(
-            [one[0], other[0]],
-            [one[1], other[1]],
-            color=style.color,
-            linestyle=_GAP_DASH if gap else style.dash,
-            linewidth=0.8 if gap else 1.3,
-            alpha=0.75 if gap else 1.0,
-            transform=moved,
-        )
+    _draw_path(axes, curve, style, moved)
     known = [i for i, low in enumerate(curve.lows) if not math.isnan(low)]
     axes.vlines(
         [x[i] for i in known],
