@@ -63,7 +63,7 @@ def test_a_configured_network_and_its_checkpoint_are_what_is_scored(
     """Not the run's own, which is not even trained here."""
     asked = []
 
-    def engine(config, task):
+    def engine(config, task, *waiting):
         asked.extend(task.networks)
         return {"num_examples": 1, "num_shards": 1}
 
