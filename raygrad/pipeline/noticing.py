@@ -31,7 +31,10 @@ log = logging.getLogger("raygrad")
 FILE = "fingerprint.json"
 """In the run's data folder: the listings of its source and of its shards."""
 
-RESULTS: dict[str, tuple[int, str]] = {}
+RESULTS: dict[str, tuple[int, str]] = {
+    "score": (2, "the margin no longer saturates"),
+    "sweep": (2, "trials of few epochs are validated more often"),
+}
 """Stages whose results came out otherwise in older versions of raygrad: which version of them this
 is, counted from 1, and what changed last. A change of results adds or raises an entry."""
 
