@@ -5,7 +5,7 @@ from torch import Tensor
 
 from raygrad.scoring.losses import NamedLoss, named_loss
 from raygrad.scoring.own_loss import OwnLoss
-from raygrad.training.own_networks import imported
+from raygrad.training.own_code import imported
 
 DEFAULT_LOSS = "cross_entropy"
 """What networks are trained with, and scored by, where nothing else is said."""

@@ -8,10 +8,7 @@ many classes there are, or nothing, and returns a `torch.nn.Module` that maps im
         return nn.Sequential(nn.Flatten(), nn.Linear(spec.height * spec.width, spec.num_classes))
 """
 
-import importlib
 import inspect
-import os
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -19,43 +16,10 @@ from torch import Tensor, nn
 
 from raygrad.errors import ConfigError
 from raygrad.training.networks import ImageSpec
+from raygrad.training.own_code import first_line, imported
 
 SIGNATURE = "def {name}(spec) -> torch.nn.Module"
 _FIELDS = "spec has channels, height, width and num_classes; a callable without arguments will do"
-
-
-def imported(name: str, kind: str) -> Any:
-    """Returns what ``module:name`` names; modules of the current folder are found as well.
-
-    Args:
-        name: The name.
-        kind: What it stands for, for the error text.
-
-    Raises:
-        ConfigError: There is no such module, it does not load, or it has no such name.
-    """
-    module, _, attribute = name.partition(":")
-    here = os.getcwd()
-    if here not in sys.path and "" not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        found = importlib.import_module(module)
-    except Exception as error:
-        raise ConfigError(
-            f"{kind} must name an importable module:callable, got {name!r} "
-            f"({_first_line(error)}). Run where the module can be imported, or name it from here: "
-            "folder.file:callable."
-        ) from error
-    try:
-        for part in attribute.split("."):
-            found = getattr(found, part)
-    except AttributeError as error:
-        there = [n for n, value in vars(found).items() if callable(value) and n[0] != "_"]
-        listed = f" It has {', '.join(sorted(there)[:8])}." if there else ""
-        raise ConfigError(
-            f"{kind} must name a callable of its module, got {name!r} ({error}).{listed}"
-        ) from error
-    return found
 
 
 def own_network(name: str) -> Callable[[ImageSpec], nn.Module]:
@@ -71,7 +35,7 @@ def own_network(name: str) -> Callable[[ImageSpec], nn.Module]:
         try:
             network = builder(spec) if takes_spec else builder()
         except Exception as error:
-            raise _contract(name, f"{type(error).__name__}: {_first_line(error)}") from error
+            raise _contract(name, f"{type(error).__name__}: {first_line(error)}") from error
         if not isinstance(network, nn.Module):
             raise _contract(name, f"a {type(network).__name__} back")
         return network
@@ -91,7 +55,7 @@ def outputs_of(name: str, network: nn.Module, images: Tensor) -> Any:
         shape = "x".join(map(str, images.shape[1:]))
         raise ConfigError(
             f"network {name!r} must take images {shape}, got "
-            f"{type(error).__name__}: {_first_line(error)}. Build it from spec: {_FIELDS}."
+            f"{type(error).__name__}: {first_line(error)}. Build it from spec: {_FIELDS}."
         ) from error
 
 
@@ -123,7 +87,3 @@ def _contract(name: str, got: str) -> ConfigError:
         f"network {name!r} must be a callable that takes an ImageSpec, or nothing, and returns a "
         f"torch.nn.Module, got {got}. Write {signature!r}: {_FIELDS}."
     )
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from raygrad.config import TrainConfig
 from raygrad.errors import ConfigError, unknown_name
-from raygrad.training.own_networks import imported
+from raygrad.training.own_code import imported
 
 _MNIST = TrainConfig(
     network="cnn",

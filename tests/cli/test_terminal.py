@@ -75,7 +75,7 @@ def test_elsewhere_there_are_plain_lines(stream, term, monkeypatch):
 
 def make_noise():
     """All the ways in which other libraries speak."""
-    logging.getLogger("ray.data").warning("from a logger")
+    logging.getLogger("a.library").warning("from a logger")
     warnings.warn("from a warning", UserWarning, stacklevel=1)
     thread = threading.Thread(target=print, args=("from a thread",))
     thread.start()
@@ -103,7 +103,7 @@ def test_the_words_of_others_go_to_a_file_in_the_run_folder(run, capsys):
     assert said.out == "the result\n"
     assert said.err == "a line of raygrad\n"
     (log,) = kept(run)
-    for words in ("WARNING ray.data: from a logger", "from a warning", "from a thread"):
+    for words in ("WARNING a.library: from a logger", "from a warning", "from a thread"):
         assert words in log
     assert "a line of raygrad" not in log
 

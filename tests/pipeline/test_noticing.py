@@ -233,6 +233,7 @@ def test_parts_of_a_score_table_do_not_mix_code_but_older_ones_say_nothing_of_it
 
 def test_results_of_an_older_raygrad_are_said_to_differ(monkeypatch, tmp_path, caplog):
     layout = RunLayout(str(tmp_path))
+    monkeypatch.setattr(noticing, "RESULTS", {})
     write_marker(layout.marker("score-cnn"), "d")
     completed(layout, "score-cnn", "d")
     assert caplog.text == ""

@@ -1,6 +1,7 @@
 """The network that is scored is the one that was asked for, at every entrance."""
 
 import dataclasses
+import json
 import logging
 import shutil
 from pathlib import Path
@@ -94,7 +95,12 @@ def test_its_table_stands_under_its_name_and_subsets_are_drawn_by_it(prepared, w
 def test_fresh_weights_are_scored_only_when_asked_for(prepared, entrance, tmp_path, capsys):
     config = changed(prepared, "score", **{**OWN, "network": "linear"})
     if entrance == "raygrad score":
-        flags = ["--run", prepared.run, "--network", "linear", "--weights-seed", "3"]
+        # The folder as it was before anything was scored in it.
+        run = shutil.copytree(prepared.run, tmp_path / "run")
+        stored = json.loads((run / "config.json").read_text())
+        stored["score"] |= {"network": None, "checkpoint": []}
+        (run / "config.json").write_text(json.dumps(stored))
+        flags = ["--run", str(run), "--network", "linear", "--weights-seed", "3"]
         assert cli.main(["score", *flags, "--image-size", "8", "--mean", "0.5", "--std", "1"]) == 2
         assert "--fresh-weights" in capsys.readouterr().err
         return

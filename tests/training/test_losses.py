@@ -63,7 +63,7 @@ def test_a_step_is_the_mean_gradient_of_the_named_loss(name):
     ("name", "text"),
     [
         (f"{HERE}:mean", "sum over examples"),
-        (f"{HERE}:missing", "loss must name an importable"),
+        (f"{HERE}:missing", "loss must name a callable"),
         ("class_weights=1,2", "must be 3"),
         ("entropy", "loss must be one of"),
     ],

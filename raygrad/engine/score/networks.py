@@ -134,7 +134,10 @@ class NetworkScorer:
             found.append({**example_scores(outputs, targets, loss=self._loss), **values})
         result = self._columns(found, logits, targets)
         if self._features is not None:
-            result["features"] = self._features.take()
+            with torch.autocast(
+                self._device.type, self._dtype, enabled=self._dtype != torch.float32
+            ):
+                result["features"] = self._features.of(inputs)
         return result
 
     def _columns(
@@ -160,7 +163,10 @@ class NetworkScorer:
 
 
 class _FeatureTap:
-    """Keeps what enters the linear layer that makes the logits."""
+    """What enters the linear layer that makes the logits, from a forward pass of its own.
+
+    The passes that score are no place to listen: an example may run alone, or beside its copy.
+    """
 
     def __init__(self, network: nn.Module) -> None:
         linear = [m for m in network.modules() if isinstance(m, nn.Linear)]
@@ -169,17 +175,23 @@ class _FeatureTap:
                 "features must be the input of a last linear layer, got a network without one. "
                 "Score without --features."
             )
-        self._seen: Tensor | None = None
-        linear[-1].register_forward_pre_hook(self._keep)
+        self._network, self._last = network, linear[-1]
 
-    def _keep(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        self._seen = inputs[0].detach()
-
-    def take(self) -> NDArray[np.float16]:
-        """Returns the features of the last pass, float16 `[B, D]`."""
-        assert self._seen is not None
-        features, self._seen = self._seen.flatten(1).half().cpu().numpy(), None
-        return features
+    def of(self, inputs: Tensor) -> NDArray[np.float16]:
+        """Returns the features of a batch `[B, C, H, W]`, float16 `[B, D]`."""
+        seen: list[Tensor] = []
+        hook = self._last.register_forward_pre_hook(lambda _, given: seen.append(given[0].detach()))
+        try:
+            with torch.no_grad():
+                self._network(inputs.clone())
+        finally:
+            hook.remove()
+        if len(seen) != 1 or len(seen[0]) != len(inputs):
+            raise ConfigError(
+                "features must be one row an example, from one call of the last linear layer, got "
+                f"{len(seen)} calls for {len(inputs)} examples. Score without --features."
+            )
+        return seen[0].flatten(1).half().cpu().numpy()
 
 
 def _placed(network: nn.Module, device: torch.device, memory_format: Any) -> nn.Module:
