@@ -18,6 +18,8 @@ _WIDTH = 1000
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.Size)
 
+_EMPTIABLE = (*_PLAIN, list, tuple, set, frozenset, Mapping)
+
 _FOREIGN = frozenset({"torch", "numpy", *sys.stdlib_module_names})
 """Packages whose functions and classes are not looked into."""
 
@@ -59,7 +61,7 @@ class Fingerprint:
         for name, value in list(vars(module).items()):
             if name == "_modules":
                 continue
-            if not value and not isinstance(value, Tensor):
+            if isinstance(value, _EMPTIABLE) and not value:
                 # Most of what a module has: empty dictionaries of hooks.
                 self._marks.append(value if isinstance(value, _PLAIN) else name)
                 continue
