@@ -21,6 +21,8 @@ from raygrad.runs.subsets import read_subset
 from raygrad.training.trials import Trial, replicate_seed
 from tests.cases import make_tiny_config
 
+pytestmark = pytest.mark.timeout(900)  # two whole studies in a fixture
+
 
 def changed(config, section, **values):
     return dataclasses.replace(
