@@ -181,7 +181,7 @@ def test_print_hides_the_controls_and_keeps_the_figures(open_page):
 def test_the_first_screen_has_question_answer_figure_and_the_hardest(
     open_page, width, height, above
 ):
-    """Above the fold: on a laptop all of it, on a phone question and answer, and the rest in turn."""
+    """Above the fold: on a laptop all of it, on a phone question and answer; the rest follows."""
     page = open_page(width)
     bottoms = page.evaluate(
         """() => {
