@@ -29,7 +29,10 @@ def pytest_collection_modifyitems(items):
         return 1 if {"ray_session", "s3_process"} & set(item.fixturenames) else 2
 
     here = Path(__file__).parent
+    # Tests of one file keep their order: some go on from what the ones before them made.
+    of_file = {}
     for item in items:
+        of_file[item.path] = min(rank(item) or 1, of_file.get(item.path, 2))
         if rank(item) == 0 or not item.path.is_relative_to(here):
             continue
         file = item.path.relative_to(here)
@@ -37,7 +40,7 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.xdist_group("s3"))
         elif file.parts[0] in SHARING:
             item.add_marker(pytest.mark.xdist_group(file.as_posix()))
-    items.sort(key=rank)
+    items.sort(key=lambda item: rank(item) and of_file[item.path])
 
 
 @pytest.fixture(scope="session")

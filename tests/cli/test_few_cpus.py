@@ -49,4 +49,4 @@ def test_no_cpu_is_a_clear_error(tmp_path):
     assert done.returncode == 1, done.stderr
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("raygrad: ")
-    assert "need at least 1 CPU, got a cluster with 0" in last
+    assert "prepare needs 1 CPU, got the cluster has 0 CPU" in last

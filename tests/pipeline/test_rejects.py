@@ -152,7 +152,6 @@ def test_a_score_table_with_too_many_rejects_is_not_complete_before_they_are_acc
 
 
 def test_a_sweep_says_and_lists_what_its_trials_could_not_use(trained, caplog):
-    pipeline.bind(trained)
     with caplog.at_level(logging.WARNING, "raygrad"):
         results = pipeline.sweep(trained)
     assert results.num_rows == 1
@@ -170,7 +169,7 @@ def test_scores_of_nothing_are_an_error_whatever_share_is_accepted(tmp_path, ray
         run=str(tmp_path / "run"),
         data=DataConfig(tars=tars, val_fraction=0.0, max_reject_share=1.0),
         train=TrainConfig(network="linear"),
-        score=ScoreConfig(columns=("loss",), network="linear", image_size=16),
+        score=ScoreConfig(columns=("loss",), network="linear", image_size=16, fresh_weights=True),
         select=SelectConfig(score_column="loss"),
     )
     prepare_here(config)

@@ -4,7 +4,6 @@ import dataclasses
 import json
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 
 from raygrad import pipeline
@@ -17,6 +16,7 @@ from raygrad.pipeline.replicates import (
 )
 from raygrad.report.results import panels_of, trials_of
 from raygrad.runs.layout import RunLayout
+from raygrad.runs.score_table import read_score_table
 from raygrad.runs.subsets import read_subset
 from raygrad.training.trials import Trial, replicate_seed
 from tests.cases import make_tiny_config
@@ -56,7 +56,7 @@ def test_each_scoring_network_is_trained_and_scored_from_its_own_seed(study):
         for name in ("linear", other)
     ]
     assert losses[0] != losses[1]
-    tables = [pq.read_table(layout.scores(name)) for name in ("linear", other)]
+    tables = [read_score_table(layout.scores(name)) for name in ("linear", other)]
     assert sorted(tables[0]["key"].to_pylist()) == sorted(tables[1]["key"].to_pylist())
     assert not tables[0]["loss"].equals(tables[1]["loss"])
 
@@ -84,7 +84,7 @@ def test_subsets_of_two_scoring_networks_are_drawn_by_each_ones_own_scores(study
     assert len(urls) == len(set(urls)) == 8
     (url,) = [u for u in urls if "max_gradient" in u and "seed7" in u]
     subset, origin = read_subset(url)
-    table = pq.read_table(layout.scores("linear-seed7")).to_pandas()
+    table = read_score_table(layout.scores("linear-seed7")).to_pandas()
     hardest = table.nlargest(subset.num_rows, config.select.score_column)
     assert set(subset["key"].to_pylist()) == set(hardest.key)
     assert (origin["score_network"], origin["score_seed"], origin["seed"]) == ("linear", 7, 0)
