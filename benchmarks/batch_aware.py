@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from recording import recorded
 from torch import nn
 from torch.nn import functional as F
 
@@ -82,7 +83,9 @@ def main() -> None:
     parser.add_argument("--arrays", help="what training gave, kept there and used if it is there")
     parser.add_argument("--limit", type=int, default=50_000)
     parser.add_argument("--keep-fractions", type=float, nargs="+", default=[0.01, 0.1, 0.3])
-    args = parser.parse_args()
+    args, record = recorded(
+        parser, "Batch-aware selection beside the others: time, memory, entropy, alignment."
+    )
     if args.arrays and Path(args.arrays).exists():
         kept = np.load(args.arrays)
         errors, features, labels = kept["errors"], kept["features"], kept["labels"]
@@ -112,6 +115,16 @@ def main() -> None:
             tracemalloc.stop()
             entropy = label_entropy(np.arange(float(budget)), labels[at])[-1]
             alignment = mean_alignment(errors[at], features[at])
+            record.add(
+                keep_fraction=fraction,
+                method=name,
+                examples=len(keys),
+                seconds=[elapsed],
+                peak_mib=peak,
+                entropy=entropy,
+                alignment=alignment,
+                mean_norm=norms[at].mean(),
+            )
             print(
                 f"{fraction:<5g} {name:24s} {elapsed:7.2f}  {peak:8.1f}  {entropy:7.4f}  "
                 f"{alignment:9.4f}  {norms[at].mean():9.4f}",

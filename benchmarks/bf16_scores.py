@@ -11,6 +11,7 @@ import time
 
 import numpy as np
 import torch
+from recording import Record, recorded
 from scipy.stats import spearmanr
 
 from raygrad import pipeline
@@ -24,8 +25,10 @@ COLUMNS = ("grad_l2_weights", "grad_l1_weights", "grad_l2_last_layer_weights", "
 TOP = (0.01, 0.05, 0.1, 0.3)
 
 
-def compare(layout: RunLayout, network: str, images: np.ndarray, labels: np.ndarray) -> None:
-    """Prints one network's table."""
+def compare(
+    layout: RunLayout, network: str, images: np.ndarray, labels: np.ndarray, record: Record
+) -> None:
+    """Prints and records one network's table."""
     checkpoint = load_checkpoint(layout.checkpoint(network))
     found: dict[str, dict[str, list]] = {}
     spent = dict.fromkeys(("float32", "bf16"), 0.0)
@@ -48,8 +51,18 @@ def compare(layout: RunLayout, network: str, images: np.ndarray, labels: np.ndar
     for name, values in found.items():
         full, half = (np.concatenate(values[d]).astype(np.float64) for d in ("float32", "bf16"))
         common = overlap(full, half)
-        shares = " ".join(f"{common[round(t * len(full)) - 1]:8.3f}" for t in TOP)
-        print(f"{name:28} {spearmanr(full, half).statistic:10.5f} {shares}")
+        kept = [common[round(t * len(full)) - 1] for t in TOP]
+        shares = " ".join(f"{one:8.3f}" for one in kept)
+        rank = spearmanr(full, half).statistic
+        print(f"{name:28} {rank:10.5f} {shares}")
+        record.add(
+            network=network,
+            column=name,
+            examples=len(labels),
+            rank_correlation=rank,
+            shared=dict(zip(map(str, TOP), kept, strict=True)),
+            cpu_s=spent,
+        )
 
 
 def main() -> None:
@@ -58,13 +71,13 @@ def main() -> None:
     parser.add_argument("--run", required=True)
     parser.add_argument("--networks", nargs="+", default=["cnn"])
     parser.add_argument("--examples", type=int, default=10_000)
-    args = parser.parse_args()
+    args, record = recorded(parser, "Scores in bf16 keep the order of those in float32.")
     torch.set_num_threads(1)
     config = pipeline.stored_config(args.run)
     data = study_data(RunLayout(args.run), config.data)
     images, labels = (x[: args.examples] for x in (data.train.images, data.train.labels))
     for network in args.networks:
-        compare(RunLayout(args.run), network, np.asarray(images), np.asarray(labels))
+        compare(RunLayout(args.run), network, np.asarray(images), np.asarray(labels), record)
 
 
 if __name__ == "__main__":

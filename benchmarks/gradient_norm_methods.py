@@ -14,6 +14,7 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
+from recording import recorded
 from torch import Tensor
 
 from raygrad.scoring.convolution import Geometry, convolution_methods, convolution_norms
@@ -35,15 +36,15 @@ LAYERS = {
 NORMS = (("l2",), ("l1",), ("l1", "l2", "linf"))
 
 
-def milliseconds(run: Callable[[], object], examples: int, rounds: int) -> float:
-    """The least CPU time of one example over the rounds."""
+def milliseconds(run: Callable[[], object], examples: int, rounds: int) -> list[float]:
+    """The CPU time of one example in every round."""
     run()
     times = []
     for _ in range(rounds):
         start = time.process_time()
         run()
         times.append(time.process_time() - start)
-    return min(times) / examples * 1e3
+    return [one / examples * 1e3 for one in times]
 
 
 def norms_in_chunks(
@@ -61,7 +62,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--layers", nargs="+", choices=LAYERS, default=list(LAYERS))
-    args = parser.parse_args()
+    args, record = recorded(parser, "The method of each layer costs about what was predicted.")
     torch.set_num_threads(1)
     torch.manual_seed(0)
     print("| layer | norms | method | predicted | measured | weights |")
@@ -92,8 +93,17 @@ def main() -> None:
                 mark = " *" if method == chosen else ""
                 print(
                     f"| {name} | {'+'.join(norms)} | {method.name}{mark} "
-                    f"| {method.seconds * 1e3:.3f} | {took:.3f} | {whole:.3f} |",
+                    f"| {method.seconds * 1e3:.3f} | {min(took):.3f} | {min(whole):.3f} |",
                     flush=True,
+                )
+                record.add(
+                    layer=name,
+                    norms=norms,
+                    method=method.name,
+                    chosen=method == chosen,
+                    predicted_ms=method.seconds * 1e3,
+                    measured_ms=took,
+                    weights_ms=whole,
                 )
 
 

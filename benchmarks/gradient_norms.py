@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parent))
 from gradient_norm_peers import PEERS
+from recording import Record, recorded
 
 from raygrad.scoring import GradNormScorer
 from raygrad.training.networks import NETWORKS, ImageSpec
@@ -133,9 +134,15 @@ CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
 def measure(
-    name: str, rounds: int, norms: list[str], peers: list[str], batch: int | None, clock: str
+    name: str,
+    rounds: int,
+    norms: list[str],
+    peers: list[str],
+    batch: int | None,
+    clock: str,
+    record: Record,
 ) -> None:
-    """Prints each ratio as it is known, and then the table of one network."""
+    """Prints and records each ratio as it is known, and then the table of one network."""
     make, shape, size = CASES[name]
     size = batch or size
     torch.manual_seed(0)
@@ -153,6 +160,7 @@ def measure(
             # At once: a run that is cut short keeps what it has measured.
             ratio = times[way][-1] / times[_unit(way)][-1]
             print(f"  round {number}: {way:24} {ratio:6.2f}", flush=True)
+    record.add(network=name, batch=size, image=shape, seconds=times, peak_mb=memory)
     print(f"  {'way':24} {'ratio':>6} {'min':>6} {'max':>6} {'img/s':>8} {'peak MB':>8}")
     for way, seconds in times.items():
         ratios = [a / b for a, b in zip(seconds, times[_unit(way)], strict=True)]
@@ -180,7 +188,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, help="instead of each network's own")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
-    args = parser.parse_args()
+    args, record = recorded(parser, "Gradient norms against a training step's passes.")
     if args.peer_path:
         sys.path.append(args.peer_path)
     torch.set_num_threads(args.threads)
@@ -188,7 +196,7 @@ def main() -> None:
     print(f"torch {torch.__version__}, {args.threads} threads, {capability}, {args.clock} time")
     peers = list(PEERS) if "all" in args.peers else args.peers
     for name in args.networks:
-        measure(name, args.rounds, args.norms, peers, args.batch, args.clock)
+        measure(name, args.rounds, args.norms, peers, args.batch, args.clock, record)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import simplejpeg
 import torch
 from interleaved import print_rates, time_interleaved
 from PIL import Image
+from recording import recorded
 from torchvision.io import ImageReadMode
 from torchvision.io import decode_jpeg as torchvision_decode
 
@@ -87,7 +88,7 @@ def main():
     parser.add_argument("folder", type=Path, help="photographs, in any folders below")
     parser.add_argument("--count", type=int, default=300)
     parser.add_argument("--repeats", type=int, default=7)
-    args = parser.parse_args()
+    args, record = recorded(parser, "Which decoder is fastest, and do all give the same pixels?")
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     paths = sorted(args.folder.rglob("*.JPEG"))[
@@ -105,10 +106,18 @@ def main():
         print(
             f"\n{len(data)} photographs {title}, {sum(map(len, data)) // len(data):,} bytes each\n"
         )
-        print_rates(time_interleaved(runs, args.repeats), len(data), "images", "Pillow")
+        seconds = time_interleaved(runs, args.repeats)
+        print_rates(seconds, len(data), "images", "Pillow")
         for name, decoder in DECODERS.items():
             worst = max(int(np.abs(decoder(one).astype(int) - pillow(one)).max()) for one in data)
             print(f"largest difference of a pixel from Pillow, {name}: {worst}")
+            record.add(
+                files=title,
+                images=len(data),
+                decoder=name,
+                seconds=seconds[name],
+                largest_difference=worst,
+            )
 
 
 if __name__ == "__main__":

@@ -9,12 +9,14 @@ A changed label is one of the nine others, evenly. The test set stays as it is.
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from recording import recorded
 from scipy.stats import mannwhitneyu
 
 from raygrad.runs import score_table
@@ -86,10 +88,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--run")
     parser.add_argument("--tables", nargs="+", default=["cnn", "cnn-dynamics"])
-    args = parser.parse_args()
-    if args.what == "plant":
+    if "plant" in sys.argv:
+        args = parser.parse_args()
         plant(args.data_dir, args.out, args.share, args.seed)
         return
+    args, record = recorded(parser, "Which score finds planted wrong labels.")
     wrong = read_labels(args.data_dir) != read_labels(args.noisy)
     layout, rows = RunLayout(args.run), []
     for name in args.tables:
@@ -101,6 +104,8 @@ def main() -> None:
     table.to_csv(args.out / "label_noise.csv", index=False, float_format="%.6g")
     subsets = pd.DataFrame(in_subsets(layout, wrong), columns=["subset", "examples", "wrong_share"])
     subsets.to_csv(args.out / "label_noise_subsets.csv", index=False, float_format="%.6g")
+    for row in rows:
+        record.add(**dict(zip(names, row, strict=True)))
     print(table.to_string(index=False))
 
 

@@ -30,6 +30,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from recording import Record, recorded
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -105,8 +107,8 @@ def many(runs: int, *arguments: float | Sequence[float], seed: int = 0) -> list[
     return [simulate(*arguments, rng) for _ in range(runs)]  # type: ignore[arg-type]  # numbers in order
 
 
-def print_simulations(args: argparse.Namespace) -> None:
-    """Prints completion time and waste over sizes of shards and rates of preemption."""
+def print_simulations(args: argparse.Namespace, record: Record) -> None:
+    """Prints and records completion time and waste over sizes of shards and rates of preemption."""
     total_s = args.device_hours * 3600
     print(
         f"{args.device_hours:g} device-hours on {args.actors} actors, {args.restart_s:g} s to "
@@ -123,6 +125,7 @@ def print_simulations(args: argparse.Namespace) -> None:
             mean, ideal = statistics.mean(hours), sum(shards) / args.actors / 3600
             low, high = hours[int(0.05 * len(hours))], hours[int(0.95 * len(hours))]
             share = statistics.mean(one.wasted_s + one.restart_s for one in found) / sum(shards)
+            record.add(shard_s=shard_s, an_hour=rate, hours=hours, ideal_h=ideal, wasted=share)
             print(
                 f"| {shard_s:g} s | {rate:g} | {mean:.3f} | {low:.3f} to {high:.3f} | "
                 f"{mean / ideal:.3f} | {share:.2%} |"
@@ -176,7 +179,7 @@ def _scoring_actors() -> list[tuple[str, str, int]]:
     ]
 
 
-def check(args: argparse.Namespace) -> None:
+def check(args: argparse.Namespace, record: Record) -> None:
     """Scores real shards while actors are killed, and sets a simulation beside each run.
 
     The simulation is given the run's own shards' seconds and its mean restart, so that a machine
@@ -192,6 +195,16 @@ def check(args: argparse.Namespace) -> None:
         walls = sorted(one.wall_s for one in found)
         alike = [one.wall_s for one in found if one.lost_attempts == killer.killed]
         calm_s = simulate(shard_s, args.actors, math.inf, 0.0, random.Random(0)).wall_s
+        record.add(
+            repeat=repeat,
+            killed=killer.killed,
+            restarts_s=killer.restarts_s,
+            shard_s=shard_s,
+            calm_s=calm_s,
+            wall_s=wall_s,
+            simulated_s=[walls[100], statistics.mean(walls), walls[1900]],
+            with_as_many_kills_s=alike,
+        )
         print(
             f"| {repeat} | {killer.killed} | {restart_s:.1f} s (n = {len(killer.restarts_s)}) | "
             f"{statistics.mean(shard_s):.2f} ({statistics.stdev(shard_s):.2f}) | {calm_s:.1f} | "
@@ -263,8 +276,8 @@ def main() -> None:
     checked.add_argument("--mean-life-s", type=float, default=15.0)
     checked.add_argument("--repeats", type=int, default=2)
     checked.set_defaults(run=check)
-    args = parser.parse_args()
-    args.run(args)
+    args, record = recorded(parser, "What preemptions cost scoring.")
+    args.run(args, record)
 
 
 if __name__ == "__main__":

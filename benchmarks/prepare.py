@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 from interleaved import print_rates, time_interleaved
+from recording import recorded
 
 from raygrad.data.shards import write_shards
 from raygrad.data.sources import SOURCES
@@ -23,7 +24,7 @@ def main():
     parser.add_argument("--data-dir")
     parser.add_argument("--shard-bytes", type=int, default=32 * 2**20)
     parser.add_argument("--repeats", type=int, default=5)
-    args = parser.parse_args()
+    args, record = recorded(parser, "Preparing costs little more than tarfile alone.")
     source = SOURCES[args.source](args.data_dir)
     members = [
         (f"{one.key}.{one.extension}", one.image, str(one.label).encode(), one.key)
@@ -56,6 +57,7 @@ def main():
         print(f"\n{len(members)} examples of {args.source}\n")
         seconds = time_interleaved({"tarfile alone": baseline, "raygrad": ours}, args.repeats)
         print_rates(seconds, len(members), "examples", "tarfile alone")
+        record.add(source=args.source, examples=len(members), seconds=seconds)
     finally:
         shutil.rmtree(folder)
 

@@ -18,6 +18,7 @@ from collections.abc import Callable
 
 import numpy as np
 import webdataset
+from recording import Record, recorded
 
 from raygrad.data.index import Index, build_index
 from raygrad.data.reading import read_rows
@@ -33,7 +34,9 @@ def main() -> None:
     parser.add_argument("--labels", default="cls")
     parser.add_argument("--share", type=float, default=0.01)
     parser.add_argument("--repeats", type=int, default=9)
-    args = parser.parse_args()
+    args, record = recorded(
+        parser, "Whole shards cost what webdataset's loop costs; a subset is read by ranges."
+    )
     register()
     urls = expand(args.shards)
     index = build_index(urls, [], val_fraction=0.0, labels=args.labels)
@@ -45,7 +48,7 @@ def main() -> None:
         lambda: sum(len(e.image) for e in read_rows(index, rows)),
         lambda: sum(map(image_bytes, plain(urls))),
     )
-    report("whole, against webdataset", ours, theirs, rows.num_rows)
+    report(record, "whole, against webdataset", ours, theirs, rows.num_rows)
     chosen = np.random.default_rng(0).permutation(rows.num_rows)
     subset = rows.take(np.sort(chosen[: max(1, round(args.share * rows.num_rows))]))
     keys = set(subset["key"].to_pylist())
@@ -54,8 +57,10 @@ def main() -> None:
         lambda: sum(len(e.image) for e in read_rows(index, subset)),
         lambda: sum(image_bytes(one) for one in plain(urls) if one["__key__"] in keys),
     )
-    report(f"{args.share:.1%}, against streaming and skipping", ours, theirs, subset.num_rows)
+    name = f"{args.share:.1%}, against streaming and skipping"
+    report(record, name, ours, theirs, subset.num_rows)
     moved = moved_bytes(index, subset)
+    record.add(name=name, bytes_read=moved, bytes=total)
     print(f"  bytes: {moved} of {total}, {moved / total:.2%}; {total / moved:.0f} times fewer")
 
 
@@ -85,8 +90,11 @@ def alternate(
     return times
 
 
-def report(name: str, ours: list[float], theirs: list[float], num_examples: int) -> None:
-    """Prints the ratio of rates: the median of pairs, and its range."""
+def report(
+    record: Record, name: str, ours: list[float], theirs: list[float], num_examples: int
+) -> None:
+    """Prints and records the ratio of rates: the median of pairs, and its range."""
+    record.add(name=name, examples=num_examples, ours_s=ours, theirs_s=theirs)
     ratios = sorted(b / a for a, b in zip(ours, theirs, strict=True))
     print(
         f"{name}: {statistics.median(ratios):.2f} times its rate "

@@ -6,8 +6,12 @@
 
 Once `write` has named the file it is written anew after every `add`, so that a run that is cut
 short keeps what it had. Pages and tables are made from it, and `readme_numbers.py` checks them.
+
+A script that prints as it measures begins with `args = recorded(parser, "Claim")`, which adds the
+flag `--record`, and gives every measurement to the record that comes back with them.
 """
 
+import argparse
 import hashlib
 import json
 import os
@@ -56,6 +60,23 @@ class Record:
         unfinished = self._path.with_suffix(".part")
         unfinished.write_text(json.dumps(self.content, indent=1) + "\n")
         os.replace(unfinished, self._path)
+
+
+def recorded(
+    parser: argparse.ArgumentParser, claim: str, argv: list[str] | None = None
+) -> tuple[argparse.Namespace, Record]:
+    """Returns the parsed flags and the record that they open.
+
+    It is written beside the pages, named after day and script, unless `--record` says where.
+    """
+    script = Path(sys.argv[0]).stem.replace("_", "-")
+    name = f"{datetime.now(UTC):%Y-%m-%d}-{script}.json"
+    parser.add_argument("--record", type=Path, default=ROOT / "benchmarks" / "records" / name)
+    args = parser.parse_args(argv)
+    kept = {name: value for name, value in vars(args).items() if not callable(value)}
+    record = Record(claim, kept)
+    record.write(args.record)
+    return args, record
 
 
 def machine() -> dict[str, Any]:

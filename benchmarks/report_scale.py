@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 from PIL import Image
+from recording import recorded
 
 from raygrad.data.index import Index, build_index, write_index, write_table
 from raygrad.runs.score_table import write_manifest, write_part
@@ -170,7 +171,7 @@ def main() -> None:
     parser.add_argument("--shards", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path, required=True)
-    args = parser.parse_args()
+    args, record = recorded(parser, "The report of a data set of ImageNet's size stays small.")
     run = args.out / f"run-{args.rows}-{args.classes}-{args.shards}"
     if not (run / "sweep").exists():
         rng = np.random.default_rng(0)
@@ -182,6 +183,7 @@ def main() -> None:
     for _ in range(args.repeats):
         wall_s, cpu_s, peak = measure(run)
         page = (run / "report" / "index.html").stat().st_size / 1e6
+        record.add(wall_s=wall_s, cpu_s=cpu_s, peak_gib=peak, page_mb=page)
         print(f"{wall_s:8.1f} {cpu_s:8.1f} {peak:9.2f} {page:8.1f}", flush=True)
 
 

@@ -35,6 +35,7 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).parent))
 from gradient_norm_peers import PEERS
 from interleaved import print_rates, time_interleaved
+from recording import Record, recorded
 
 from raygrad.data.decode import decode_image
 from raygrad.data.index import Index, build_index, write_index
@@ -56,7 +57,8 @@ class Case:
         args: The flags.
     """
 
-    def __init__(self, args: argparse.Namespace) -> None:
+    def __init__(self, args: argparse.Namespace, record: Record) -> None:
+        self.record = record
         self.tars = sorted(glob.glob(args.tars))[: args.shards]
         self.batch, self.network, self.tiny = args.batch, args.network, args.tiny
         self.norm, self.columns = args.norm, (f"grad_{args.norm}_weights",)
@@ -167,7 +169,9 @@ class Case:
 def part_a(case: Case, rounds: int, clock: Callable[[], float]) -> None:
     """Prints an actor's rate against the bare loop's."""
     ways = {"bare loop": case.bare(), "actor": case.actor(), "decode only": case.decode_only}
-    print_rates(time_interleaved(ways, rounds, clock), case.count, "images", "bare loop")
+    seconds = time_interleaved(ways, rounds, clock)
+    case.record.add(part="a", images=case.count, seconds=seconds)
+    print_rates(seconds, case.count, "images", "bare loop")
 
 
 def part_d(case: Case, rounds: int, clock: Callable[[], float]) -> None:
@@ -175,6 +179,7 @@ def part_d(case: Case, rounds: int, clock: Callable[[], float]) -> None:
     ways = {"1 checkpoint": case.actor(), "4 checkpoints": case.actor(4),
             "decode only": case.decode_only}  # fmt: skip
     seconds = time_interleaved(ways, rounds, clock)
+    case.record.add(part="d", images=case.count, seconds=seconds)
     print_rates(seconds, case.count, "images", "1 checkpoint")
     one, four, decode = (min(values) for values in seconds.values())
     bound = decode + 4 * (one - decode)
@@ -191,7 +196,9 @@ def part_e(case: Case, rounds: int, clock: Callable[[], float]) -> None:
         except Exception as refusal:  # noqa: BLE001 - a peer's refusal is a result
             ways.pop(name, None)
             print(f"{name}: refused: {str(refusal).splitlines()[0][:100]!r}")
-    print_rates(time_interleaved(ways, rounds, clock), case.count, "images", "actor")
+    seconds = time_interleaved(ways, rounds, clock)
+    case.record.add(part="e", images=case.count, seconds=seconds)
+    print_rates(seconds, case.count, "images", "actor")
 
 
 def command(case: Case, run: Path, *more: str) -> subprocess.Popen[bytes]:
@@ -217,6 +224,7 @@ def part_b(case: Case, rounds: int, clock: Callable[[], float]) -> None:
             parts = list((run / "scores").glob("*/part-*.parquet"))
             spent = [float(pq.read_schema(p).metadata[b"raygrad.time_s"]) for p in parts]
             rates[actors].append(actors * case.count / sum(spent))
+    case.record.add(part="b", images_per_s=rates)
     for one, two in zip(*rates.values(), strict=True):
         print(f"1 actor {one:.1f} images/s, 2 actors {two:.1f}: {two / one:.2f} times")
 
@@ -231,9 +239,9 @@ def part_c(case: Case, rounds: int, clock: Callable[[], float]) -> None:
             time.sleep(0.02)
         first_s = time.perf_counter() - start_s
         assert process.wait() == 0
-        print(
-            f"first part after {first_s:.1f} s, the end after {time.perf_counter() - start_s:.1f}"
-        )
+        end_s = time.perf_counter() - start_s
+        case.record.add(part="c", first_part_s=first_s, end_s=end_s)
+        print(f"first part after {first_s:.1f} s, the end after {end_s:.1f}")
 
 
 def part_f(case: Case, rounds: int, clock: Callable[[], float]) -> None:
@@ -262,6 +270,7 @@ def part_f(case: Case, rounds: int, clock: Callable[[], float]) -> None:
             time.sleep(0.1)
         spent = time.perf_counter() - start_s
         assert process.wait() == 0
+        case.record.add(part="f", shards=count, wall_s=spent, driver_mib=peak / 1024)
         print(f"{count} shards: {spent:.1f} s, driver at most {peak / 1024:.0f} MB", flush=True)
 
 
@@ -292,11 +301,11 @@ def main() -> None:
     parser.add_argument("--tiny", type=int, nargs="+", default=[10, 100, 1000, 10_000],
                         help="shards of part f")  # fmt: skip
     parser.add_argument("--peer-path", help="a folder with Opacus and BackPACK")
-    args = parser.parse_args()
+    args, record = recorded(parser, "What a scoring job costs beside its bare loop.")
     if args.peer_path:
         sys.path.append(args.peer_path)
     torch.set_num_threads(1)
-    case = Case(args)
+    case = Case(args, record)
     clock = time.process_time if args.clock == "cpu" else time.perf_counter
     print(f"{args.network}, {case.count} images in {len(case.tars)} tars, {args.clock} time")
     try:

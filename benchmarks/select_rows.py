@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from recording import recorded
 
 ROWS_A_PART = 5_000_000
 SYSTEMS = ("max_gradient", "duckdb", "gradient_cdf", "ccs by class")
@@ -96,10 +97,11 @@ def main() -> None:
     parser.add_argument("--keep", action="store_true", help="leave parts, and use what is there")
     parser.add_argument("--generate-only", action="store_true")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.measure:
+    if "--measure" in sys.argv:
+        args = parser.parse_args()
         measure(args.measure, Path(args.folder), args.threads)
         return
+    args, record = recorded(parser, "Drawing a tenth of many rows out of core.")
     for size in args.sizes:
         folder = Path(args.folder) / f"rows-{size}"
         if not (args.keep and folder.exists()):
@@ -110,6 +112,7 @@ def main() -> None:
                 command += ["--measure", system, "--threads", str(args.threads)]
                 found = subprocess.run(command, env=os.environ, stdout=subprocess.PIPE, check=True)
                 print(found.stdout.decode().strip(), flush=True)
+                record.add(rows=size, system=system, **json.loads(found.stdout))
         if not args.keep:
             shutil.rmtree(folder)
 

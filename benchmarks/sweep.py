@@ -31,6 +31,7 @@ import pyarrow.parquet as pq
 import ray
 import torch
 from bare_loop import BareLoop
+from recording import recorded
 
 from raygrad.config import DataConfig, SweepConfig, TrainConfig
 from raygrad.engine.session import ensure_ray
@@ -270,7 +271,7 @@ def main() -> None:
     parser.add_argument("--evaluated", type=int, nargs=2, default=[1000, 2000],
                         help="images of validation and test")  # fmt: skip
     parser.add_argument("--plan-seconds", type=float, default=10.0)
-    args = parser.parse_args()
+    args, record = recorded(parser, "A sweep of many trials costs little more than bare loops.")
     smallest, largest, count = args.budgets
     budgets = sorted({round(n) for n in np.geomspace(smallest, largest, count)})
     shape = (*args.evaluated, budgets, args.seeds)
@@ -313,6 +314,7 @@ def main() -> None:
         steps[way]()
     for name, value in found.items():
         print(f"{name:24} {value:9.3f}")
+        record.add(what=name, value=value)
     if "sweep" in args.ways:
         wall_s = found["sweep, wall_s"]
         after_first_s = wall_s - found["sweep, start_s"]

@@ -10,6 +10,7 @@ import tempfile
 
 import numpy as np
 import torchvision
+from recording import recorded
 
 from raygrad.data.decode import decode_image
 from raygrad.data.index import build_index
@@ -38,7 +39,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("source", choices=sorted({*DATASETS, "image-folder", "imagenet"}))
     parser.add_argument("--data-dir", required=True)
-    args = parser.parse_args()
+    args, record = recorded(parser, "The images and labels are those that torchvision reads.")
     source = SOURCES[args.source](args.data_dir)
     out = tempfile.mkdtemp(prefix="equality-")
     try:
@@ -56,6 +57,7 @@ def main():
                 assert row.label == int(label), row.key
                 assert np.array_equal(pixels, expected), row.key
             assert not place
+            record.add(source=args.source, split=split, examples=rows.num_rows, equal=True)
             print(f"{args.source} {split}: {rows.num_rows} examples, every label and pixel equal")
     finally:
         shutil.rmtree(out)

@@ -21,6 +21,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from bare_loop import BareLoop
 from interleaved import print_rates, time_interleaved
+from recording import Record, recorded
 from torch.nn.parallel import DistributedDataParallel
 
 from raygrad.config import TrainConfig
@@ -170,8 +171,10 @@ class TwoRanks:
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
-def measure_loops(name: str, num_images: int, rounds: int, threads: int, clock: str) -> None:
-    """Prints the rates of all ways to train, against the bare loop and raygrad's.
+def measure_loops(
+    name: str, num_images: int, rounds: int, threads: int, clock: str, record: Record
+) -> None:
+    """Prints and records the rates of all ways to train, against the bare loop and raygrad's.
 
     The two ranks are processes of their own, whose CPU time is not this one's: by CPU time they
     are left out.
@@ -204,6 +207,7 @@ def measure_loops(name: str, num_images: int, rounds: int, threads: int, clock: 
             two.end()
     layout = "channels last" if config.channels_last else "channels first"
     print(f"\n{name}, batch {config.batch_size}, {layout}, {config.precision}")
+    record.add(network=name, images=num_images, seconds=seconds, dynamics_s=followed.dynamics_s)
     for against in ("bare loop", "raygrad"):
         print_rates(seconds, num_images, "images", against)
     if clock == "wall":
@@ -212,8 +216,8 @@ def measure_loops(name: str, num_images: int, rounds: int, threads: int, clock: 
         print(f"dynamics: {share:.2%} of the time of the epochs that they follow")
 
 
-def measure_probe(name: str, rounds: int, clock: str) -> None:
-    """Prints what the probe takes, as a multiple of its examples' plain passes."""
+def measure_probe(name: str, rounds: int, clock: str, record: Record) -> None:
+    """Prints and records what the probe takes, as a multiple of its examples' plain passes."""
     spec, config = CASES[name]
     train = random_examples(spec, 4 * PROBE_SIZE)
     normalize = Normalize((0.5,) * spec.channels, (0.25,) * spec.channels)
@@ -239,6 +243,7 @@ def measure_probe(name: str, rounds: int, clock: str) -> None:
         CLOCKS[clock],
     )
     print(f"\n{name}, probe of {PROBE_SIZE} examples")
+    record.add(network=name, examples=PROBE_SIZE, seconds=seconds)
     print_rates(seconds, PROBE_SIZE, "images", f"passes in batches of {config.batch_size}")
 
 
@@ -251,15 +256,15 @@ def main() -> None:
     parser.add_argument("--probe-rounds", type=int, default=21)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
-    args = parser.parse_args()
+    args, record = recorded(parser, "The training loop costs what a bare PyTorch loop costs.")
     torch.set_num_threads(args.threads)
     capability = torch.backends.cpu.get_cpu_capability()
     print(f"torch {torch.__version__}, {args.threads} threads, {capability}, {args.clock} time")
     begun_s = time.perf_counter()
     for name in args.networks:
         images = args.images // 2 if name == "cnn5" else args.images  # as long a round
-        measure_loops(name, images, args.rounds, args.threads, args.clock)
-        measure_probe(name, args.probe_rounds, args.clock)
+        measure_loops(name, images, args.rounds, args.threads, args.clock, record)
+        measure_probe(name, args.probe_rounds, args.clock, record)
     print(f"\n{time.perf_counter() - begun_s:.0f} s in all")
 
 

@@ -1,11 +1,13 @@
 """A record holds every repetition and what it was measured on, also of a run that is cut short."""
 
+import argparse
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.recording import Record
+from benchmarks.recording import Record, recorded
 
 
 def test_a_record_holds_settings_every_repetition_machine_and_source(tmp_path):
@@ -27,3 +29,43 @@ def test_what_was_measured_is_on_disk_before_the_run_ends(tmp_path):
         record.add(at=at)
         assert [row["at"] for row in json.loads(path.read_text())["rows"]] == list(range(at + 1))
     assert [one.name for one in tmp_path.iterdir()] == ["record.json"]
+
+
+NO_MEASUREMENT = {
+    "architectures",
+    "attributes_again",
+    "bare_loop",
+    "batch_aware_subsets",
+    "gradient_norm_peers",
+    "gpu_networks",
+    "gpu_pipelines",
+    "interleaved",
+    "paper_claims",
+    "readme_numbers",
+    "readme_picture",
+    "record_pages",
+    "recording",
+    "scoring_checks",
+    "sizing",
+    "study_record",
+}
+"""Parts of other scripts, and those that make tables and pictures of what was measured."""
+
+
+def test_every_script_that_measures_writes_its_record():
+    measuring = {
+        path.stem: "record.add(" in path.read_text() for path in Path("benchmarks").glob("*.py")
+    }
+    without = {name for name, records in measuring.items() if not records} - NO_MEASUREMENT
+    assert without == set()
+
+
+def test_flags_and_measurements_of_a_script_are_kept_as_it_goes(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["benchmarks/some_speed.py"])
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=3)
+    _, record = recorded(parser, "A is faster.", ["--record", str(tmp_path / "a.json")])
+    record.add(way="a", seconds=[1.0, 2.0])
+    kept = json.loads((tmp_path / "a.json").read_text())
+    assert kept["settings"] == {"rounds": 3, "record": "a.json"}
+    assert kept["rows"] == [{"way": "a", "seconds": [1.0, 2.0]}]

@@ -128,7 +128,9 @@ def test_rates_are_measured_on_what_there_is_where_more_was_promised(held, lines
     hold, _ = held
     hold(1)
     rates = calibrate(("linear",), RECIPE, make_data(), TrialNeeds(1, 1.0, 0.0), 4, 0.2, 60.0)
-    assert rates["linear"].example_s > 0
+    # What one more example costs a linear network may be lost in the noise of a step.
+    assert rates["linear"].step_s > 0
+    assert rates["linear"].example_s >= 0
     assert "plan: measured on 1 trials instead of 4: no more have room" in lines()
 
 
