@@ -1,6 +1,8 @@
 """Interrupts a whole study at random moments and goes on with the same command each time.
 
-    python benchmarks/interruptions.py --out benchmarks/records/interruptions.json
+    python benchmarks/interruptions.py --out benchmarks/records/interruptions.json --state /tmp/i
+
+Each row is kept when it is there; the same command goes on, `--piece-s` seconds at a time.
 
 A study of the digits runs once undisturbed. Then the same study, in a folder of its own, is begun
 again and again: each start is sent SIGINT or SIGTERM after a random part of the time that the
@@ -23,9 +25,9 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -33,7 +35,8 @@ from recording import ROOT, Record
 
 STUDY = (
     "--data.shard-bytes 400000 --train.network linear --train.epochs 3 --train.lr-decay-epochs 2 "
-    "--train.batch-size 32 --train.dynamics --select.keep-fractions 0.1 --select.seeds 0"
+    "--train.batch-size 32 --train.dynamics --select.methods random gradient_cdf "
+    "--select.keep-fractions 0.1 --select.seeds 0"
 )
 TIMES = {"train_time_s", "loop_time_s", "epoch_time_s", "score_time_s", "time_s"}
 ENDS_S = 15.0
@@ -42,60 +45,87 @@ PR_SET_CHILD_SUBREAPER = 36
 
 
 def main() -> None:
-    """Runs the undisturbed study, then interrupted ones until there are enough interruptions."""
+    """Goes on with the undisturbed study, then with interrupted ones, until there are enough."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", default="interruptions.json")
+    parser.add_argument("--state", default="interruptions", help="folder of studies and state")
     parser.add_argument("--interruptions", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--latest", type=float, default=0.6, help="of the whole time")
-    parser.add_argument("--most-s", type=float, default=2400.0, help="no new study after")
+    parser.add_argument("--piece-s", type=float, default=2400.0, help="no new start after")
     args = parser.parse_args()
     assert signal.getsignal(signal.SIGINT) is not signal.SIG_IGN, "start it in the foreground"
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    begun_s, folder = time.monotonic(), Path(args.state)
+    folder.mkdir(parents=True, exist_ok=True)
     record = Record(
         "An interrupted study goes on with the same command to the same tables",
         {**vars(args), "study": STUDY, "ends_s": ENDS_S},
     )
-    begun_s, draw = time.monotonic(), random.Random(args.seed)
-    folder = Path(tempfile.mkdtemp(prefix="interruptions-"))
-    undisturbed = start(folder / "undisturbed")
-    whole = finish(undisturbed)
-    assert whole["status"] == 0, whole
-    expected = tables(folder / "undisturbed")
-    record.add(kind="undisturbed", tables=len(expected), **whole)
+    record.content["rows"] = rows = earlier_rows(args.out)
     record.write(args.out)
-    done = study = 0
-    while done < args.interruptions and time.monotonic() - begun_s < args.most_s:
-        run, study, hits = folder / f"study-{study}", study + 1, 0
-        while True:
-            process, moment_s = start(run), draw.uniform(0.5, args.latest * whole["took_s"])
-            number = draw.choice((signal.SIGINT, signal.SIGTERM))
-            try:
-                if done + hits >= args.interruptions:
-                    moment_s = float("inf")
-                process.wait(None if moment_s == float("inf") else moment_s)
-            except subprocess.TimeoutExpired:
-                process.send_signal(number)
-                found, hits = finish(process), hits + 1
-                right = 128 + number
-                found["as_wanted"] = (
-                    found["status"] == right
-                    and max(found["took_s"], found["processes_gone_s"]) <= ENDS_S
-                )
-                record.add(
-                    kind="interruption", study=study, signal=signal.Signals(number).name,
-                    after_s=moment_s, wanted_status=right, stages=stages(run), **found,
-                )  # fmt: skip
-                continue
-            ended = finish(process)
-            break
-        done += hits
-        same = ended["status"] == 0 and tables(run) == expected
-        record.add(kind="study", study=study, interruptions=hits, same_tables=same, **ended)
-        if same:
-            shutil.rmtree(run)
-    shutil.rmtree(folder / "undisturbed")
-    sys.exit(summary(record.content["rows"]))
+    if not rows:
+        whole = finish(start(folder / "undisturbed"))
+        assert whole["status"] == 0, whole
+        record.add(kind="undisturbed", tables=len(tables(folder / "undisturbed")), **whole)
+    while (found := following(rows, args)) is not None:
+        study, number, after_s = found
+        left_s = args.piece_s - (time.monotonic() - begun_s)
+        if left_s < min(after_s, 1.5 * rows[0]["took_s"]) + ENDS_S:
+            print(f"{sum(row['kind'] == 'interruption' for row in rows)} interruptions so far")
+            return
+        record.add(**one_start(folder, study, number, after_s))
+    sys.exit(summary(rows))
+
+
+def earlier_rows(out: str) -> list[dict[str, Any]]:
+    """Returns the rows of earlier pieces of the same measurement."""
+    return json.loads(Path(out).read_text())["rows"] if Path(out).exists() else []
+
+
+def following(
+    rows: list[dict[str, Any]], args: argparse.Namespace
+) -> tuple[int, signal.Signals | None, float] | None:
+    """Returns the next start: its study, the signal that is sent and when; None at the end.
+
+    Once there are enough interruptions, the last study is left to its end.
+    """
+    study = sum(row["kind"] == "study" for row in rows)
+    hits = sum(row["kind"] == "interruption" for row in rows)
+    if hits >= args.interruptions:
+        is_ended = rows[-1]["kind"] == "study"
+        return None if is_ended else (study, None, float("inf"))
+    draw = random.Random(f"{args.seed}/{len(rows)}")
+    after_s = draw.uniform(0.5, args.latest * rows[0]["took_s"])
+    return study, draw.choice((signal.SIGINT, signal.SIGTERM)), after_s
+
+
+def one_start(
+    folder: Path, study: int, number: signal.Signals | None, after_s: float
+) -> dict[str, Any]:
+    """Starts a study and interrupts it, unless it ends before; returns the row of it."""
+    run = folder / f"study-{study}"
+    process, load = start(run), os.getloadavg()[0]
+    try:
+        process.wait(None if number is None else after_s)
+    except subprocess.TimeoutExpired:
+        assert number is not None
+        during = stages(run)
+        process.send_signal(number)
+        found = finish(process)
+        right = 128 + number
+        slowest_s = max(found["took_s"], found["processes_gone_s"])
+        is_right = found["status"] == right and not found["processes_left"]
+        return {
+            "kind": "interruption", "study": study, "signal": number.name, "after_s": after_s,
+            "during": during, "load": load, "wanted_status": right, **found,
+            "as_wanted": is_right and slowest_s <= ENDS_S,
+        }  # fmt: skip
+    ended = finish(process)
+    same = ended["status"] == 0 and tables(run) == tables(folder / "undisturbed")
+    if same:
+        shutil.rmtree(run)
+    return {"kind": "study", "study": study, "same_tables": same, **ended}
 
 
 def start(run: Path) -> "subprocess.Popen[bytes]":
@@ -106,9 +136,13 @@ def start(run: Path) -> "subprocess.Popen[bytes]":
 
 
 def finish(process: "subprocess.Popen[bytes]") -> dict[str, float]:
-    """Waits for the command, then for all its processes; returns the status and the seconds."""
+    """Waits for the command, then for all its processes; returns the status and the seconds.
+
+    The status is the one that a shell gives: 130 also for a process that SIGINT ended.
+    """
     begun_s = time.monotonic()
     status = process.wait()
+    status = 128 - status if status < 0 else status
     took_s = time.monotonic() - begun_s
     begun_s = time.monotonic()
     while (left := descendants()) and time.monotonic() - begun_s < 4 * ENDS_S:
@@ -146,10 +180,11 @@ def descendants() -> list[int]:
 
 
 def stages(run: Path) -> list[str]:
-    """Returns which stages were complete, and how many trials were finished, when it was hit."""
+    """Returns which stages are complete, how many trials are finished, and the last line said."""
     names = sorted(path.stem for path in (run / "stages").rglob("*.json"))
     trials = len(list((run / "sweep" / "trials").glob("*.json")))
-    return [*names, *([f"{trials} trials"] if trials else [])]
+    said = run.with_suffix(".log").read_text(errors="replace").strip().splitlines()
+    return [*names, *([f"{trials} trials"] if trials else []), *said[-1:]]
 
 
 def tables(run: Path) -> dict[str, object]:
@@ -182,7 +217,7 @@ def _without_times(value: object) -> object:
     return [_without_times(one) for one in value] if isinstance(value, list) else value
 
 
-def summary(rows: list[dict[str, object]]) -> int:
+def summary(rows: list[dict[str, Any]]) -> int:
     """Prints what came out; returns 0 if all of it was as wanted."""
     hits = [row for row in rows if row["kind"] == "interruption"]
     studies = [row for row in rows if row["kind"] == "study"]

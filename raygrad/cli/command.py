@@ -11,23 +11,43 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields, replace
+from dataclasses import MISSING, fields, replace
 from typing import Annotated, Any, Union
 
 import tyro
 
 from raygrad import __version__, pipeline
 from raygrad.cli import last_net
-from raygrad.cli.brief_help import parsed
+from raygrad.cli.brief_help import HELP, all_commands, parsed
+from raygrad.cli.carried import SECTIONS, lent, settled
+from raygrad.cli.data_subcommands import Scores
 from raygrad.cli.last_net import EXIT_ERROR, EXIT_INCOMPLETE, EXIT_USAGE
 from raygrad.cli.noise import noise_kept
-from raygrad.cli.subcommands import COMMANDS, Command, Job, RunStudy
+from raygrad.cli.subcommands import (
+    COMMANDS,
+    Command,
+    Job,
+    PlanSweep,
+    Report,
+    Score,
+    Select,
+    Status,
+    Sweep,
+    Train,
+)
 from raygrad.cli.terminal import shown_lines
+from raygrad.cli.usage import one_line
 from raygrad.config import StudyConfig
 from raygrad.engine.session import session
 from raygrad.errors import ConfigError, IncompleteError, RaygradError
 from raygrad.storage import patience
 from raygrad.training.recipes import named_recipe
+
+RUN = ("--run", "--storage")
+RUN_AS_WORD = (Select, Scores, Status, Report)
+"""Commands whose run folder is named without a flag."""
+RUN_AFTER_FLAG = (Train, Score, Sweep, PlanSweep)
+"""Commands whose run folder is named by a flag, and which take no word without one."""
 
 EXIT_INTERRUPTED, EXIT_TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 
@@ -118,12 +138,41 @@ def _terminable(received: list[int]) -> Iterator[None]:
 
 
 def _parse(args: list[str]) -> Command:
-    stored = _stored_defaults(args)
-    kinds = tuple(
-        Annotated[kind, tyro.conf.subcommand(name, default=_default(kind, stored))]
-        for name, kind in COMMANDS.items()
-    )
+    if args[:1] and args[0] in COMMANDS:
+        return _parse_one(args[0], COMMANDS[args[0]], args[1:])
+    if args and args[0] in HELP:
+        print("\n".join(all_commands(COMMANDS, __doc__ or "")))
+        raise SystemExit(0)
+    kinds = tuple(Annotated[kind, tyro.conf.subcommand(name)] for name, kind in COMMANDS.items())
     return _flags(Union[kinds], prog="raygrad", description=__doc__, args=args)  # noqa: UP007
+
+
+def _parse_one(name: str, kind: type[Command], args: list[str]) -> Command:
+    args = _with_run(kind, args)
+    default = _default(kind, _stored_defaults(args, kind))
+    command = _flags(kind, prog=f"raygrad {name}", default=default, args=args)
+    if default is tyro.MISSING_NONPROP:
+        return command
+    names = SECTIONS & {f.name for f in fields(command)}
+    sections = ((n, getattr(command, n), getattr(default, n)) for n in sorted(names))
+    return replace(command, **{n: settled(n, now, was, args) for n, now, was in sections})
+
+
+def _with_run(kind: type[Command], args: list[str]) -> list[str]:
+    """Returns arguments whose run folder is named as the command asks for it: both ways are one.
+
+    `raygrad select --run R` is `raygrad select R`, and `raygrad score R` is `raygrad score --run R`
+    where no other word stands without a flag.
+    """
+    if kind in RUN_AS_WORD:
+        value = _value(args, *RUN)
+        if value is None:
+            return args
+        at = next(n for n, arg in enumerate(args) if arg.partition("=")[0] in RUN)
+        return [value, *args[:at], *args[at + (1 if "=" in args[at] else 2) :]]
+    if args[:1] and not args[0].startswith("-") and _value(args, *RUN) is None:
+        return ["--run", *args] if kind in RUN_AFTER_FLAG else args
+    return args
 
 
 def _execute(command: Command) -> None:
@@ -136,11 +185,13 @@ def _flags(kind: Any, **options: Any) -> Any:
     """Returns what the command line says, as `parsed` does.
 
     Raises:
-        ConfigError: A section refuses its values; the parser would box it under a name of its own.
+        ConfigError: The line cannot be parsed, or a section refuses its values.
     """
-    said = io.StringIO()
+    said, asks_help = io.StringIO(), not HELP.isdisjoint(options["args"])
+    # The parser draws boxes as the encoding of the standard output allows.
+    drawn = sys.stdout if asks_help else io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(drawn):
             return parsed(kind, **options)
     except SystemExit as ended:
         cause: BaseException | None = ended
@@ -148,40 +199,42 @@ def _flags(kind: Any, **options: Any) -> Any:
             cause = cause.__cause__ or cause.__context__
         if cause is not None:
             raise cause from None
-        sys.stderr.write(said.getvalue())
-        raise
+        if not ended.code:
+            raise  # help, which is printed
+        prog = options.get("prog") or os.path.basename(sys.argv[0])
+        raise ConfigError(one_line(said.getvalue(), prog)) from None
 
 
-def _default(kind: type[Command], stored: StudyConfig | None) -> object:
-    """Returns the defaults of a subcommand's flags: the run's own sections where there is one."""
-    if stored is None:
+def _default(kind: type[Command], stored: StudyConfig | None) -> Any:
+    """Returns the defaults of a subcommand's flags: the run's own sections, where there is one."""
+    own = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]  # commands are dataclasses
+    if not SECTIONS & own.keys():
         return tyro.MISSING_NONPROP
-    if kind is RunStudy:
-        return RunStudy(**vars(stored))
-    names = {f.name for f in fields(kind)} & set(vars(stored))  # type: ignore[arg-type]  # commands are dataclasses
-    if names <= {"run", "wait_s"}:
-        return tyro.MISSING_NONPROP
-    return kind(**{name: getattr(stored, name) for name in names})
+    lender = lent(stored or StudyConfig("-"))
+    found = {name: getattr(lender, name) for name in own.keys() & vars(lender).keys() - {"run"}}
+    if "run" in own:
+        is_needed = own["run"].default is MISSING
+        found["run"] = stored.run if stored else tyro.MISSING if is_needed else own["run"].default
+    return kind(**found)
 
 
-def _stored_defaults(args: list[str]) -> StudyConfig | None:
+def _stored_defaults(args: list[str], kind: type[Command]) -> StudyConfig | None:
     """Returns the configuration that the arguments name: the run folder's, with their recipe."""
-    run, name = _value(args, "--run"), _value(args, "--recipe")
-    if run is None and len(args) > 1 and args[0] == "select" and not args[1].startswith("-"):
-        run = args[1]
+    run, name = _value(args, *RUN), _value(args, "--recipe")
+    if kind in RUN_AS_WORD and args[:1] and not args[0].startswith("-"):
+        run = args[0]
     stored = None if run is None else pipeline.stored_config(run)
     if name is None or run is None:
         return stored
     return replace(stored or StudyConfig(run), train=named_recipe(name))
 
 
-def _value(args: list[str], flag: str) -> str | None:
-    """Returns what stands behind a flag, or None where it is not given."""
+def _value(args: list[str], *flags: str) -> str | None:
+    """Returns what stands behind a flag, by any of its names; None where it is not given."""
     for at, arg in enumerate(args):
-        if arg == flag and at + 1 < len(args):
-            return args[at + 1]
-        if arg.startswith(f"{flag}="):
-            return arg.removeprefix(f"{flag}=")
+        name, equals, value = arg.partition("=")
+        if name in flags and (equals or at + 1 < len(args)):
+            return value if equals else args[at + 1]
     return None
 
 

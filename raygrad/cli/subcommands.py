@@ -1,5 +1,6 @@
 """The subcommands of `raygrad`: one a stage; the fields of each are its flags."""
 
+import logging
 from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Literal, Protocol
 
@@ -34,6 +35,8 @@ from raygrad.config import (
     SweepConfig,
     TrainConfig,
 )
+
+log = logging.getLogger("raygrad")
 
 
 class Command(Protocol):
@@ -132,14 +135,24 @@ class Score:
                 test_fraction=0.0,
             )
             config = replace(config, data=data)
-        if self.score.network is not None and not pipeline.is_trained(config):
+        score, is_trained = self.score, pipeline.is_trained(config)
+        if score.network is not None and not is_trained:
             # Nothing else is trained here: it is what a sweep of this run will retrain.
-            config = replace(config, train=replace(config.train, network=self.score.network))
-        columns = self.score.columns
-        if config.select.score_column not in columns and columns:
-            select = replace(config.select, score_column=columns[0])
-            config = replace(config, select=select, score=self.score)
-        return seeded(replace(config, score=self.score), self.score_seeds)
+            config = replace(config, train=replace(config.train, network=score.network))
+        elif score.network == config.train.network and not (
+            score.checkpoint or score.fresh_weights
+        ):
+            log.info("score: %s is the network that the run trained, as it is", score.network)
+            score = replace(score, network=None)
+        select = config.select
+        if select.score_column not in score.columns:
+            log.info(
+                "select: the score_column is %s now, as %s is not scored",
+                score.columns[0],
+                select.score_column,
+            )
+            select = replace(select, score_column=score.columns[0])
+        return seeded(replace(config, score=score, select=select), self.score_seeds)
 
     def _index_share(self, stored: StudyConfig) -> float:
         """Returns what the index is bound to: once there is one, the flag is scoring's alone."""

@@ -172,7 +172,7 @@ def test_a_short_help_has_the_basic_flags_and_the_long_one_all(command, capsys):
                     shown = f"-{f.name.replace('_', '-')} " in text.replace(".", "-")
                     basic = declared(SECTIONS[name], f).basic
                     assert shown or flag == "--help" or basic or f.name == "source"
-        assert ("--help-all shows every one" in text) == (flag == "--help")
+        assert ("--help-all shows every flag" in text) == (flag == "--help")
     assert lengths[0] == lengths[2], "the long help leaves the short one as it was"
     assert lengths[0] < 0.75 * lengths[1]
     assert tyro is not None
