@@ -1,7 +1,7 @@
 """The subcommands that bring data in and out: prepare, index, export."""
 
-from dataclasses import dataclass, field, replace
-from typing import Annotated, Literal
+from dataclasses import dataclass, field, fields, replace
+from typing import Annotated, Any, Literal
 
 import tyro
 from tyro.conf import OmitArgPrefixes
@@ -10,6 +10,7 @@ from raygrad import pipeline
 from raygrad.cli.run_flags import Redo, Run, Wait, existing, layout, stored_or_new
 from raygrad.config import DEFAULT_WAIT_S, DataConfig
 from raygrad.errors import ConfigError
+from raygrad.storage.urls import expand
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class IndexTars:
     """
 
     tars: tyro.conf.Positional[tuple[str, ...]]
-    """Training shards, such as 's3://bucket/train-{0000..1023}.tar', or a folder of shards."""
+    """Training shards, such as `s3://bucket/train-{0000..1023}.tar`, or a folder of shards."""
     run: Run
     test_tars: Annotated[tuple[str, ...], tyro.conf.arg(aliases=("--test-data",))] = ()
     """Test shards."""
@@ -88,22 +89,51 @@ class IndexTars:
     """The largest share of examples that may be unusable."""
     strict: bool = False
     """Fail on the first unusable example."""
+    extend: bool = False
+    """Go on with more shards than were indexed: those named here, or those that the run's own names
+    have come to mean; the run's settings hold, and what it has stays."""
     redo: Redo = False
     wait_s: Wait = DEFAULT_WAIT_S
 
     def execute(self) -> None:
         """Runs the stage."""
+        if self.extend:
+            self._extend()
+            return
         if not any(one.strip() for one in self.tars):
             raise ConfigError(
                 "shards must be named, got none. Give URLs, a glob or a folder, such as "
                 "'train-{0000..0099}.tar'."
             )
-        others = ("run", "redo", "wait_s")
-        values = {n: value for n, value in vars(self).items() if n not in others}
-        config = replace(stored_or_new(self.run), data=DataConfig(**values), wait_s=self.wait_s)
+        config = replace(
+            stored_or_new(self.run), data=DataConfig(**self._settings()), wait_s=self.wait_s
+        )
         with pipeline.bound(config, self.redo, "prepare"):
             pipeline.prepare(config)
         print(layout(self.run).data)
+
+    def _settings(self) -> dict[str, Any]:
+        others = ("run", "extend", "redo", "wait_s")
+        return {n: value for n, value in vars(self).items() if n not in others}
+
+    def _extend(self) -> None:
+        stored = existing(self.run)
+        defaults = {f.name: f.default for f in fields(self)}
+        for name, value in self._settings().items():
+            was = getattr(stored.data, name)
+            if name != "tars" and value not in (defaults[name], was):
+                raise ConfigError(
+                    f"shards that are added must be read as those that are there, got {name} "
+                    f"{value!r} for {was!r}. Leave the flag, or name another --run."
+                )
+        known, named = (expand(urls) if urls else [] for urls in (stored.data.tars, self.tars))
+        more = tuple(url for url in named if url not in known)
+        tars = self.tars if set(known) <= set(named) else stored.data.tars + more
+        config = replace(stored, data=replace(stored.data, tars=tars), wait_s=self.wait_s)
+        with pipeline.bound(config):
+            pipeline.index_shards(config)
+        print(layout(self.run).data)
+        print(f"next: raygrad score {self.run} scores the new shards alone")
 
 
 @dataclass(frozen=True)

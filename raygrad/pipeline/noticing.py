@@ -132,12 +132,21 @@ def refuse_changed_shards(config: StudyConfig) -> None:
 
 def changed_error(stage: str, layout: RunLayout, what: str) -> ConfigError:
     """Returns the error for a stage whose inputs changed, with the choices there are."""
-    grown = "Go on with the new shards alone (raygrad score --data), " if "new" in what else ""
-    again = "do the stage again (--redo)" if grown else "Do the stage again (--redo)"
+    choices = "Do the stage again (--redo), or name another --run."
+    if stage == "prepare" and _only_grew(layout, what):
+        extend = f"raygrad index --extend --run {layout.url}"
+        choices = f"Go on with the new shards alone ({extend}), d{choices[1:]}"
     return ConfigError(
         f"stage {stage} must have the inputs it was completed with, got others in {layout.url}: "
-        f"{what}. {grown}{again}, or name another --run."
+        f"{what}. {choices}"
     )
+
+
+def _only_grew(layout: RunLayout, what: str) -> bool:
+    """Tells whether there are only more shards than before, and they are used as they are."""
+    is_written = _stored(layout, "source") is not None
+    kinds = re.findall(r"[\d,]+ (new|removed|changed) \(such as", what)
+    return not is_written and kinds == ["new"]
 
 
 def code_of(*names: str | None, start_from: str | None = None) -> dict[str, str]:

@@ -3,12 +3,14 @@
 import dataclasses
 import json
 import os
+import re
 import shutil
 import sys
 
 import pytest
 
 from raygrad import pipeline
+from raygrad.cli import command as cli
 from raygrad.config import DataConfig, StudyConfig, SweepConfig, TrainConfig
 from raygrad.data.fingerprint import CONTENT_BYTES, difference, fingerprint, source_fingerprint
 from raygrad.data.index import read_index
@@ -91,6 +93,42 @@ def test_a_glob_over_more_shards_is_refused_with_the_choices(tars, tmp_path):
     pipeline.index_shards(config)
     assert read_index(RunLayout(config.run).data).examples.num_rows == 16
     assert prepare(tmp_path / "run", **glob).examples.num_rows == 16
+
+
+@pytest.mark.parametrize("named", ["", "TARS/t-003.tar", "TARS/t-*.tar", "TARS/t-{000..003}.tar"])
+def test_every_choice_that_is_offered_for_more_shards_is_there(named, tars, tmp_path, capsys):
+    """Whether none of them is named, the new one, or all; the run's other settings hold."""
+    run = str(tmp_path / "run")
+    first = [str(tars / "t-*.tar"), "--run", run, "--val-fraction", "0.5"]
+    assert cli.main(["index", *first]) == 0
+    before = read_index(RunLayout(run).data).examples.to_pylist()
+    shard(tars, 3, lambda at: at % 2)
+    assert cli.main(["index", *first]) == 2
+    offered = re.search(r"alone \(raygrad (.*?)\)", capsys.readouterr().err)[1]
+    words = [named.replace("TARS", str(tars))] if named else []
+    assert cli.main([*offered.split(), *words]) == 0
+    assert "raygrad score" in capsys.readouterr().out
+    after = read_index(RunLayout(run).data).examples.to_pylist()
+    assert [row for row in after if row in before] == before
+    assert len(after) == 16
+    assert cli.main(["index", "--extend", "--run", run, "--labels", "txt"]) == 2
+    assert "got labels 'txt' for 'cls'" in capsys.readouterr().err
+
+
+def test_new_shards_alone_are_not_offered_where_it_cannot_be_done(tars, tmp_path):
+    """Where others changed too, and where the files are a source's, which is written anew."""
+    folders = class_folders(tmp_path / "new (such as x)", 0, 3)
+    prepare(tmp_path / "a", source="image-folder", data_dir=str(folders), image_size=16)
+    class_folders(folders, 1, 5)
+    with pytest.raises(ConfigError, match="Do the stage again") as refused:
+        prepare(tmp_path / "a", source="image-folder", data_dir=str(folders), image_size=16)
+    assert "--extend" not in str(refused.value)
+    glob = {"tars": (f"{tars}/t-*.tar",)}
+    prepare(tmp_path / "b", **glob)
+    shard(tars, 0, lambda at: (at + 1) % 2)
+    shard(tars, 3, lambda at: at % 2)
+    with pytest.raises(ConfigError, match=r"1 new .*1 changed .* Do the stage again"):
+        prepare(tmp_path / "b", **glob)
 
 
 def test_relabelled_tars_are_noticed_by_every_stage(tars, tmp_path):
