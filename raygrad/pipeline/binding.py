@@ -206,7 +206,7 @@ def _tell_ignored(config: StudyConfig, stored: StudyConfig, sections: Sequence[s
             is_ignored = declared(now, field).on_change == "ignored"
             if is_ignored and value != getattr(was, field.name):
                 log.info(
-                    "%s.%s is now %r, which changes nothing of what is complete",
+                    "%s.%s is now %r; what is complete stays as it is",
                     name,
                     field.name,
                     value,
