@@ -83,7 +83,9 @@ def score_inputs(config: StudyConfig, name: str | None = None) -> ScoreInputs:
         "dtype": config.score.dtype,
         "features": str(config.score.features),
         "raygrad": raygrad.__version__,
-        "torch": torch.__version__,
+        # A plain string: whatever unpickles torch's own kind of one has to import torch, as Ray
+        # Data's statistics actor would for nothing.
+        "torch": str(torch.__version__),
         **loss_provenance(config.score, loss, sources),
     }
     if code := code_of(config.scored_network, loss):

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.func import grad, vmap
 
 from raygrad.scoring.cost import scratch_budget
+from raygrad.scoring.pulling import pull_back
 from raygrad.scoring.reductions import Partial, concatenate, reduce_gradient
 from raygrad.scoring.running import Runner
 
@@ -134,5 +135,5 @@ def gradients_of(
     if len(logits) > 1:
         direction = torch.cat([direction, torch.zeros_like(direction)])
     with torch.autocast(logits.device.type, enabled=False):
-        found = torch.autograd.grad(logits, list(leaves.values()), direction, allow_unused=True)
+        found = pull_back(logits, list(leaves.values()), direction)
     return dict(zip(leaves, found, strict=True))

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from raygrad.scoring.collect import Collector, Site, Watch, within
+from raygrad.scoring.pulling import pull_back
 from raygrad.scoring.reductions import Partial
 from raygrad.scoring.running import Runner
 
@@ -114,10 +115,12 @@ def backward(
         if logits.requires_grad:
             # Sites give no gradient to a parameter, so whatever arrives came by another way.
             leaves = {name: stand_ins[name] for name in sorted(plan.followed)}
-            found = torch.autograd.grad(
-                logits, [anchor, *leaves.values()], cotangent.to(logits.dtype), allow_unused=True,
-                retain_graph=bool(collector_needs_graph(plan)),
-            )  # fmt: skip
+            found = pull_back(
+                logits,
+                [anchor, *leaves.values()],
+                cotangent.to(logits.dtype),
+                retain_graph=collector_needs_graph(plan),
+            )
             reached = {n for n, g in zip(leaves, found[1:], strict=True) if g is not None}
         with torch.no_grad():
             collector.resolve(stand_ins, {name: plan.needed[name] for name in plan.deferred})

@@ -82,6 +82,8 @@ def test_a_configured_network_and_its_checkpoint_are_what_is_scored(
 def test_its_table_stands_under_its_name_and_subsets_are_drawn_by_it(prepared, weights):
     config = changed(prepared, "score", **OWN, checkpoint=(weights,))
     inputs = score_inputs(config)
+    # What unpickles torch's own kind of string imports torch.
+    assert {type(value) for value in inputs.provenance.values()} == {str}
     assert inputs.provenance["network"] == "mlp"
     pipeline.score(config)
     pipeline.select(config)
