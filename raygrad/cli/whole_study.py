@@ -67,17 +67,33 @@ def prepare_study(config: StudyConfig, redo: bool = False) -> None:
 
 
 def print_results(results: "pa.Table") -> None:
-    """Prints test accuracy by network, method and keep_fraction: mean and spread over seeds."""
+    """Prints test accuracy by network, method and keep_fraction, and what its spread is over."""
     from raygrad.report import summary_rows  # with all of Matplotlib
 
-    head = ("network", "method", "protocol", "keep_fraction", "n", "test accuracy", "std")
-    print("{:14} {:26} {:12} {:>13} {:>3} {:>13} {:>8}".format(*head))
-    for row in summary_rows(results):
-        spread = f"{row['std']:7.4f}" if row["n"] > 1 else "one seed"
+    head = ("network", "method", "protocol", "keep_fraction", "test accuracy", "std", "std over")
+    print("{:14} {:26} {:12} {:>13} {:>13} {:>8} {:>10}".format(*head))
+    rows = summary_rows(results)
+    for row in rows:
+        spread = f"{row['std']:.4f}" if row["n"] > 1 else "n/a"
+        replicate = "seed" if row["score_networks"] < 2 else "network"
+        over = f"{row['n']} {replicate}{'s' * (row['n'] != 1)}"
         print(
             f"{row['network']:14} {row['method']:26} {row['protocol']:12} "
-            f"{row['keep_fraction']:13g} {row['n']:3d} {row['mean']:13.4f} {spread:>8}"
+            f"{row['keep_fraction']:13g} {row['mean']:13.4f} {spread:>8} {over:>10}"
         )
+    if rows:
+        print(_replicate_words({row["score_networks"] for row in rows}))
+
+
+def _replicate_words(score_networks: set[int]) -> str:
+    """What a standard deviation of the table says, by the numbers of scoring networks in it."""
+    several = "std over networks: between the means of scoring networks, trained from other seeds"
+    one = (
+        "std over seeds: between retrainings given one scoring network; another may scatter more "
+        "(--score-seeds 0 1 2)"
+    )
+    words = [several] if max(score_networks) > 1 else []
+    return "\n".join(words + ([one] if 1 in score_networks else []))
 
 
 def print_plan(config: StudyConfig) -> None:

@@ -305,10 +305,11 @@ def summary_rows(results: pa.Table) -> list[dict[str, Any]]:
 
     Returns:
         Dicts of ``network``, ``method`` (with the score's column or network where a method was
-        drawn from several), ``keep_fraction``, ``protocol``, ``n`` (seeds), ``mean`` and ``std`` of
-        the test accuracy in [0, 1]; ``std`` (n - 1 in the denominator) is NaN for one seed; and of
-        ``score_networks``, and the trials ``still_improving`` and ``best_at_first``. Sorted by
-        network, protocol, method and fraction.
+        drawn from several), ``keep_fraction``, ``protocol``, ``n``, ``mean`` and ``std`` of the
+        test accuracy in [0, 1] over what intervals are over (``Point.samples``): the means of
+        ``score_networks`` where there are several, else the seeds of the only one; ``std`` (n - 1
+        in the denominator) is NaN for one; the number of ``trials``, and of those
+        ``still_improving`` and ``best_at_first``. Sorted by network, protocol, method, fraction.
     """
     trials = trials_of(results)
     names = series_names(trials)
@@ -317,8 +318,8 @@ def summary_rows(results: pa.Table) -> list[dict[str, Any]]:
         grouped[t.network, t.protocol, names[t], t.keep_fraction].append(t)
     rows = []
     for (network, protocol, method, fraction), group in sorted(grouped.items()):
-        by_seed, _ = _one_per_seed(group)
-        values = list(by_seed.values())
+        point = _point(fraction, group, 0.0)
+        values = point.samples
         mean = math.fsum(values) / len(values)
         spread = math.fsum((v - mean) ** 2 for v in values)
         rows.append(
@@ -330,9 +331,10 @@ def summary_rows(results: pa.Table) -> list[dict[str, Any]]:
                 "n": len(values),
                 "mean": mean,
                 "std": math.sqrt(spread / (len(values) - 1)) if len(values) > 1 else math.nan,
-                "score_networks": max(1, len({t.score_seed for t in group})),
-                "still_improving": sum(STILL_IMPROVING in t.marks for t in group),
-                "best_at_first": sum(BEST_AT_FIRST in t.marks for t in group),
+                "score_networks": point.num_score_networks,
+                "trials": len(point.values),
+                "still_improving": point.num_still_improving,
+                "best_at_first": point.num_best_at_first,
             }
         )
     return rows

@@ -38,7 +38,7 @@ def result_sheets(run: Run) -> list[str]:
             r["method"],
             protocol_words(r["protocol"]),
             100 * r["keep_fraction"],
-            r["n"],
+            r["trials"],
             100 * r["mean"],
             100 * r["std"],
             r["score_networks"],
@@ -62,8 +62,8 @@ def result_sheets(run: Run) -> list[str]:
                 BEST_AT_FIRST,
             ),
             rows,
-            "Test accuracy of every method and fraction: mean and standard deviation over trials, "
-            f"{scopes(panels_of(trials_of(run.results)))}; and how many trials were still "
+            "Test accuracy of every method and fraction: mean and standard deviation over replicates "
+            f"(the means of scoring networks, or the seeds of one), {scopes(panels_of(trials_of(run.results)))}; and how many trials were still "
             "improving at their end, or best at their first validation",
             formats=("", "", "", ".4g", "d", ".2f", ".2f", "d", "d", "d"),
         )

@@ -211,9 +211,12 @@ class Rendered:
 
 
 def _arranged(figure: Figure) -> Figure:
-    # The layout is solved once here, not again for every format.
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
+    # The layout is solved once here, not again for every format; a figure that has an engine, even
+    # one that does nothing, is drawn twice for each file.
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
+        figure.set_layout_engine(None)
     return figure
 
 

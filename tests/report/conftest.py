@@ -33,6 +33,22 @@ def small_run_folder(tmp_path_factory) -> Path:
     return study.write_run(folder, networks=("linear",), protocols=("equal_epochs",))
 
 
+@pytest.fixture
+def drawn_once(monkeypatch):
+    """Draws each figure of a report, but writes no picture, which is most of a report's time."""
+    import raygrad.report.report as written
+    from raygrad.report.style import WIDE, Rendered, drawing
+
+    def render(draw, phone=True):
+        with drawing():
+            figure = draw(WIDE)
+            figure.set_layout_engine(None)
+            figure.draw_without_rendering()
+        return Rendered(b"", "<svg></svg>", "<svg></svg>")
+
+    monkeypatch.setattr(written, "render", render)
+
+
 @pytest.fixture(scope="session")
 def engines_digits(ray_session, tmp_path_factory) -> Path:
     """The run folder of a study of the digits, stage by stage by the engines: one network."""

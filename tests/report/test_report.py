@@ -58,8 +58,8 @@ def caption(page: str, figure: str) -> str:
 
 
 @pytest.fixture
-def copied(small_run_folder, tmp_path) -> Path:
-    """A small run's tables without its shards, to be damaged."""
+def copied(small_run_folder, drawn_once, tmp_path) -> Path:
+    """A small run's tables without its shards, to be damaged; its report is all but pictures."""
     out = tmp_path / "copied"
     shutil.copytree(small_run_folder, out, ignore=shutil.ignore_patterns("*.tar", "report"))
     return out

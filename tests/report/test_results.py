@@ -5,6 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from raygrad.cli.whole_study import print_results
 from raygrad.report import summary_rows
 from raygrad.report.results import panels_of, trials_of
 from tests.report import study
@@ -153,3 +154,36 @@ def test_equal_steps_takes_its_full_line_from_equal_epochs_where_only_that_was_r
     )
     panels = {p.protocol: p for p in panels_of(trials_of(table))}
     assert panels["equal_steps"].full.values == (0.9,)
+
+
+def _by_networks() -> pa.Table:
+    """Two scoring networks, two retrainings each: they differ more than retrainings of one do."""
+    return _rows(
+        method=["a"] * 4,
+        keep_fraction=[0.1] * 4,
+        seed=[0, 1, 2, 3],
+        score_seed=[0, 0, 1, 1],
+        test_accuracy=[0.80, 0.82, 0.90, 0.92],
+    )
+
+
+def test_the_spread_over_several_scoring_networks_is_between_their_means():
+    (row,) = summary_rows(_by_networks())
+    assert (row["n"], row["trials"], row["score_networks"]) == (2, 4, 2)
+    assert row["mean"] == pytest.approx(0.86)
+    assert row["std"] == pytest.approx(np.std([0.81, 0.91], ddof=1))
+
+
+def test_the_terminal_says_what_a_spread_is_over(capsys):
+    table = _by_networks()
+    print_results(table)
+    head, line, words = capsys.readouterr().out.splitlines()
+    assert head.split()[-3:] == ["std", "std", "over"]
+    assert line.split()[-4:] == ["0.8600", "0.0707", "2", "networks"]
+    assert words.startswith("std over networks: between the means of scoring networks")
+    print_results(table.slice(0, 2))
+    _, line, words = capsys.readouterr().out.splitlines()
+    assert line.split()[-4:] == ["0.8100", "0.0141", "2", "seeds"]
+    assert "given one scoring network" in words
+    print_results(table.slice(0, 1))
+    assert capsys.readouterr().out.splitlines()[1].split()[-3:] == ["n/a", "1", "seed"]

@@ -172,7 +172,9 @@ def test_copies_are_found_under_whatever_label_and_nothing_else(with_copies):
     assert f"{sum(differ)} of these stand under more than one label" in figure.caption
 
 
-def test_a_page_of_scores_alone_answers_what_is_hard_wrong_and_repeated(with_copies, tmp_path):
+def test_a_page_of_scores_alone_answers_what_is_hard_wrong_and_repeated(
+    with_copies, drawn_once, tmp_path
+):
     """No sweep, no second network: the page opens with the scores and has no empty part."""
     from raygrad.report import write_report
 
