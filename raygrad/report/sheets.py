@@ -62,8 +62,9 @@ def result_sheets(run: Run) -> list[str]:
                 BEST_AT_FIRST,
             ),
             rows,
-            "Test accuracy of every method and fraction: mean and standard deviation over replicates "
-            f"(the means of scoring networks, or the seeds of one), {scopes(panels_of(trials_of(run.results)))}; and how many trials were still "
+            "Test accuracy of every method and fraction: mean and standard deviation over "
+            "replicates (the means of scoring networks, or the seeds of one), "
+            f"{scopes(panels_of(trials_of(run.results)))}; and how many trials were still "
             "improving at their end, or best at their first validation",
             formats=("", "", "", ".4g", "d", ".2f", ".2f", "d", "d", "d"),
         )
