@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from raygrad.cli.run_flags import as_before
 from raygrad.config import StudyConfig
 from raygrad.errors import ConfigError
 
@@ -126,7 +127,7 @@ class _Line:
         """Tells whether what is given is not what was stored; a source replaces tars."""
         now, was = getattr(self.parsed, name), getattr(self.stored, name)
         if name in ("source", "data_dir") and self.stored.tars:
-            return self.gives(name) and (now,) != self.stored.tars
+            return self.gives(name) and as_before((now,), self.stored.tars) is not self.stored.tars
         return self.gives(name) and now != was
 
 

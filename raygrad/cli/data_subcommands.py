@@ -7,7 +7,7 @@ import tyro
 from tyro.conf import OmitArgPrefixes
 
 from raygrad import pipeline
-from raygrad.cli.run_flags import Redo, Run, Wait, existing, layout, stored_or_new
+from raygrad.cli.run_flags import Redo, Run, Wait, as_before, existing, layout, stored_or_new
 from raygrad.config import DEFAULT_WAIT_S, DataConfig
 from raygrad.errors import ConfigError
 from raygrad.storage.urls import expand
@@ -38,7 +38,8 @@ class Prepare:
 
     def execute(self) -> None:
         """Runs the stage."""
-        data = _named_data(self.data, self.place.folder)
+        before = DataConfig() if self.run is None else stored_or_new(self.run).data
+        data = _named_data(self.data, self.place.folder, before)
         if self.run is None:
             if data.out is None:
                 raise ConfigError("prepare must be given --run or --out, got neither. Name one.")
@@ -114,7 +115,9 @@ class IndexTars:
 
     def _settings(self) -> dict[str, Any]:
         others = ("run", "extend", "redo", "wait_s")
-        return {n: value for n, value in vars(self).items() if n not in others}
+        before = stored_or_new(self.run).data.tars
+        values = {n: value for n, value in vars(self).items() if n not in others}
+        return values | {"tars": as_before(self.tars, before)}
 
     def _extend(self) -> None:
         stored = existing(self.run)
@@ -184,14 +187,21 @@ class Scores:
             print(self.out)
 
 
-def _named_data(data: DataConfig, folder: str | None) -> DataConfig:
-    """Returns the data with what stands on the line without a flag: a source's folder, or data."""
+def _named_data(data: DataConfig, folder: str | None, before: DataConfig) -> DataConfig:
+    """Returns the data with what stands on the line without a flag: a source's folder, or data.
+
+    Args:
+        data: What the flags say, and the run.
+        folder: The second word.
+        before: What the run had, whose folder is not meant where one is named.
+    """
     if folder is not None:
-        if data.data_dir not in (None, folder):
+        if data.data_dir not in (None, folder, before.data_dir):
             raise ConfigError(
                 f"a source must have one folder, got {folder!r} and --data-dir {data.data_dir!r}."
             )
         return replace(data, data_dir=folder)
-    if pipeline.is_place(data.source) and not data.tars:
-        return replace(data, source=DataConfig.source, tars=(data.source,))
+    if pipeline.is_place(data.source):
+        tars = as_before((data.source,), before.tars)
+        return replace(data, source=DataConfig.source, tars=tars)
     return data

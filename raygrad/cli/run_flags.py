@@ -45,6 +45,12 @@ def stored_or_new(run: str) -> StudyConfig:
     return pipeline.stored_config(run) or StudyConfig(run)
 
 
+def as_before(tars: tuple[str, ...], before: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns names of data as the run has them, where a slash at the end is all that differs."""
+    same = [one.rstrip("/") for one in tars] == [one.rstrip("/") for one in before]
+    return before if same else tars
+
+
 def seeded(config: StudyConfig, score_seeds: tuple[int, ...]) -> StudyConfig:
     """Returns a study with these scoring networks, or with its own where none are named."""
     if not score_seeds:

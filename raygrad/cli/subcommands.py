@@ -14,6 +14,7 @@ from raygrad.cli.run_flags import (
     Run,
     Wait,
     accepting,
+    as_before,
     existing,
     layout,
     seeded,
@@ -112,8 +113,10 @@ class Score:
 
     def execute(self) -> None:
         """Indexes what has to be, and runs the stage."""
-        config = self._config()
+        config, before = self._config(), stored_or_new(self.run).select
         with pipeline.bound(config, self.redo, "score"):
+            if config.select.score_column != before.score_column:
+                log.info("select: subsets are drawn by %s now", config.select.score_column)
             if config.data.tars and self.tars:
                 pipeline.index_shards(config)
             facts = pipeline.score(accepting(config, self.max_reject_share))
@@ -125,7 +128,7 @@ class Score:
         config = replace(stored_or_new(self.run), wait_s=self.wait_s)
         if self.tars:
             data = DataConfig(
-                tars=self.tars,
+                tars=as_before(self.tars, config.data.tars),
                 labels=self.labels,
                 image=self.image,
                 renumber=self.renumber,
@@ -146,11 +149,6 @@ class Score:
             score = replace(score, network=None)
         select = config.select
         if select.score_column not in score.columns:
-            log.info(
-                "select: the score_column is %s now, as %s is not scored",
-                score.columns[0],
-                select.score_column,
-            )
             select = replace(select, score_column=score.columns[0])
         return seeded(replace(config, score=score, select=select), self.score_seeds)
 
@@ -305,7 +303,8 @@ class Models:
                 print(f"{name:26} {library_parameters(name):>12,}  torchvision")
         found = [name for name in timm_networks() if self.contains in name]
         if self.contains:
-            print("\n".join(f"timm/{name}" for name in found))
+            for name in found:
+                print(f"timm/{name}")
         else:
             print(f"timm: {len(found)} networks, as timm/NAME; --contains lists those of a name")
         print(

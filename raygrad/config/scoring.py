@@ -5,6 +5,8 @@ from typing import Literal
 
 from raygrad.config.declaring import ACTED_ON, BASIC, EXECUTION, positive, require
 
+IMAGENET_SIZE, IMAGENET_RESIZE = 224, 256
+
 
 @dataclass(frozen=True)
 class ScoreConfig:
@@ -78,6 +80,12 @@ class ScoreConfig:
         same = len(self.mean) == len(self.std)
         require(same, "mean and std must have a value a channel each", (self.mean, self.std))
         require(min(self.std, default=0) > 0, "std must be positive", self.std)
+
+    @property
+    def scaled_to(self) -> int:
+        """What images are scaled to before the centre is cut out, in pixels."""
+        default = IMAGENET_RESIZE if self.image_size == IMAGENET_SIZE else self.image_size
+        return self.resize or default
 
     @property
     def is_own(self) -> bool:

@@ -58,7 +58,9 @@ def image_folder_splits(root: str, *, test_fraction: float = 0.2, seed: int = 0)
     missing = np.flatnonzero(np.bincount(examples.labels, minlength=len(classes)) == 0)
     if len(missing):
         where = os.path.join(train, classes[missing[0]])
-        raise ConfigError(f"every class must have a file, got none in {where}.")
+        raise ConfigError(
+            f"every class must have a file, got none in {where}. Remove the folder, or fill it."
+        )
     if test is None:
         is_test = hashed_share(examples.keys(), test_fraction, seed)
         if test_fraction:

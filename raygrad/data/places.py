@@ -24,6 +24,12 @@ _HUB = re.compile(r"hf://datasets/[^/@]+/[^/@]+/?")
 _DEPTH = 2
 _MOST_FOLDERS = 64
 """Folders of a level that are looked into for shards or tables; class folders can be thousands."""
+_NO_DATA = re.compile(
+    r"\.(zip|7z|rar|jpe?g|png|gif|webp|bmp|tiff?|txt|csv|tsv|jsonl?|np[yz]|pkl|pickle|h5|hdf5|mat|"
+    r"lmdb|tfrecords?|pth?|safetensors)$",
+    re.IGNORECASE,
+)
+"""Endings of files that people name and that are neither tars nor tables."""
 _CLASS_NAMES = "classnames.txt"
 _IMG2DATASET = re.compile(r"\d+_stats\.json")
 
@@ -82,6 +88,12 @@ def resolve(
                 f"folder {folders[0]}. Name one folder, or the files."
             )
         return _folder(files.absolute(folders[0]), held_out, options)
+    for url in (*urls, *test_urls):
+        if _NO_DATA.search(url):
+            raise ConfigError(
+                f"data must be tars, Parquet files, or a folder of them or of class folders, got "
+                f"{url}. Unpack or convert it, and name the folder."
+            )
     urls, test_urls = _inside(urls), _inside(test_urls)
     if any(url.lower().endswith(TABLE_ENDINGS) for url in urls):
         return _tables(urls, test_urls, held_out, options)

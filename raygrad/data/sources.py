@@ -150,7 +150,8 @@ SOURCES: dict[str, OpenSource] = {
 def check_source(name: str) -> None:
     """Raises ConfigError unless the name is of a known source."""
     if name not in SOURCES:
-        raise ConfigError(unknown_name("source", name, SOURCES))
+        what = unknown_name("source", name, SOURCES)
+        raise ConfigError(f"{what} Or name a folder or file of data that is there.")
 
 
 def _of_files(splits: Splits) -> Source:

@@ -15,6 +15,7 @@ from raygrad.config_values import from_dict, identity, to_dict
 from raygrad.data.sources import check_source
 from raygrad.engine.score.networks import TABLE_COLUMNS
 from raygrad.errors import ConfigError, DataError, ResourceError
+from raygrad.pipeline.data_settings import refuse_unused
 from raygrad.pipeline.noticing import code_of
 from raygrad.pipeline.redoing import forget_changed
 from raygrad.pipeline.score_inputs import check_weights, score_inputs
@@ -82,6 +83,8 @@ def check(config: StudyConfig) -> None:
         _require_first(expand([*config.data.tars, *config.data.test_tars]))
     else:
         check_source(config.data.source)
+    if not files.exists(RunLayout(config.run).marker("prepare")):
+        refuse_unused(config.data)
     named = (config.scored_network, *config.sweep.networks, *config.select.compare_networks)
     for network in (config.train.network, *named):
         check_network(network)

@@ -22,6 +22,7 @@ from raygrad.engine import parallel
 from raygrad.engine.session import ensure_ray
 from raygrad.engine.waiting import Need, wait_for
 from raygrad.errors import ConfigError, DataError
+from raygrad.pipeline.data_settings import refuse_unused_of_folders
 from raygrad.pipeline.noticing import (
     changed_error,
     record,
@@ -96,6 +97,8 @@ def _prepare(config: StudyConfig, layout: RunLayout) -> dict[str, Any]:
     wait_for("prepare", Need(1, {"CPU": 1.0}), config.wait_s)
     before = taken(data)
     given = resolved(data)
+    if data.tars and given.name == "image-folder":
+        refuse_unused_of_folders(data, data.tars[0])
     urls: _Urls = (given.train_urls, given.test_urls)
     facts: dict[str, Any] = {"channels": data.channels, "classes": given.classes}
     if given.source is not None:
@@ -105,6 +108,10 @@ def _prepare(config: StudyConfig, layout: RunLayout) -> dict[str, Any]:
     write_index(layout.data, index)
     for note in (*given.notes, *index.notes):
         log.warning("prepare: %s", note)
+    labels = index.rows("train")["label"].unique()
+    if len(labels) == 1:
+        name = index.classes[labels[0].as_py()]
+        log.warning("prepare: every training example is of one class, %s: no labels to learn", name)
     facts |= {"classes": list(index.classes), "num_classes": len(index.classes)}
     facts["image_size"] = data.image_size
     write_json(files.join(layout.data, DATASET_FILE), facts)

@@ -22,7 +22,6 @@ from raygrad.training.models import ImageSpec
 from raygrad.training.outside import NetworkSource, weights_digest
 from raygrad.training.preprocess import Normalize
 
-_IMAGENET_SIZE, _IMAGENET_RESIZE = 224, 256
 _VERSIONS = ("raygrad", "torch", "code")
 
 
@@ -121,8 +120,7 @@ def _own(
             f"got {len(config.mean)}. Give --mean and --std."
         )
     size = config.image_size
-    default = _IMAGENET_RESIZE if size == _IMAGENET_SIZE else size
-    transform = CropTransform(config.resize or default, size, config.keep_aspect)
+    transform = CropTransform(config.scaled_to, size, config.keep_aspect)
     spec = ImageSpec(channels, size, size, num_classes)
     urls: list[str | None] = [files.absolute(url) for url in config.checkpoint]
     sources = tuple(

@@ -4,7 +4,7 @@ import logging
 import time
 from typing import Any
 
-from raygrad.config import StudyConfig
+from raygrad.config import ScoreConfig, StudyConfig
 from raygrad.engine.score import job as score_engine
 from raygrad.engine.score.networks import TABLE_COLUMNS
 from raygrad.engine.score.pool import choose_device, decode_threads
@@ -68,6 +68,8 @@ def _score(config: StudyConfig, network: str) -> dict[str, Any]:
     start_s = time.monotonic()
     with recorded(layout.journal, name):
         log.info("%s: starts", name)
+        if config.score.is_own:
+            log.info("%s: %s", name, _seen_as(config.score))
         ensure_ray()
         done = {
             **score_engine.score(
@@ -81,6 +83,15 @@ def _score(config: StudyConfig, network: str) -> dict[str, Any]:
         write_marker(layout.marker(name), inputs.digest, **done)
     log.info("%s: complete in %.1f s", name, time.monotonic() - start_s)
     return done
+
+
+def _seen_as(config: ScoreConfig) -> str:
+    """Says how the user's network sees images: a wrong size or mean shows in no number."""
+    size, mean, std = config.image_size, *(map("{:g}".format, v) for v in (config.mean, config.std))
+    return (
+        f"images are scaled to {config.scaled_to}, cut to {size}x{size}, minus {' '.join(mean)}, "
+        f"over {' '.join(std)} (--resize, --image-size, --mean, --std)"
+    )
 
 
 def _task(study: StudyConfig, layout: RunLayout, network: str, inputs: ScoreInputs) -> ScoreTask:

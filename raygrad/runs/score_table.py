@@ -111,6 +111,12 @@ def bind_table(url: str, provenance: dict[str, str]) -> None:
     _compare(read_json(claim), provenance, claim)
 
 
+def release_unused(url: str) -> None:
+    """Lets go of a folder without any part: what was refused binds nothing."""
+    if not files.list_files(url, ".parquet"):
+        files.remove(files.join(url, PROVENANCE))
+
+
 def finished_parts(url: str, provenance: dict[str, str]) -> dict[str, PartFacts]:
     """Returns the shards that have their part already, with what its footer says.
 

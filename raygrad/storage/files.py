@@ -6,6 +6,7 @@ variables, never from a run folder.
 """
 
 import contextlib
+import errno
 import os
 import re
 import shutil
@@ -24,6 +25,7 @@ from raygrad.storage.s3 import S3_SCHEME
 
 _BUFFER_BYTES = 2**20
 _SCHEME = re.compile(r"(pipe|file|[A-Za-z][A-Za-z0-9+.-]*(?=://)):")
+_ONE_SLASH = re.compile(r"(s3[an]?|gcs|gs|hf|https?):/?(?!/)", re.IGNORECASE)
 _SAME_SCHEMES = {"s3a": "s3", "s3n": "s3", "gcs": "gs"}
 _UMASK = os.umask(0)
 os.umask(_UMASK)  # it can be read by setting it only
@@ -50,6 +52,12 @@ def checked_url(url: str) -> str:
     Raises:
         ConfigError: It is of a kind that cannot be read.
     """
+    one_slash = _ONE_SLASH.match(url)
+    if one_slash is not None:
+        right = f"{one_slash[1]}://{url[one_slash.end() :]}"
+        raise ConfigError(
+            f"a URL must have two slashes behind its scheme, got {url!r}. Write {right!r}."
+        )
     match = _SCHEME.match(url)
     if match is None:
         return url
@@ -116,6 +124,8 @@ def open_input(url: str) -> pa.NativeFile:
     if remote.is_remote(url):
         return pa.PythonFile(remote.RemoteFile(url), mode="r")
     system, path = filesystem(url)
+    if os.path.isdir(path):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
     return system.open_input_file(path)
 
 
@@ -201,7 +211,10 @@ def open_output(url: str, *, if_absent: bool = False) -> Iterator[IO[bytes]]:
         return
     _require_writable(url)
     target = Path(os.path.abspath(url))
-    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:  # which must not be taken for the file's being there
+        raise NotADirectoryError(errno.ENOTDIR, "a file, not a folder", error.filename) from error
     descriptor, temporary = _temporary(target.parent)
     try:
         with os.fdopen(descriptor, "wb", buffering=_BUFFER_BYTES) as stream:

@@ -6,15 +6,17 @@ else is refused: what is not these bytes must not be taken for them.
 
 import asyncio
 import functools
-import io
 import os
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import fsspec
 
 from raygrad.errors import ConfigError, IncompleteError
+from raygrad.storage import patience
+from raygrad.storage.seekable import SeekableReader
 
 SCHEMES = ("https", "http", "gs", "hf")
 RETRY_S = 120.0
@@ -90,54 +92,18 @@ def entries_in(url: str) -> list[tuple[str, bool]]:
     )
 
 
-class RemoteFile(io.RawIOBase):
+class RemoteFile(SeekableReader):
     """A file as a seekable stream for reading; read on, it asks for more and more at a time."""
 
     def __init__(self, url: str) -> None:
-        super().__init__()
-        self._url, self._size = url, size_of(url)
-        self._position = self._start = self._window = 0
+        super().__init__(size_of(url))
+        self._url = url
+        self._start = self._window = 0
         self._buffer = b""
-
-    def size(self) -> int:
-        """Returns the file's size in bytes."""
-        return self._size
-
-    def readable(self) -> bool:
-        """Returns True."""
-        return True
-
-    def seekable(self) -> bool:
-        """Returns True."""
-        return True
-
-    def tell(self) -> int:
-        """Returns the position of the next byte."""
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Moves to a position; nothing is requested before the next read."""
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
-        if base + offset < 0:
-            raise ValueError(f"a position must be at least 0, got {base + offset}.")
-        self._position = base + offset
-        return self._position
-
-    def readinto(self, target: Any) -> int:
-        """Fills `target` as far as the file goes and returns the number of bytes."""
-        view = memoryview(target).cast("B")
-        data = self.read(len(view))
-        view[: len(data)] = data
-        return len(data)
-
-    def readall(self) -> bytes:
-        """Returns the rest of the file."""
-        return self.read(-1)
 
     def read(self, size: int | None = -1) -> bytes:
         """Returns `size` bytes, fewer only at the file's end."""
-        rest = max(0, self._size - self._position)
-        wanted = rest if size is None or size < 0 else min(size, rest)
+        wanted = self._wanted(size)
         if wanted == 0:
             return b""
         skip = self._position - self._start
@@ -160,12 +126,19 @@ def _info(url: str) -> dict[str, Any]:
 def _retrying(call: Callable[[Any], _T], url: str) -> _T:
     """Returns what a request returns, tried again where the network or the server fails."""
     system = _system(url.partition("://")[0], os.getpid())
+    server = urlsplit(url)[:2]
     start_s, pause_s = time.monotonic(), 0.1
     while True:
+        first_s = patience.first_answer_s(server)
         try:
-            return call(system)
-        except _network_errors() as error:
+            result = call(system)
+            patience.note_answer(server)
+            return result
+        except _network_errors() as raised:
+            error = _behind(raised)
             status = _status(error)
+            if status is not None:
+                patience.note_answer(server)
             if isinstance(error, FileNotFoundError) or status in _GONE:
                 raise FileNotFoundError(url) from error
             if status in _REFUSED or isinstance(error, PermissionError):
@@ -173,7 +146,12 @@ def _retrying(call: Callable[[Any], _T], url: str) -> _T:
                     f"storage must accept the request, got {_line(error)}, in {url}. "
                     "Check the URL and the token."
                 ) from error
-            left_s = RETRY_S - (time.monotonic() - start_s)
+            left_s = min(RETRY_S, first_s or RETRY_S) - (time.monotonic() - start_s)
+            if left_s <= 0 and first_s is not None and status is None:
+                raise ConfigError(
+                    f"storage must answer, got {_line(error)}, in {url}. "
+                    "Check the address and the network."
+                ) from error
             if left_s <= 0 or (status is not None and status not in _AGAIN):
                 raise IncompleteError(
                     f"storage must answer within {RETRY_S:g} s, got {_line(error)}, in {url}. "
@@ -181,6 +159,13 @@ def _retrying(call: Callable[[Any], _T], url: str) -> _T:
                 ) from error
         time.sleep(min(pause_s, left_s))
         pause_s = min(2 * pause_s, 2.0)
+
+
+def _behind(error: Exception) -> Exception:
+    """Returns what the network said, where fsspec calls all of it a missing file."""
+    cause = error.__cause__
+    is_hidden = isinstance(error, FileNotFoundError) and isinstance(cause, _network_errors())
+    return cause if is_hidden and isinstance(cause, Exception) else error
 
 
 @functools.lru_cache(maxsize=8)

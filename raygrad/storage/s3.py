@@ -7,7 +7,6 @@ variables and files.
 
 import contextlib
 import functools
-import io
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -19,6 +18,7 @@ from urllib3.exceptions import HTTPError
 from raygrad.errors import IncompleteError
 from raygrad.storage import patience, s3_errors
 from raygrad.storage.s3_client import client, endpoint_url, settings
+from raygrad.storage.seekable import SeekableReader
 
 S3_SCHEME = "s3://"
 RETRY_S = 120.0
@@ -248,7 +248,7 @@ def remove(url: str) -> None:
     retrying(call, url)
 
 
-class S3File(io.RawIOBase):
+class S3File(SeekableReader):
     """An object as a seekable file for reading.
 
     Reading on, also over a small gap, goes through windows that grow, so that a whole shard is a
@@ -264,55 +264,17 @@ class S3File(io.RawIOBase):
     """
 
     def __init__(self, url: str, retry_s: float | None = None) -> None:
-        super().__init__()
-        self._url, self._retry_s = url, retry_s
         head = _head(url, retry_s)
-        self._size, self._etag = int(head["ContentLength"]), head.get("ETag")
-        self._position = 0
+        super().__init__(int(head["ContentLength"]))
+        self._url, self._retry_s, self._etag = url, retry_s, head.get("ETag")
         self._buffer, self._buffer_start = b"", 0
         self._body: Any = None
         self._body_end = 0
         self._window = 0
 
-    def size(self) -> int:
-        """Returns the object's size in bytes."""
-        return self._size
-
-    def readable(self) -> bool:
-        """Returns True."""
-        return True
-
-    def seekable(self) -> bool:
-        """Returns True."""
-        return True
-
-    def tell(self) -> int:
-        """Returns the position of the next byte."""
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Moves to a position; nothing is requested before the next read."""
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
-        if base + offset < 0:
-            raise ValueError(f"a position must be at least 0, got {base + offset}.")
-        self._position = base + offset
-        return self._position
-
-    def readinto(self, target: Any) -> int:
-        """Fills `target` as far as the object goes and returns the number of bytes."""
-        view = memoryview(target).cast("B")
-        data = self.read(len(view))
-        view[: len(data)] = data
-        return len(data)
-
-    def readall(self) -> bytes:
-        """Returns the rest of the object."""
-        return self.read(-1)
-
     def read(self, size: int | None = -1) -> bytes:
         """Returns `size` bytes, fewer only at the object's end."""
-        rest = max(0, self._size - self._position)
-        wanted = rest if size is None or size < 0 else min(size, rest)
+        wanted = self._wanted(size)
         pieces = []
         while wanted:
             skip = self._position - self._buffer_start

@@ -175,9 +175,11 @@ def _pickled(data: bytes, url: str) -> Any:
     try:
         return from_bytes(data)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        if "Weights only load failed" in reason:  # the rest is advice to load it all the same
+            reason = "a pickle of other objects, such as a whole model"
         raise ConfigError(
-            f"checkpoint must be a file of tensors and plain values, got {reason[:200]}, in {url}. "
+            f"checkpoint must be a file of tensors and plain values, got {reason}, in {url}. "
             "Save model.state_dict() with torch.save, not the model itself."
         ) from error
 

@@ -28,10 +28,12 @@ def imported(name: str, kind: str) -> Any:
     try:
         found = importlib.import_module(module)
     except Exception as error:
+        remedy = "Run where the module can be imported, or name it from here: folder.file:callable."
+        if module.endswith(".py"):
+            remedy = f"Name it without .py: {module[:-3].replace('/', '.')}:{attribute}."
         raise ConfigError(
-            f"{kind} must name an importable module:callable, got {name!r} "
-            f"({first_line(error)}). Run where the module can be imported, or name it from here: "
-            "folder.file:callable."
+            f"{kind} must name an importable module:callable, got {name!r} ({first_line(error)}). "
+            f"{remedy}"
         ) from error
     try:
         for part in attribute.split("."):

@@ -88,7 +88,11 @@ def score(config: ScoreConfig, task: ScoreTask, wait_s: float = DEFAULT_WAIT_S) 
         )
     if todo:
         warn_of_emulation("score", task.dtype, task.device != "cpu")
-        _score_all(config, task, shards, todo, tally, wait_s)
+        try:
+            _score_all(config, task, shards, todo, tally, wait_s)
+        except ConfigError:  # the network or the loss is refused
+            score_table.release_unused(task.out_url)
+            raise
     if tally.failures:
         raise _incomplete(task, tally, len(shards))
     counts = {name: count for name, (count, _) in shards.items()}
