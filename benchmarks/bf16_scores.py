@@ -31,25 +31,25 @@ def compare(
     """Prints and records one network's table."""
     checkpoint = load_checkpoint(layout.checkpoint(network))
     found: dict[str, dict[str, list]] = {}
-    spent = dict.fromkeys(("float32", "bf16"), 0.0)
+    spent = dict.fromkeys(("exact", "bf16"), 0.0)
     scorers = {
-        dtype: NetworkScorer(
-            [checkpoint.build()], checkpoint.normalize, COLUMNS, dtype=dtype, batch_size=128
+        kind: NetworkScorer(
+            [checkpoint.build()], checkpoint.normalize, COLUMNS, numerics=kind, batch_size=128
         )
-        for dtype in spent
+        for kind in spent
     }
     for start in range(0, len(labels), 128):
         batch = slice(start, start + 128)
-        for dtype, scorer in scorers.items():
+        for kind, scorer in scorers.items():
             begin = time.process_time()
             scores = scorer.score(images[batch], labels[batch])
-            spent[dtype] += time.process_time() - begin if start else 0.0
+            spent[kind] += time.process_time() - begin if start else 0.0
             for name in COLUMNS:
-                found.setdefault(name, {}).setdefault(dtype, []).append(scores[name])
-    print(f"\n{network}, {len(labels)} examples, time {spent['bf16'] / spent['float32']:.2f}")
+                found.setdefault(name, {}).setdefault(kind, []).append(scores[name])
+    print(f"\n{network}, {len(labels)} examples, time {spent['bf16'] / spent['exact']:.2f}")
     print(f"{'column':28} {'rank corr.':>10} " + " ".join(f"{f'top {t:g}':>8}" for t in TOP))
     for name, values in found.items():
-        full, half = (np.concatenate(values[d]).astype(np.float64) for d in ("float32", "bf16"))
+        full, half = (np.concatenate(values[d]).astype(np.float64) for d in ("exact", "bf16"))
         common = overlap(full, half)
         kept = [common[round(t * len(full)) - 1] for t in TOP]
         shares = " ".join(f"{one:8.3f}" for one in kept)

@@ -27,10 +27,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from benchmarks.gpu_networks import CASES, EXACT, NUMERICS, QUICK, Case, numerics
+from benchmarks.gpu_networks import CASES, EXACT, QUICK, Case, computing
 from benchmarks.gpu_pipelines import ray_rows, tar_rows, training_rows
 from benchmarks.recording import Record
 from raygrad.scoring import GradNormScorer
+from raygrad.scoring.numerics import NUMERICS
 from raygrad.scoring.oracle import loop_grad_norms
 
 NORMS = {
@@ -104,7 +105,7 @@ def norm_rows(device: torch.device, quick: bool, budget: Budget) -> Iterator[dic
         images, labels = case.batch_of(4 if quick else 16, device, quick)
         exact = loop_grad_norms(model, images, labels, columns, last_layer=_last_linear(model))
         for kind in NUMERICS:
-            with numerics(kind, device):
+            with computing(kind, device):
                 found = GradNormScorer(model, columns).score(images, labels).norms
             errors = {
                 column: float((found[column].double() / exact[column] - 1).abs().max())
@@ -126,7 +127,7 @@ def speed_rows(device: torch.device, quick: bool, budget: Budget) -> Iterator[di
             if budget.left_s() < 0:
                 yield {"network": name, "numerics": kind, "left_out": "the stage's time was over"}
                 continue
-            with numerics(kind, device):
+            with computing(kind, device):
                 yield from _speeds(name, kind, CASES[name], device, quick)
 
 

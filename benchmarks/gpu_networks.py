@@ -8,10 +8,8 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from raygrad.scoring.numerics import autocast, numerics
 from raygrad.training.networks import NETWORKS, ImageSpec
-
-NUMERICS = ("exact", "tf32", "bf16")
-"""IEEE float32 with deterministic kernels; float32 whose products are TF32; bf16 autocast."""
 
 
 @dataclass(frozen=True)
@@ -67,14 +65,7 @@ QUICK = ("cnn", "cnn5")
 
 
 @contextlib.contextmanager
-def numerics(name: str, device: torch.device) -> Iterator[None]:
-    """Computes as one of `NUMERICS` says; torch's own settings are put back afterwards."""
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    before = cudnn.allow_tf32, matmul.allow_tf32, cudnn.deterministic, cudnn.benchmark
-    cudnn.allow_tf32 = matmul.allow_tf32 = name != "exact"
-    cudnn.deterministic, cudnn.benchmark = name == "exact", name != "exact"
-    try:
-        with torch.autocast(device.type, torch.bfloat16, enabled=name == "bf16"):
-            yield
-    finally:
-        cudnn.allow_tf32, matmul.allow_tf32, cudnn.deterministic, cudnn.benchmark = before
+def computing(name: str, device: torch.device) -> Iterator[None]:
+    """Computes as one of raygrad's numerics says, autocast included."""
+    with numerics(name, device), autocast(name, device):
+        yield

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.gpu_networks import CASES, numerics
+from benchmarks.gpu_networks import CASES, computing
 from raygrad.scoring import GradNormScorer
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -42,7 +42,7 @@ def tar_rows(device: torch.device, quick: bool, budget: Left) -> Iterator[dict[s
     side, batch = (32, 8) if quick else (224, 128)
     shards, per_shard = (2, 16) if quick else (8, 1024)
     case = CASES[name]
-    with tempfile.TemporaryDirectory() as folder, numerics("tf32", device):
+    with tempfile.TemporaryDirectory() as folder, computing("tf32", device):
         tars = [write_tar(Path(folder), shard, per_shard) for shard in range(shards)]
         model = case.model(device)
         scorer = GradNormScorer(model, ("grad_l2_weights",))

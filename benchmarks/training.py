@@ -206,7 +206,7 @@ def measure_loops(
         if two is not None:
             two.end()
     layout = "channels last" if config.channels_last else "channels first"
-    print(f"\n{name}, batch {config.batch_size}, {layout}, {config.precision}")
+    print(f"\n{name}, batch {config.batch_size}, {layout}, {config.numerics}")
     record.add(network=name, images=num_images, seconds=seconds, dynamics_s=followed.dynamics_s)
     for against in ("bare loop", "raygrad"):
         print_rates(seconds, num_images, "images", against)

@@ -39,8 +39,28 @@ _FIRST_FIELDS: dict[str, str] = {
 """The fields of the results in the first run folders: these are in every digest, also at their
 defaults. Fields that were gained later are not, so nothing is to be added here."""
 
+_FIRST_NAMES: dict[str, tuple[str, str, dict[str, str]]] = {
+    "TrainConfig": ("numerics", "precision", {"exact": "float32"}),
+    "ScoreConfig": ("numerics", "dtype", {"exact": "float32"}),
+}
+"""A field that had another name, and values of other names, in the first run folders: what they
+hold is read, and digests are made of it."""
+
 
 def identity(section: Any) -> dict[str, Any]:
+    """Returns what decides the results of a section, for digests: see `asked_of`.
+
+    Fields and values stand under the names that they had in the first run folders.
+    """
+    found = asked_of(section)
+    now, first, values = _FIRST_NAMES.get(type(section).__name__, ("", "", {}))
+    if now in found:
+        value = found.pop(now)
+        found[first] = values.get(value, value)
+    return found
+
+
+def asked_of(section: Any) -> dict[str, Any]:
     """Returns the fields of a section that decide what comes out, without those of execution.
 
     What is None is not asked for and left out, and so is a field that raygrad gained after its
@@ -49,7 +69,9 @@ def identity(section: Any) -> dict[str, Any]:
     Two runs whose sections have the same identity have the same results (up to the rounding that
     the number of workers brings into training), wherever and with however many workers they ran.
     """
-    first = _FIRST_FIELDS[type(section).__name__].split()
+    name = type(section).__name__
+    now, was, _ = _FIRST_NAMES.get(name, ("", "", {}))
+    first = [now if field == was else field for field in _FIRST_FIELDS[name].split()]
     found = {}
     for f in dataclasses.fields(section):
         value = getattr(section, f.name)
@@ -58,6 +80,16 @@ def identity(section: Any) -> dict[str, Any]:
         if is_asked and declared(section, f).identity == "results":
             found[f.name] = value
     return found
+
+
+def _renamed(section: str, given: dict[str, Any]) -> dict[str, Any]:
+    """Returns what a run folder holds of a section, by the names of today."""
+    now, first, values = _FIRST_NAMES.get(section, ("", "", {}))
+    if first not in given:
+        return given
+    today = {was: name for name, was in values.items()}
+    kept = {name: value for name, value in given.items() if name != first}
+    return {now: today.get(given[first], given[first]), **kept}
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:
@@ -85,7 +117,7 @@ def from_dict(values: dict[str, Any]) -> StudyConfig:
     }
     made: dict[str, Any] = {"run": values.get("run", "")}
     for name, section in sections.items():
-        given = values.get(name, {})
+        given = _renamed(section.__name__, values.get(name, {}))
         unknown = set(given) - {f.name for f in dataclasses.fields(section)}
         if unknown:
             raise ConfigError(

@@ -12,7 +12,7 @@ from raygrad.config import (
     SweepConfig,
     TrainConfig,
 )
-from raygrad.config_values import from_dict, identity, to_dict
+from raygrad.config_values import asked_of, from_dict, identity, to_dict
 from raygrad.errors import ConfigError, DataError, unknown_name
 from raygrad.storage.manifest import digest
 
@@ -42,7 +42,8 @@ def test_a_keep_fraction_outside_0_to_1_is_refused(fraction):
         (lambda: TrainConfig(lr_decay_epochs=(5, 3)), "lr_decay_epochs"),
         (lambda: TrainConfig(bound_epochs=(0, 3)), "bound_epochs"),
         (lambda: TrainConfig(augment="crop"), "augment"),
-        (lambda: TrainConfig(precision="fp16"), "precision"),
+        (lambda: TrainConfig(numerics="fp16"), "numerics"),
+        (lambda: ScoreConfig(numerics="float32"), "numerics"),
         (lambda: TrainConfig(cpus_per_worker=0), "cpus_per_worker"),
         (lambda: TrainConfig(min_workers=-1), "min_workers"),
         (lambda: ScoreConfig(columns=()), "columns"),
@@ -88,6 +89,19 @@ def test_the_identities_of_the_first_run_folders_are_what_they_were():
     """Digests of stages that are complete in someone's run folder must not change."""
     sections = (DataConfig(), TrainConfig(), ScoreConfig(), SelectConfig(), SweepConfig())
     assert [digest(identity(section)) for section in sections] == DIGESTS
+
+
+def test_the_arithmetic_of_older_run_folders_is_read_under_its_new_name():
+    """`precision` and `dtype` became `numerics`; float32 is exact; no digest changes with it."""
+    values = to_dict(StudyConfig("r"))
+    for section, name, value in (("train", "precision", "bf16"), ("score", "dtype", "float32")):
+        del values[section]["numerics"]
+        values[section][name] = value
+    config = from_dict(values)
+    assert (config.train.numerics, config.score.numerics) == ("bf16", "exact")
+    assert identity(config.train)["precision"] == "bf16"
+    assert identity(ScoreConfig(numerics="tf32"))["dtype"] == "tf32"
+    assert asked_of(config.score)["numerics"] == "exact"
 
 
 def test_the_nearest_right_name_is_offered():

@@ -43,9 +43,11 @@ class ScoreConfig:
     """What your network's preprocessing subtracts, a channel, of pixels in [0, 1]."""
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     """What it divides by, a channel."""
-    dtype: Literal["float32", "bf16"] = "float32"
-    """bf16 runs the passes under autocast: faster, rounded to 8 bits; rank correlation of scores
-    with float32's was 0.9999 on trained networks, and 92 to 100% of the hardest 1% the same."""
+    numerics: Literal["exact", "tf32", "bf16"] = "exact"
+    """exact: IEEE float32 and deterministic kernels on every device. tf32: products on GPUs are
+    rounded to 10 bits of mantissa, faster. bf16: the passes run under autocast, rounded to 8 bits;
+    rank correlation of scores with float32's was 0.9999 on trained networks, and 92 to 100% of the
+    hardest 1% the same."""
     features: bool = False
     """Also write the penultimate features, float16, to scores/<network>/features/."""
     device: Literal["auto", "cpu", "cuda"] = field(default="auto", metadata=EXECUTION)
@@ -68,6 +70,8 @@ class ScoreConfig:
     """What an hour of a CPU core, or of a GPU on cuda, costs; gives the cost a million examples."""
 
     def __post_init__(self) -> None:
+        numerics = ("exact", "tf32", "bf16")
+        require(self.numerics in numerics, f"numerics must be of {numerics}", self.numerics)
         require(len(self.columns) > 0, "columns must name at least one score", self.columns)
         for name in ("image_size", "actors_per_gpu", "min_actors", "shard_timeout_s"):
             positive(name, getattr(self, name))

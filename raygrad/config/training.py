@@ -63,9 +63,11 @@ class TrainConfig:
     have them, are validated every few epochs, which can be most of what they cost. A retraining
     is validated 20 times at least, or after each epoch where there are fewer, before patience may
     end it."""
-    precision: Literal["float32", "bf16"] = "float32"
-    """The arithmetic of training's forward and backward passes: float32, or bfloat16 by autocast
-    with float32 weights. Validation and test are float32 always."""
+    numerics: Literal["exact", "tf32", "bf16"] = "exact"
+    """The arithmetic of training. exact: IEEE float32 and deterministic kernels on every device.
+    tf32: products on GPUs are rounded to 10 bits of mantissa, several times faster there. bf16:
+    forward and backward passes in bfloat16 by autocast with float32 weights; validation and test
+    are as with tf32."""
     seed: int = 0
     """Seeds the initial weights, the order of the data and its augmentation."""
     dynamics: bool = False
@@ -128,7 +130,7 @@ class TrainConfig:
         self._check_augment()
         for name, known in (
             ("schedule", ("step", "cosine")),
-            ("precision", ("float32", "bf16")),
+            ("numerics", ("exact", "tf32", "bf16")),
             ("device", ("auto", "cpu", "cuda")),
         ):
             require(getattr(self, name) in known, f"{name} must be of {known}", getattr(self, name))

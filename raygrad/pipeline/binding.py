@@ -11,7 +11,7 @@ from typing import Any
 import raygrad
 from raygrad.config import DataConfig, StudyConfig
 from raygrad.config.declaring import declared
-from raygrad.config_values import from_dict, identity, to_dict
+from raygrad.config_values import asked_of, from_dict, identity, to_dict
 from raygrad.data.sources import check_source
 from raygrad.engine.score.networks import TABLE_COLUMNS
 from raygrad.errors import ConfigError, DataError, ResourceError
@@ -219,7 +219,7 @@ def _tell_ignored(config: StudyConfig, stored: StudyConfig, sections: Sequence[s
 def _refuse_changes(config: StudyConfig, stored: StudyConfig, sections: Sequence[str]) -> None:
     for name in sections:
         section = getattr(config, name)
-        was, now = identity(getattr(stored, name)), identity(section)
+        was, now = asked_of(getattr(stored, name)), asked_of(section)
         refused = {
             f.name
             for f in dataclasses.fields(section)

@@ -6,6 +6,7 @@ import torch
 
 import raygrad
 from raygrad.config import ScoreConfig, StudyConfig
+from raygrad.config_values import identity
 from raygrad.data.shards import DATASET_FILE
 from raygrad.data.transforms import CropTransform
 from raygrad.engine.score.task import Preprocess
@@ -79,7 +80,7 @@ def score_inputs(config: StudyConfig, name: str | None = None) -> ScoreInputs:
         "preprocess": digest(preprocess),
         "classes": _class_numbering(facts["classes"]),
         "columns": ",".join(config.score.columns),
-        "dtype": config.score.dtype,
+        "dtype": identity(config.score)["dtype"],
         "features": str(config.score.features),
         "raygrad": raygrad.__version__,
         # A plain string: whatever unpickles torch's own kind of one has to import torch, as Ray

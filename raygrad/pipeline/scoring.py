@@ -109,7 +109,7 @@ def _task(study: StudyConfig, layout: RunLayout, network: str, inputs: ScoreInpu
         features=config.features,
         device=device,
         actors_per_gpu=config.actors_per_gpu,
-        dtype=config.dtype,
+        numerics=config.numerics,
         channels_last=config.channels_last,
         batch_size=config.batch_size,
         decode_threads=decode_threads(config, device),

@@ -3,6 +3,7 @@
 from typing import Any
 
 from raygrad.config import StudyConfig
+from raygrad.config_values import identity
 from raygrad.data.index import read_index, read_table
 from raygrad.engine.session import ensure_ray
 from raygrad.engine.train import job as train_engine
@@ -70,7 +71,7 @@ def _train(config: StudyConfig, network: str) -> dict[str, Any]:
                 "checkpoint": checkpoint_digest,
                 "data": data_digest,
                 "columns": ",".join(DYNAMICS_COLUMNS),
-                "dtype": config.train.precision,
+                "dtype": identity(config.train)["precision"],
             }
             found = read_table(files.join(layout.train(network), DYNAMICS_FILE))
             url = layout.scores(f"{network}-dynamics")

@@ -42,6 +42,9 @@ RESULT_SCHEMA = pa.schema(
         ("loop_time_s", pa.float64()),
         ("num_workers", pa.int64()),
         ("device", pa.string()),
+        ("device_name", pa.string()),
+        ("numerics", pa.string()),
+        ("torch", pa.string()),
         ("ended_early", pa.bool_()),
     ]
 )

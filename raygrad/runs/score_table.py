@@ -27,6 +27,7 @@ _TIME = b"raygrad.time_s"
 _ROWS = b"raygrad.rows"
 _REJECTS = b"raygrad.rejects"
 _NOT_FINITE = b"raygrad.not_finite"
+_COMPUTED = b"raygrad.computed_by"
 _IN_FLIGHT = 16
 _LATER = ("code",)
 """What older tables do not say of themselves, and is not held against them."""
@@ -46,6 +47,8 @@ class PartFacts:
     """A hash of the rows of the index that it is of; empty in parts that do not say."""
     not_finite: dict[str, int] = field(default_factory=dict)
     """How many scores of a column are NaN or infinite, for columns that have some."""
+    device: str = ""
+    """The name of the device that computed it; empty in parts that do not say."""
 
 
 def part_url(url: str, shard: str) -> str:
@@ -67,6 +70,7 @@ def write_part(
     *,
     rejects: Sequence[Mapping[str, str]] = (),
     rows_digest: str = "",
+    computed_by: Mapping[str, str] | None = None,
 ) -> None:
     """Commits the scores of a shard: the part is there whole, or not at all.
 
@@ -78,6 +82,8 @@ def write_part(
         time_s: How long the scoring took; kept in the part.
         rejects: Examples that could not be used: shard, key, reason; kept in the part.
         rows_digest: A hash of the index's rows that it is of; kept in the part.
+        computed_by: Numerics, the device's name and torch's version; kept in the part. Parts of
+            one table may be of different devices.
     """
     not_finite = count_not_finite(table)
     metadata = {
@@ -86,6 +92,7 @@ def write_part(
         _ROWS: rows_digest,
         _REJECTS: json.dumps(list(rejects)),
         _NOT_FINITE: json.dumps(not_finite),
+        _COMPUTED: json.dumps(dict(computed_by or {}), sort_keys=True),
     }
     write_table(part_url(url, shard), table.replace_schema_metadata(metadata))
 
@@ -231,6 +238,7 @@ def _facts(part: str, provenance: dict[str, str]) -> PartFacts:
         json.loads(metadata.get(_REJECTS, b"[]")),
         metadata.get(_ROWS, b"").decode(),
         json.loads(metadata.get(_NOT_FINITE, b"{}")),
+        json.loads(metadata.get(_COMPUTED, b"{}")).get("device", ""),
     )
 
 

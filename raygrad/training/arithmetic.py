@@ -7,15 +7,20 @@ import torch
 log = logging.getLogger("raygrad")
 
 
-def warn_of_emulation(stage: str, precision: str, on_gpu: bool) -> None:
-    """Says so where bfloat16 is asked of a CPU on which it is emulated: slow there, not fast.
+def tell_arithmetic(stage: str, numerics: str, on_gpu: bool) -> None:
+    """Says what a setting of numerics costs or does not do on the device that is used.
 
-    Asked of the driver's CPU, as workers on CPUs are mostly of its kind.
+    Of bfloat16 the driver's CPU is asked, as workers on CPUs are mostly of its kind.
     """
-    if precision == "bf16" and not on_gpu and not cpu_supports_bfloat16():
+    if numerics == "bf16" and not on_gpu and not cpu_supports_bfloat16():
         log.warning(
-            "%s: bf16 is emulated on this CPU, many times slower than float32; choose float32",
-            stage,
+            "%s: bf16 is emulated on this CPU, many times slower than float32; choose exact", stage
+        )
+    elif numerics == "tf32" and not on_gpu:
+        log.info("%s: tf32 is arithmetic of GPUs; on CPUs it is float32, as exact", stage)
+    elif numerics == "exact" and on_gpu:
+        log.info(
+            "%s: exact float32 with deterministic kernels; tf32 and bf16 are faster on a GPU", stage
         )
 
 

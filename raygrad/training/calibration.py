@@ -8,6 +8,7 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from raygrad.config import TrainConfig
+from raygrad.scoring.numerics import numerics
 from raygrad.training.examples import Examples
 from raygrad.training.loop import EVAL_BATCH_SIZE, TrainingLoop, evaluate
 from raygrad.training.models import build_network
@@ -40,6 +41,13 @@ def measure_rates(
     Returns:
         The rates; `start_s` is what the first updates of the process took.
     """
+    with numerics(recipe.numerics, device):
+        return _measure_rates(network_name, recipe, data, device, seconds)
+
+
+def _measure_rates(
+    network_name: str, recipe: TrainConfig, data: StudyData, device: str, seconds: float
+) -> Rates:
     begun_s = time.perf_counter()
     network = build_network(network_name, data.spec, 0).to(device)
     if recipe.channels_last:

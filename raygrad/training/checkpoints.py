@@ -2,7 +2,7 @@
 
 import hashlib
 import io
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -29,6 +29,8 @@ class Checkpoint:
     """Its state dict, on the CPU."""
     loss: str = DEFAULT_LOSS
     """The loss that it was trained with, as `build_loss` takes it."""
+    computed_by: dict[str, str] = field(default_factory=dict)
+    """Numerics, the device's name and torch's version, where they are known."""
 
     def build(self) -> nn.Module:
         """Returns the network with these weights, in evaluation mode.
@@ -65,6 +67,7 @@ def save_checkpoint(url: str, checkpoint: Checkpoint) -> None:
         "normalize": asdict(checkpoint.normalize),
         "weights": checkpoint.weights,
         "loss": checkpoint.loss,
+        "computed_by": checkpoint.computed_by,
     }
     files.write_bytes(url, to_bytes(values))
 
@@ -85,6 +88,7 @@ def load_checkpoint(url: str) -> Checkpoint:
             Normalize(**values["normalize"]),
             values["weights"],
             values.get("loss", DEFAULT_LOSS),
+            values.get("computed_by", {}),
         )
     except (KeyError, TypeError) as error:
         raise ConfigError(f"checkpoint must be raygrad's own, got {url!r} ({error!r}).") from error

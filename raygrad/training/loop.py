@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from raygrad.config import TrainConfig
 from raygrad.errors import ConfigError, DataError, RaygradError
+from raygrad.scoring.numerics import autocast
 from raygrad.training import ranks
 from raygrad.training.augment import augment, mixed_labels, mixup_partners
 from raygrad.training.batches import Batch, Batches
@@ -61,7 +62,7 @@ class TrainingLoop:
     Args:
         network: The bare network, on its device; given `ddp` too, its parameters are those that
             `ddp` syncs.
-        config: Recipe: optimiser, loss, schedule, batch size, augmentation, precision, patience.
+        config: Recipe: optimiser, loss, schedule, batch size, augmentation, numerics, patience.
         normalize: Preprocessing of images.
         train: The training split or a subset of it; not empty.
         val: The validation split; not empty.
@@ -312,13 +313,13 @@ class TrainingLoop:
         return blended, self._train.labels[at.to(self._device)], share
 
     def _forward(self, images: Tensor) -> Tensor:
-        """Returns float32 logits of uint8 images, computed in the recipe's precision."""
+        """Returns float32 logits of uint8 images, computed by the recipe's numerics."""
         inputs = self._normalize(images)
         if self._config.channels_last:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
-        if self._config.precision == "float32":
+        if self._config.numerics != "bf16":
             return self._ddp(inputs)
-        with torch.autocast(self._device.type, torch.bfloat16):
+        with autocast("bf16", self._device):
             return self._ddp(inputs).float()
 
 

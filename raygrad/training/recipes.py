@@ -53,7 +53,7 @@ _IMAGENET = TrainConfig(
     patience=30,
     augment="shift_flip",
     augment_pixels=16,
-    precision="bf16",
+    numerics="bf16",
     channels_last=True,
     dynamics=True,
     probe_size=512,
@@ -73,7 +73,7 @@ _DIGITS = TrainConfig(
 
 _VGG_ON_CIFAR = replace(
     _CIFAR, network="vgg16_32", epochs=200, lr_decay_epochs=(100, 150), warmup_epochs=5.0,
-    patience=80, precision="bf16", channels_last=True, bound_epochs=(1, 100, 150, 200),
+    patience=80, numerics="bf16", channels_last=True, bound_epochs=(1, 100, 150, 200),
 )  # fmt: skip
 _LINEAR_ON_CIFAR = replace(_CIFAR, network="linear", learning_rate=0.005, augment="none")
 

@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from raygrad.config import TrainConfig
 from raygrad.errors import DataError
+from raygrad.scoring.numerics import computed_by, numerics
 from raygrad.training.data_order import DataOrder
 from raygrad.training.loop import Outcome, TrainingLoop, evaluate
 from raygrad.training.starting import initial_network
@@ -172,7 +173,24 @@ def retrain(
 
     Returns:
         The trial's row of the results table.
+
+    Raises:
+        ConfigError: The network's code has changed how exactly torch computes.
     """
+    with numerics(recipe.numerics, device):
+        row = _retrain(trial, kept, recipe, data, device, after_epoch)
+    by = computed_by(recipe.numerics, device)
+    return {**row, "device_name": by.pop("device"), **by}
+
+
+def _retrain(
+    trial: Trial,
+    kept: NDArray[np.int64],
+    recipe: TrainConfig,
+    data: StudyData,
+    device: str,
+    after_epoch: Callable[[TrainingLoop], None] | None,
+) -> dict[str, Any]:
     start_s = time.perf_counter()
     init_seed, order_seed = trial.derived_seed("init"), trial.derived_seed("order")
     network = initial_network(trial.network, recipe, data.spec, init_seed).to(device)

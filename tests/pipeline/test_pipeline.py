@@ -76,6 +76,19 @@ def test_each_scored_example_has_one_row_and_its_own_gradient_norm(study):
         assert row.grad_l2_last_layer_weights == pytest.approx(row.grad_l2_weights, rel=1e-4)
 
 
+def test_every_stage_says_what_computed_it_and_how(study):
+    """The score table's manifest, the checkpoint and every trial's row."""
+    config, _ = study
+    layout = RunLayout(config.run)
+    manifest = json.loads(Path(layout.scores("linear"), "_manifest.json").read_text())
+    device = device_name("cpu")
+    assert (manifest["numerics"], manifest["devices"]) == ("exact", {device: 2})
+    said = {"numerics": "exact", "device": device, "torch": torch.__version__}
+    assert load_checkpoint(layout.checkpoint("linear")).computed_by == said
+    rows = pq.read_table(layout.results).select(["numerics", "device_name", "torch"])
+    assert {tuple(row.values()) for row in rows.to_pylist()} == {tuple(said.values())}
+
+
 def test_a_data_set_kept_on_the_nodes_disk_gives_the_same_bits(study, tmp_path):
     """Training, dynamics and retraining from mapped files equal those from memory."""
     config, results = study

@@ -76,7 +76,7 @@ def test_going_on_after_any_epoch_ends_bit_identical_to_never_having_stopped():
         assert out.best_epoch == undisturbed.outcome.best_epoch
 
 
-@pytest.mark.parametrize("more", [{}, {"augment": "shift_flip"}, {"precision": "bf16"}])
+@pytest.mark.parametrize("more", [{}, {"augment": "shift_flip"}, {"numerics": "bf16"}])
 def test_going_on_after_any_step_ends_bit_identical_to_never_having_stopped(more):
     """Also within an epoch: weights, dropout, data order, augmentation and the mean loss."""
     undisturbed, saved = make_loop(**more), []
@@ -100,12 +100,12 @@ def test_the_state_of_another_network_is_refused():
 
 def test_bf16_keeps_float32_weights_and_follows_float32_loosely():
     losses = {}
-    for precision in ("float32", "bf16"):
-        loop = make_loop("mlp", precision=precision)
-        losses[precision] = [row["train_loss"] for row in loop.run().history]
+    for numerics in ("exact", "bf16"):
+        loop = make_loop("mlp", numerics=numerics)
+        losses[numerics] = [row["train_loss"] for row in loop.run().history]
         assert weights(loop).dtype == torch.float32
-    assert losses["bf16"] != losses["float32"]
-    assert losses["bf16"] == pytest.approx(losses["float32"], rel=0.03)
+    assert losses["bf16"] != losses["exact"]
+    assert losses["bf16"] == pytest.approx(losses["exact"], rel=0.03)
 
 
 def test_channels_last_changes_rounding_only():

@@ -25,6 +25,7 @@ from raygrad.engine.score.networks import NetworkScorer
 from raygrad.engine.score.task import SPLIT, Kind, ScoreTask, ShardStatus
 from raygrad.errors import ConfigError, DataError, ResourceError
 from raygrad.runs import score_table
+from raygrad.scoring.numerics import computed_by
 from raygrad.training.outside import weights_digest
 
 MAX_DEATHS = 3
@@ -134,7 +135,7 @@ class ShardWork:
             raise ResourceError("an actor must see its GPU, got none. Use --device cpu.")
         if task.device == "cpu":
             torch.set_num_threads(1)
-        self._task = task
+        self._task, self._computed_by = task, computed_by(task.numerics, task.device)
         self._rows = ShardRows(task.data_url)
         networks = [source.build() for source in task.networks]
         for source, network, digest in zip(task.networks, networks, task.digests, strict=True):
@@ -156,7 +157,7 @@ class ShardWork:
             task.preprocess.normalize,
             task.columns,
             device=task.device,
-            dtype=task.dtype,
+            numerics=task.numerics,
             channels_last=task.channels_last,
             batch_size=batch_size,
             features=task.features,
@@ -233,9 +234,13 @@ class ShardWork:
             time_s,
             rejects=found.rejects,
             rows_digest=digest,
+            computed_by=self._computed_by,
         )
         not_finite = score_table.count_not_finite(table)
-        return score_table.PartFacts(time_s, found.num_used, found.rejects, digest, not_finite)
+        device = self._computed_by["device"]
+        return score_table.PartFacts(
+            time_s, found.num_used, found.rejects, digest, not_finite, device
+        )
 
 
 def _status(shard: str, kind: Kind, part: score_table.PartFacts) -> ShardStatus:
@@ -246,6 +251,7 @@ def _status(shard: str, kind: Kind, part: score_table.PartFacts) -> ShardStatus:
         part.time_s,
         json.dumps(part.rejects),
         json.dumps(part.not_finite),
+        device=part.device,
     )
 
 

@@ -3,6 +3,7 @@
 import json
 import logging
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,7 +24,7 @@ from raygrad.runs.reject_table import settle_rejects
 from raygrad.runs.score_table import PartFacts
 from raygrad.storage import files
 from raygrad.storage.manifest import write_json
-from raygrad.training.arithmetic import warn_of_emulation
+from raygrad.training.arithmetic import tell_arithmetic
 
 log = logging.getLogger("raygrad")
 
@@ -50,11 +51,13 @@ class _Tally:
     rejects: list[dict[str, str]] = field(default_factory=list)
     not_finite: NotFinite = field(default_factory=NotFinite)
     failures: dict[str, str] = field(default_factory=dict)
+    devices: Counter[str] = field(default_factory=Counter)
     retries: int = 0
     most_actors: int = 0
 
-    def add(self, used: int, time_s: float, rejects: Sequence[dict[str, str]]) -> None:
+    def add(self, used: int, time_s: float, rejects: Sequence[dict[str, str]], device: str) -> None:
         self.used += used
+        self.devices[device or "not recorded"] += 1
         self.device_s += time_s
         self.rejects += rejects
 
@@ -87,7 +90,7 @@ def score(config: ScoreConfig, task: ScoreTask, wait_s: float = DEFAULT_WAIT_S) 
             "score: %d of %d shards have their part already", len(shards) - len(todo), len(shards)
         )
     if todo:
-        warn_of_emulation("score", task.dtype, task.device != "cpu")
+        tell_arithmetic("score", task.numerics, task.device != "cpu")
         try:
             _score_all(config, task, shards, todo, tally, wait_s)
         except ConfigError:  # the network or the loss is refused
@@ -104,7 +107,15 @@ def score(config: ScoreConfig, task: ScoreTask, wait_s: float = DEFAULT_WAIT_S) 
     facts: dict[str, Any] = {"num_examples": tally.used, "rejected": len(tally.rejects)}
     if tally.not_finite.counts:
         facts["not_finite"] = dict(tally.not_finite.counts)
-    score_table.write_manifest(task.out_url, list(shards), task.provenance, tally.device_s, **facts)
+    score_table.write_manifest(
+        task.out_url,
+        list(shards),
+        task.provenance,
+        tally.device_s,
+        numerics=task.numerics,
+        devices=dict(sorted(tally.devices.items())),
+        **facts,
+    )
     _summary(metrics)
     tally.not_finite.conclude(tally.used, task.networks, task.out_url)
     return {"num_shards": len(shards), **facts}
@@ -143,7 +154,7 @@ def _without_parts(task: ScoreTask, shards: dict[str, tuple[int, str]], tally: _
                 f"a part must hold its shard's {count} examples, got {settled}, in {part}. "
                 "Remove it to score the shard again."
             )
-        tally.add(facts.num_used, facts.time_s, facts.rejects)
+        tally.add(facts.num_used, facts.time_s, facts.rejects, facts.device)
         tally.not_finite.add(shard, facts.num_used, facts.not_finite)
     return [shard for shard in shards if shard not in found]
 
@@ -232,7 +243,7 @@ def _settle(status: ShardStatus, failed: list[str], tally: _Tally, *, last: bool
     """
     if status.kind in ("done", "found"):
         tally.scored += status.used if status.kind == "done" else 0
-        tally.add(status.used, status.time_s, json.loads(status.rejects))
+        tally.add(status.used, status.time_s, json.loads(status.rejects), status.device)
         tally.not_finite.add(status.shard, status.used, json.loads(status.not_finite))
     elif status.kind == "fatal":
         raise RaygradError(f"scoring cannot go on: {status.error} Parts that are there are kept.")
@@ -283,7 +294,7 @@ def _metrics(config: ScoreConfig, task: ScoreTask, tally: _Tally, wall_s: float)
     device_s_per_million = tally.device_s / max(examples, 1) * 1e6
     metrics: dict[str, Any] = {
         "device": task.device,
-        "dtype": task.dtype,
+        "numerics": task.numerics,
         "num_checkpoints": len(task.networks),
         "num_examples": tally.used,
         "rejected": len(tally.rejects),

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from raygrad.errors import ConfigError
 from raygrad.scoring import GRAD_COLUMNS, SCORE_COLUMNS, GradNormScorer, example_scores
+from raygrad.scoring import numerics as arithmetic
 from raygrad.training.losses import DEFAULT_LOSS, build_loss
 
 log = logging.getLogger("raygrad")
@@ -24,7 +25,6 @@ TABLE_COLUMNS = (*GRAD_COLUMNS, *SCORE_COLUMNS, GRAND)
 
 _GRAND_OF = "grad_l2_all"
 _EXTRA = ("prediction", "correct")
-_DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
 
 
 class NetworkScorer:
@@ -39,7 +39,7 @@ class NetworkScorer:
         normalize: From uint8 to what the networks take.
         columns: Score columns, and ``grand``.
         device: ``cpu`` or ``cuda``.
-        dtype: ``float32``, or ``bf16``: the forward and backward passes under autocast.
+        numerics: ``exact``, ``tf32`` or ``bf16``: see `raygrad.scoring.numerics`.
         channels_last: Use the memory format NHWC, which convolutions of GPUs prefer.
         batch_size: Examples a pass, at most; halved where memory does not suffice.
         features: Also return the penultimate features of the first network.
@@ -56,14 +56,14 @@ class NetworkScorer:
         columns: Sequence[str],
         *,
         device: str = "cpu",
-        dtype: str = "float32",
+        numerics: str = "exact",
         channels_last: bool = False,
         batch_size: int = 256,
         features: bool = False,
         loss: str = DEFAULT_LOSS,
     ) -> None:
         self.columns, self.batch_size = tuple(columns), batch_size
-        self._device, self._dtype = torch.device(device), _DTYPES[dtype]
+        self._device, self._numerics = torch.device(device), numerics
         self._format = torch.channels_last if channels_last else torch.contiguous_format
         self._normalize = normalize
         wanted = [_GRAND_OF if column == GRAND else column for column in columns]
@@ -82,7 +82,14 @@ class NetworkScorer:
         Args:
             images: Pixels `[B, C, H, W]`, B at least 1.
             labels: Classes `[B]`.
+
+        Raises:
+            ConfigError: A network's code has changed how exactly torch computes.
         """
+        with arithmetic.numerics(self._numerics, self._device):
+            return self._score(images, labels)
+
+    def _score(self, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> dict[str, Any]:
         while True:
             size = self.batch_size
             try:
@@ -121,9 +128,7 @@ class NetworkScorer:
         targets = torch.from_numpy(labels).to(self._device)
         logits, found = [], []
         for network, scorer in zip(self._networks, self._scorers, strict=True):
-            with torch.autocast(
-                self._device.type, self._dtype, enabled=self._dtype != torch.float32
-            ):
+            with arithmetic.autocast(self._numerics, self._device):
                 if scorer is not None:
                     norms = scorer.score(inputs, targets)
                     outputs, values = norms.logits, norms.norms
@@ -134,9 +139,7 @@ class NetworkScorer:
             found.append({**example_scores(outputs, targets, loss=self._loss), **values})
         result = self._columns(found, logits, targets)
         if self._features is not None:
-            with torch.autocast(
-                self._device.type, self._dtype, enabled=self._dtype != torch.float32
-            ):
+            with arithmetic.autocast(self._numerics, self._device):
                 result["features"] = self._features.of(inputs)
         return result
 

@@ -65,8 +65,8 @@ class ScoreTask:
     """Where the networks run."""
     actors_per_gpu: int = 1
     """Actors that share a GPU."""
-    dtype: str = "float32"
-    """float32 or bf16."""
+    numerics: str = "exact"
+    """How exactly the networks compute: exact, tf32 or bf16."""
     channels_last: bool = False
     """Use the memory format NHWC."""
     batch_size: int = 0
@@ -101,6 +101,8 @@ class ShardStatus:
     """How many scores of a column are NaN or infinite, JSON."""
     error: str = ""
     """Why it was not scored."""
+    device: str = ""
+    """The name of the device that computed it."""
 
     def row(self) -> dict[str, Any]:
         """Returns it as a batch of one row."""

@@ -170,7 +170,7 @@ def _score_for(
         data.normalize,
         config.columns,
         device=device,
-        dtype=config.dtype,
+        numerics=config.numerics,
         channels_last=config.channels_last,
         batch_size=size,
     )

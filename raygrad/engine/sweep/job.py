@@ -26,7 +26,7 @@ from raygrad.runs.layout import RunLayout
 from raygrad.runs.reject_table import settle_rejects, tell_rejects
 from raygrad.runs.result_rows import ResultRows, write_failed, write_row
 from raygrad.storage import files
-from raygrad.training.arithmetic import warn_of_emulation
+from raygrad.training.arithmetic import tell_arithmetic
 from raygrad.training.study_data import StudyData, StudySource
 from raygrad.training.trials import Trial
 
@@ -113,7 +113,7 @@ def sweep(
         log.info("sweep: %d of %d trials are finished", len(trials) - len(todo), len(trials))
     if todo:
         ensure_ray()
-        warn_of_emulation("sweep", recipe.precision, needs_of(config).gpus_each > 0)
+        tell_arithmetic("sweep", recipe.numerics, needs_of(config).gpus_each > 0)
         at_a_time = room_for_trials(needs_of(config), config.max_concurrent)
         needs = needs_of(config)
         need = Need(needs.num_workers, needs.bundle)

@@ -24,11 +24,12 @@ from raygrad.engine.waiting import Need, Waiting, wait_for, watched
 from raygrad.errors import RaygradError, ResourceError, TooManyRejectsError
 from raygrad.progress import Progress
 from raygrad.runs.reject_table import settle_rejects
+from raygrad.scoring.numerics import computed_by, numerics
 from raygrad.storage import files
 from raygrad.training import ranks
-from raygrad.training.arithmetic import warn_of_emulation
+from raygrad.training.arithmetic import tell_arithmetic
 from raygrad.training.checkpoints import Checkpoint, save_checkpoint
-from raygrad.training.loop import TrainingLoop, evaluate
+from raygrad.training.loop import TrainingLoop, device_of, evaluate
 from raygrad.training.measurements import Measurements
 from raygrad.training.models import num_parameters
 from raygrad.training.starting import initial_network
@@ -112,7 +113,7 @@ def train(
     scaling = _scaling(config)
     need = _need(scaling)
     wait_for("train", need, wait_s)
-    warn_of_emulation("train", config.precision, scaling.use_gpu)
+    tell_arithmetic("train", config.numerics, scaling.use_gpu)
     arguments = {"task": task, "data": ray.put(data), "use_gpu": scaling.use_gpu}
     trainer = _trainer(task, scaling, arguments, wait_s)
     waiting = Waiting("train", need, wait_s)
@@ -223,6 +224,17 @@ def _train_worker(arguments: dict[str, Any]) -> dict[str, Any]:
         return {"failed": str(error), "rejects": list(error.rejects)}
     torch.set_num_threads(config.cpus_per_worker)
     device = ray.train.torch.get_device() if arguments["use_gpu"] else torch.device("cpu")
+    try:
+        with numerics(config.numerics, device):
+            return _train_on(device, arguments["board"], task, data)
+    except RaygradError as error:
+        # What comes of the recipe comes again: no worker is restarted for it.
+        return {"failed": str(error), "rejects": []}
+
+
+def _train_on(device: torch.device, board: Any, task: TrainTask, data: StudyData) -> dict[str, Any]:
+    """Trains on this worker's device, from what is saved or from the start."""
+    config = task.config
     network = initial_network(config.network, config, data.spec, config.seed).to(device)
     train = data.examples("train").near(device)
     measurements = Measurements(config, network, train, data.normalize)
@@ -241,7 +253,7 @@ def _train_worker(arguments: dict[str, Any]) -> dict[str, Any]:
     if saved is not None:
         loop.load_state_dict(saved)
     folder = files.join(task.measured_url, "tensorboard")
-    telling = Telling(loop, arguments["board"], config, task.inputs_digest, folder)
+    telling = Telling(loop, board, config, task.inputs_digest, folder)
 
     def after_epoch(loop: TrainingLoop) -> None:
         telling.after_epoch(loop, len(train))
@@ -251,12 +263,8 @@ def _train_worker(arguments: dict[str, Any]) -> dict[str, Any]:
         telling.after_step(loop)
         state.save_if_due(loop)
 
-    try:
-        with telling:
-            loop.run(after_epoch, after_step)
-    except RaygradError as error:
-        # What comes of the recipe comes again: no worker is restarted for it.
-        return {"failed": str(error), "rejects": []}
+    with telling:
+        loop.run(after_epoch, after_step)
     is_first = ranks.rank() == 0
     if is_first:
         measurements.write(task.measured_url, data.train.keys)
@@ -279,15 +287,17 @@ def _finish(
     """Tests the best epoch's network once, saves it, and sums the training up."""
     config, out = task.config, loop.outcome
     tested = evaluate(network, data.normalize, data.examples("test"))
+    by_what = computed_by(config.numerics, device_of(network))
     if is_first:
         weights = {n: t.cpu().contiguous() for n, t in network.state_dict().items()}
         save_checkpoint(
             task.checkpoint_url,
-            Checkpoint(config.network, data.spec, data.normalize, weights, config.loss),
+            Checkpoint(config.network, data.spec, data.normalize, weights, config.loss, by_what),
         )
     return {
         "network": config.network,
         "num_parameters": num_parameters(network),
+        "computed_by": by_what,
         "world_size": ranks.world_size(),
         "num_train": len(data.train.labels),
         "num_val": len(data.val.labels),

@@ -243,7 +243,7 @@ def test_bf16_keeps_the_order_of_scores():
         "resnet18", dataclasses.replace(SPEC, height=32, width=32, num_classes=10), 0
     )
     exact = scorer(network).score(images, labels)
-    rough = scorer(network, dtype="bf16").score(images, labels)
+    rough = scorer(network, numerics="bf16").score(images, labels)
     for name in COLUMNS:
         ranks = [np.argsort(np.argsort(s[name])) for s in (exact, rough)]
         assert np.corrcoef(*ranks)[0, 1] > 0.9, name

@@ -73,8 +73,8 @@ def test_bf16_on_a_cpu_without_it_is_said_by_every_stage_that_computes(
     config = make_tiny_config(tmp_path)
     config = dataclasses.replace(
         config,
-        train=dataclasses.replace(config.train, epochs=1, precision="bf16"),
-        score=dataclasses.replace(config.score, dtype="bf16"),
+        train=dataclasses.replace(config.train, epochs=1, numerics="bf16"),
+        score=dataclasses.replace(config.score, numerics="bf16"),
         select=SelectConfig(methods=("random",), keep_fractions=(0.05,), seeds=(0,)),
     )
     monkeypatch.setattr(arithmetic, "cpu_supports_bfloat16", lambda: False)
@@ -84,13 +84,23 @@ def test_bf16_on_a_cpu_without_it_is_said_by_every_stage_that_computes(
 
 
 @pytest.mark.parametrize(
-    ("precision", "on_gpu", "has_it"),
-    [("float32", False, False), ("bf16", True, False), ("bf16", False, True)],
+    ("numerics", "on_gpu", "has_it"),
+    [("exact", False, False), ("bf16", True, False), ("bf16", False, True), ("tf32", True, False)],
 )
-def test_arithmetic_that_is_there_is_not_warned_of(precision, on_gpu, has_it, caplog, monkeypatch):
+def test_arithmetic_that_is_there_is_not_warned_of(numerics, on_gpu, has_it, caplog, monkeypatch):
     monkeypatch.setattr(arithmetic, "cpu_supports_bfloat16", lambda: has_it)
-    arithmetic.warn_of_emulation("train", precision, on_gpu)
+    arithmetic.tell_arithmetic("train", numerics, on_gpu)
     assert caplog.records == []
+
+
+def test_what_a_setting_does_not_do_on_a_device_is_said(caplog):
+    with caplog.at_level("INFO", "raygrad"):
+        arithmetic.tell_arithmetic("train", "tf32", on_gpu=False)
+        arithmetic.tell_arithmetic("score", "exact", on_gpu=True)
+    assert [r.message.split(";")[0] for r in caplog.records] == [
+        "train: tf32 is arithmetic of GPUs",
+        "score: exact float32 with deterministic kernels",
+    ]
 
 
 def test_a_long_epoch_tells_how_far_it_is(tmp_path, monkeypatch):
