@@ -16,6 +16,7 @@ from raygrad.errors import ConfigError, ResourceError
 from raygrad.pipeline import planning, preparing, scoring, stages, training
 from raygrad.runs import score_table
 from raygrad.runs.layout import RunLayout
+from raygrad.scoring.numerics import device_name
 from raygrad.training.checkpoints import load_checkpoint
 from tests.cases import make_tiny_config
 

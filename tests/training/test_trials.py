@@ -5,10 +5,12 @@ import dataclasses
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from raygrad.errors import DataError
+from raygrad.training import trials
 from raygrad.training.trials import Trial, positions_of, retrain
 from tests.engine.sweep.sweeping import RECIPE, make_data
 
@@ -89,6 +91,22 @@ def test_a_key_that_is_not_in_the_training_split_is_named():
 def test_a_key_that_stands_twice_is_refused():
     with pytest.raises(DataError, match="unique"):
         positions_of(pa.array(["a", "a"]), pa.array(["a", "b"]))
+
+
+def test_a_trial_computes_by_its_numerics_and_its_row_says_so(monkeypatch):
+    seen = set()
+    evaluate = trials.evaluate
+
+    def watched(*args):
+        seen.add(torch.backends.cudnn.conv.fp32_precision)
+        return evaluate(*args)
+
+    monkeypatch.setattr(trials, "evaluate", watched)
+    row = retrain(TRIAL, np.arange(30), dataclasses.replace(RECIPE, numerics="exact"), make_data())
+    assert seen == {"ieee"}
+    assert (row["numerics"], row["torch"]) == ("exact", torch.__version__)
+    assert row["device_name"]
+    assert torch.backends.cudnn.conv.fp32_precision == "tf32", "as torch has it"
 
 
 @pytest.mark.parametrize("protocol", ["equal_epochs", "equal_steps"])

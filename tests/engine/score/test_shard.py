@@ -1,6 +1,7 @@
 """Scoring a shard in one process: every example once, decoded ahead, whatever the batches are."""
 
 import dataclasses
+import json
 import threading
 import time
 
@@ -248,6 +249,32 @@ def test_bf16_keeps_the_order_of_scores():
         ranks = [np.argsort(np.argsort(s[name])) for s in (exact, rough)]
         assert np.corrcoef(*ranks)[0, 1] > 0.9, name
         assert not np.array_equal(exact[name], rough[name])
+
+
+def test_an_actor_computes_by_its_numerics_and_its_parts_say_so(tmp_path, monkeypatch):
+    """Set anew for every batch, whatever the process or the building of a network has set."""
+    seen = set()
+    linear = torch.nn.functional.linear
+
+    def watched(*args):
+        conv = torch.backends.cudnn.conv.fp32_precision
+        seen.add((conv, torch.backends.cudnn.deterministic))
+        return linear(*args)
+
+    task = make_task(tmp_path, make_shards(tmp_path, 1), numerics="tf32", columns=("loss",))
+    before = torch.backends.cudnn.conv.fp32_precision
+    monkeypatch.setattr(torch.nn.functional, "linear", watched)
+    ShardWork(task).score("own-000", quiet)
+    ShardWork(dataclasses.replace(task, numerics="exact", out_url=str(tmp_path / "b"))).score(
+        "own-000", quiet
+    )
+    assert seen == {("tf32", False), ("ieee", True)}
+    assert torch.backends.cudnn.conv.fp32_precision == before
+    metadata = pq.read_metadata(score_table.part_url(task.out_url, "own-000")).metadata
+    said = json.loads(metadata[b"raygrad.computed_by"])
+    assert (said["numerics"], said["torch"]) == ("tf32", torch.__version__)
+    facts = score_table.part_facts(task.out_url, "own-000", task.provenance)
+    assert facts.device == said["device"] != ""
 
 
 def test_the_batch_size_follows_from_bytes():

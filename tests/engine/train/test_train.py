@@ -10,12 +10,13 @@ from types import SimpleNamespace
 
 import pytest
 import ray
+import torch
 
 from raygrad import pipeline
 from raygrad.config import SelectConfig, TrainConfig
 from raygrad.engine.relay import Board
 from raygrad.engine.sweep import trial_process
-from raygrad.engine.train import telling
+from raygrad.engine.train import job, telling
 from raygrad.engine.train.job import train
 from raygrad.engine.train.telling import Telling
 from raygrad.errors import RaygradError
@@ -101,6 +102,25 @@ def test_what_a_setting_does_not_do_on_a_device_is_said(caplog):
         "train: tf32 is arithmetic of GPUs",
         "score: exact float32 with deterministic kernels",
     ]
+
+
+def test_a_worker_computes_by_its_numerics(monkeypatch, tmp_path):
+    """And what of the network's code has changed them is told as the recipe's fault."""
+    seen = []
+    monkeypatch.setattr(job.ray, "get", lambda given: given)
+    monkeypatch.setattr(job.torch, "set_num_threads", lambda _: None)
+
+    def train_on(device, board, task, data):
+        seen.append((device.type, torch.backends.cudnn.conv.fp32_precision))
+        torch.backends.cudnn.allow_tf32 = False
+        return {}
+
+    monkeypatch.setattr(job, "_train_on", train_on)
+    given = {"data": make_data(), "use_gpu": False, "board": None}
+    task = make_task(tmp_path, TrainConfig(numerics="exact"))
+    assert job._train_worker({**given, "task": task})["failed"].startswith("numerics must stay")
+    assert seen == [("cpu", "ieee")]
+    assert torch.backends.cudnn.allow_tf32, "as torch has it"
 
 
 def test_a_long_epoch_tells_how_far_it_is(tmp_path, monkeypatch):
