@@ -88,7 +88,7 @@ def autocast(name: str, device: str | torch.device) -> torch.autocast:
 
 def computed_by(name: str, device: str | torch.device) -> dict[str, str]:
     """Returns what is recorded beside numbers: numerics, the device's name, torch's version."""
-    return {"numerics": name, "device": device_name(device), "torch": torch.__version__}
+    return {"numerics": name, "device": device_name(device), "torch": str(torch.__version__)}
 
 
 def device_name(device: str | torch.device) -> str:

@@ -101,3 +101,4 @@ def test_what_computed_is_named():
     found = computed_by("tf32", "cpu")
     assert (found["numerics"], found["torch"]) == ("tf32", torch.__version__)
     assert found["device"]
+    assert {type(value) for value in found.values()} == {str}, "plain values, as files keep them"
