@@ -82,8 +82,8 @@ def main() -> None:
         for norms in NORMS:
             methods = convolution_methods(x.shape, y.shape, geometry, norms)
             chosen = cheapest(methods)
-            for method in sorted(methods, key=lambda method: method.seconds):
-                if method.seconds > 6 * chosen.seconds:
+            for method in sorted(methods, key=lambda method: method.seconds()):
+                if method.seconds() > 6 * chosen.seconds():
                     continue
                 took = milliseconds(
                     partial(norms_in_chunks, x, g, geometry, norms, method),
@@ -93,7 +93,7 @@ def main() -> None:
                 mark = " *" if method == chosen else ""
                 print(
                     f"| {name} | {'+'.join(norms)} | {method.name}{mark} "
-                    f"| {method.seconds * 1e3:.3f} | {min(took):.3f} | {min(whole):.3f} |",
+                    f"| {method.seconds() * 1e3:.3f} | {min(took):.3f} | {min(whole):.3f} |",
                     flush=True,
                 )
                 record.add(
@@ -101,7 +101,7 @@ def main() -> None:
                     norms=norms,
                     method=method.name,
                     chosen=method == chosen,
-                    predicted_ms=method.seconds * 1e3,
+                    predicted_ms=method.seconds() * 1e3,
                     measured_ms=took,
                     weights_ms=whole,
                 )

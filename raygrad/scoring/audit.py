@@ -3,14 +3,20 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from raygrad.errors import ConfigError
+from raygrad.scoring.cost import CPU, device_class
 from raygrad.scoring.trial import DEPENDS
-from raygrad.scoring.verify import is_half, near
+from raygrad.scoring.verdicts import Verdicts
+from raygrad.scoring.verify import differ, is_half
 
 EVERY = 500
 """Images between two audits: a shard of 1,000 has one of its first batch and one or two later."""
+
+EVERY_ON_GPU = 5000
+"""The same where a pass of one image takes nearly as long as one of a hundred."""
 
 
 @dataclass
@@ -31,16 +37,21 @@ class Audit:
         """Whether the audit that is due is the first."""
         return self.count == 0
 
-    def chosen(self, logits: Tensor) -> int | None:
+    def chosen(self, logits: Tensor, later: Verdicts | None = None) -> int | None:
         """The place of the example to score again; None where no audit is due.
 
         Args:
             logits: Those of the batch, ``[B, C]``.
+            later: Given where the device must not be waited for: an example whose logits are not
+                finite is audited then too, and agrees.
         """
         self.images += len(logits)
-        if len(logits) < 2 or (self.count > 0 and self.images < EVERY):
+        every = EVERY if device_class(logits.device.type) is CPU else EVERY_ON_GPU
+        if len(logits) < 2 or (self.count > 0 and self.images < every):
             return None
         place = (self.count * 7919 + 1) % len(logits)
+        if later is not None:
+            return place
         return place if bool(logits[place].isfinite().all()) else None
 
     def agrees(
@@ -50,6 +61,7 @@ class Audit:
         alone: Mapping[str, Tensor],
         alone_logits: Tensor,
         at: int,
+        later: Verdicts | None = None,
     ) -> bool:
         """Whether the norms of the example are those that it has alone.
 
@@ -59,26 +71,40 @@ class Audit:
             alone: The columns of the example alone, ``[1]`` each.
             alone_logits: Its logits, ``[1, C]``.
             at: Its place in the batch.
+            later: Takes what comes of it, in an audit that is not the first.
 
         Raises:
             ConfigError: The logits differ, or the norms of a later batch do: numbers that were
                 given out before may have been wrong.
         """
         first, self.count, self.images = self.first, self.count + 1, 0
-        if not near(logits[at : at + 1], alone_logits):
+        verdicts = Verdicts() if later is None else later
+        if logits.shape[1:] != alone_logits.shape[1:]:
             raise ConfigError(DEPENDS)
+        verdicts.expect_not(differ(logits[at : at + 1], alone_logits), lambda: ConfigError(DEPENDS))
+        if first:
+            verdicts.read()
         relative = 0.1 if is_half(logits) else 2e-3
-        for name, column in norms.items():
-            exact = alone[name][0].double()
-            limit = relative * exact + 1e-6 * column.double().abs().max()
-            difference = (column[at].double() - exact).abs()
-            if bool(exact.isfinite()) and not bool(difference <= limit):
-                if first:
-                    return False
-                raise ConfigError(
-                    "an example's gradient must not depend on the batch that it is in, got a "
-                    f"{name} of {float(column[at]):.6g} in a batch of {len(logits)}, and of "
-                    f"{float(exact):.6g} alone. Make the model treat every example apart, or "
-                    "score batches of one."
-                )
+        names = list(norms)
+        found = torch.stack([norms[name][at].double() for name in names])
+        exact = torch.stack([alone[name][0].double() for name in names])
+        largest = torch.stack([norms[name].double().abs().max() for name in names])
+        wrong = ~((found - exact).abs() <= relative * exact + 1e-6 * largest) & exact.isfinite()
+        if first:
+            return not bool(wrong.any())
+        batch = len(logits)
+        verdicts.expect_not(wrong.any(), lambda: _depends(names, wrong, found, exact, batch))
+        if later is None:
+            verdicts.read()
         return True
+
+
+def _depends(
+    names: list[str], wrong: Tensor, found: Tensor, exact: Tensor, batch: int
+) -> ConfigError:
+    at = int(wrong.int().argmax())
+    return ConfigError(
+        f"an example's gradient must not depend on the batch that it is in, got a {names[at]} of "
+        f"{float(found[at]):.6g} in a batch of {batch}, and of {float(exact[at]):.6g} alone. Make "
+        "the model treat every example apart, or score batches of one."
+    )

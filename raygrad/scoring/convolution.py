@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from raygrad.scoring.cost import Method, scratch_budget
+from raygrad.scoring.cost import CPU, DeviceClass, Method, device_class, scratch_budget
 from raygrad.scoring.outer import outer_methods, outer_norms
 from raygrad.scoring.reductions import (
     Partial,
@@ -56,6 +56,7 @@ def convolution_methods(
     norms: Collection[str],
     *,
     by_rows: bool = False,
+    on: DeviceClass = CPU,
 ) -> list[Method]:
     """The methods that can give one example's weight norms, with their costs.
 
@@ -65,6 +66,8 @@ def convolution_methods(
         geometry: Kernel, stride, padding, dilation and groups.
         norms: The norms that are needed.
         by_rows: Whether the input is laid out so that patches are copied row by row.
+        on: The class of the device. A loop over examples is no method where one example is far
+            from filling it.
     """
     groups = geometry.groups
     inputs, outputs = x_shape[1] // groups, g_shape[1] // groups
@@ -79,9 +82,10 @@ def convolution_methods(
     # Channels-last tensors are brought into the plain layout for every example.
     alone = {"calls": 10, "efficiency": 0.62} if by_rows else {"calls": 4, "efficiency": 0.8}
     methods = [
-        Method("per_example", flops, reduced, weight_bytes, **alone),
-        Method("grouped", flops, reduced, weight_bytes, efficiency=0.8 if inputs == 1 else 0.02),
+        Method("grouped", flops, reduced, weight_bytes, efficiency=0.8 if inputs == 1 else 0.02)
     ]
+    if flops >= on.filling_flops:
+        methods.insert(0, Method("per_example", flops, reduced, weight_bytes, **alone))
     if len(geometry.kernel) > 2:
         return methods
     unfolded_bytes = 4 * groups * positions * patch
@@ -104,6 +108,7 @@ def convolution_methods(
                 2 * groups * (taps + 3) * positions * max(pixels, positions),
                 4 * groups * (pixels**2 + 2 * positions * max(pixels, positions)),
                 efficiency=0.7,
+                shared_calls=8.0 + 8 * taps,
             )
         )
     return methods
@@ -141,7 +146,8 @@ def convolution_norms(
         return over_groups({"l2": shifted_gram(x, g, geometry)}, groups)
     how = method.removeprefix("unfold_")
     if not rows_of_channels(x, geometry):
-        patches = unfold(x, geometry)
+        on_cpu = device_class(x.device.type) is CPU
+        patches = unfold(x, geometry) if on_cpu else copied_patches(x, geometry)
         return over_groups(outer_norms(patches, by_position(g, groups), norms, how), groups)
     return _norms_by_patches(x, by_position(g, 1), geometry, norms, how)
 
@@ -165,6 +171,17 @@ def unfold(x: Tensor, geometry: Geometry) -> Tensor:
     x = x.unsqueeze(2) if x.ndim == 3 else x
     columns = F.unfold(x, flat.kernel, flat.dilation, flat.padding, flat.stride)
     return columns.unflatten(1, (flat.groups, -1)).flatten(0, 1).mT
+
+
+def copied_patches(x: Tensor, geometry: Geometry) -> Tensor:
+    """The same patches by one strided copy of all examples: ``[N * groups, P, K / groups]``.
+
+    Torch's unfolding for GPUs starts a kernel for every example.
+    """
+    flat = geometry.at_least_2d()
+    windows = _windows(x.unsqueeze(2) if x.ndim == 3 else x, flat).permute(0, 5, 3, 4, 1, 2)
+    n, _, _, _, tall, wide = windows.shape
+    return windows.reshape(n * flat.groups, -1, tall * wide).mT
 
 
 def rows_of_channels(x: Tensor, geometry: Geometry) -> bool:
@@ -199,7 +216,7 @@ def _norms_by_patches(
 
 
 def _windows(x: Tensor, geometry: Geometry) -> Tensor:
-    """Views a channels-last input as ``[N, out_height, out_width, *kernel, C]``, padded."""
+    """Views an input ``[N, C, H, W]`` as ``[N, out_height, out_width, *kernel, C]``, padded."""
     (tall, wide), (down, right) = geometry.kernel, geometry.padding
     padded = F.pad(x, (right, right, down, down)) if down or right else x
     n, channels, height, width = padded.shape

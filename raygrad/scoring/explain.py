@@ -1,14 +1,16 @@
 """A plan as text."""
 
 from raygrad.scoring.columns import group_of
+from raygrad.scoring.cost import DeviceClass
 from raygrad.scoring.plan import Plan
 
 
-def describe(plan: Plan) -> str:
+def describe(plan: Plan, on: DeviceClass) -> str:
     """Returns a table of a plan: layer, kind, method, predicted cost of one example.
 
     Args:
         plan: What ``prepare`` has decided.
+        on: The class of the device that it is for.
     """
     rows = [("layer", "kind", "norms", "method", "MFLOP", "ms")]
     total = 0.0
@@ -17,7 +19,7 @@ def describe(plan: Plan) -> str:
         names = [name for role in roles for name in role.names]
         norms = " ".join(sorted(site.weight_norms | site.bias_norms))
         method = "summed" if site.deferred else site.method.name
-        seconds = site.method.seconds
+        seconds = site.method.seconds(on)
         total += seconds
         rows.append(
             (

@@ -14,6 +14,9 @@ from raygrad.scoring.running import Runner
 _CHUNK = 16
 """How many times a chunk's scratch may exceed the cache: vmap pays a high price for every chunk."""
 
+_MOST_BYTES = 1 << 30
+"""Where there is no cache that it should fit."""
+
 
 def fallback_norms(
     runner: Runner,
@@ -37,7 +40,7 @@ def fallback_norms(
         Partial norms ``[B]`` by parameter.
     """
     size = sum(parameters[name].numel() for name in needed)
-    budget = _CHUNK * scratch_budget(images.device.type)
+    budget = min(_MOST_BYTES, _CHUNK * scratch_budget(images.device.type))
     step = max(1, min(64, budget // (4 * size))) if method == "vmap" else 1
     chunks: dict[str, list[Partial]] = {name: [] for name in needed}
     for start in range(0, len(images), step):

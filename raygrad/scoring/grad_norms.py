@@ -16,8 +16,9 @@ from raygrad.scoring.columns import (
     group_of,
     split_column,
 )
+from raygrad.scoring.cost import device_class
 from raygrad.scoring.fallback import fallback_norms, gradients_of, single_run
-from raygrad.scoring.labels import check_labels
+from raygrad.scoring.labels import as_classes, check_labels
 from raygrad.scoring.losses import Loss
 from raygrad.scoring.own_loss import find_loss
 from raygrad.scoring.plan import Plan, backward, run_sites
@@ -25,6 +26,7 @@ from raygrad.scoring.prepare import prepare, refuse_modules
 from raygrad.scoring.probes import is_channels_last
 from raygrad.scoring.reductions import Partial, combine, reduce_gradient
 from raygrad.scoring.running import own_parameters
+from raygrad.scoring.verdicts import Verdicts
 from raygrad.scoring.wrappers import uncompiled, unwrapped
 
 
@@ -103,13 +105,15 @@ class GradNormScorer:
         self.calls = 0
         """A hash of the calls of the last batch's forward pass; 0 where examples ran alone."""
 
-    def score(self, images: Tensor, labels: Tensor) -> GradNorms:
+    def score(self, images: Tensor, labels: Tensor, *, later: Verdicts | None = None) -> GradNorms:
         """Scores one batch.
 
         Args:
             images: ``[B, ...]``, on the model's device and in its type.
             labels: int64 ``[B]``, classes ``0..C-1``; or what the loss takes, a row an example:
                 shares of classes ``[B, C]`` for cross-entropy.
+            later: Takes the checks whose outcome is on the device, which then is not waited for
+                once everything is prepared; to be read before the norms are used.
 
         Returns:
             The norms of each example, and the logits of the same forward pass.
@@ -127,41 +131,44 @@ class GradNormScorer:
             parameters = own_parameters(self._model)
             plan = self._plan(images, parameters)
             try:
-                result = self._pass(plan, images, labels, parameters)
+                result = self._pass(plan, images, labels, parameters, later)
             except ForwardChangedError:
                 # The model was changed since, or what it calls depends on the images.
                 self._plans.clear()
                 self._audits.clear()
                 plan = self._plan(images, parameters)
                 try:
-                    result = self._pass(plan, images, labels, parameters)
+                    result = self._pass(plan, images, labels, parameters, later)
                 except ForwardChangedError:
                     plan = self._plan(images, parameters, alone=True)
-                    result = self._pass(plan, images, labels, parameters)
-            return self._audited(plan, images, labels, parameters, result)
+                    result = self._pass(plan, images, labels, parameters, later)
+            return self._audited(plan, images, labels, parameters, result, later)
 
     def _audited(
         self, plan: Plan, images: Tensor, labels: Tensor, parameters: Mapping[str, Tensor],
-        result: GradNorms,
+        result: GradNorms, later: Verdicts | None,
     ) -> GradNorms:  # fmt: skip
         """Compares one example with itself scored alone, now and then: see ``Audit``."""
         audit = self._audits.setdefault(self._key(images, parameters), Audit())
-        at = None if plan.alone else audit.chosen(result.logits)
+        if audit.first:
+            # A plan is trusted after its first audit, which is waited for.
+            later = None
+        at = None if plan.alone else audit.chosen(result.logits, later)
         if at is None:
             return result
         one, calls = slice(at, at + 1), self.calls
         if audit.first:
             bare = replace(plan, alone=True, sites={}, unused=frozenset(),
                            fallback=dict.fromkeys(plan.needed, plan.loop))  # fmt: skip
-            alone = self._pass(bare, images[one], labels[one], parameters)
+            alone = self._pass(bare, images[one], labels[one], parameters, later)
         else:
-            alone = self._pass(plan, images[one], labels[one], parameters)
+            alone = self._pass(plan, images[one], labels[one], parameters, later)
         self.calls = calls
-        if audit.agrees(result.norms, result.logits, alone.norms, alone.logits, at):
+        if audit.agrees(result.norms, result.logits, alone.norms, alone.logits, at, later):
             return result
         # The logits are right and the norms are not: the plan was made for other images.
         plan = self._plan(images, parameters, alone=True)
-        return self._pass(plan, images, labels, parameters)
+        return self._pass(plan, images, labels, parameters, later)
 
     def prepared(self) -> "Prepared":
         """What was prepared so far; nothing in it refers to the model."""
@@ -196,7 +203,8 @@ class GradNormScorer:
 
         images = _check_images(images, torch.zeros(len(images), dtype=torch.int64))
         with torch.inference_mode(False), uncompiled():
-            return describe(self._plan(images, own_parameters(self._model)))
+            on = device_class(images.device.type)
+            return describe(self._plan(images, own_parameters(self._model)), on)
 
     def _plan(
         self, images: Tensor, parameters: Mapping[str, Tensor], *, alone: bool = False
@@ -243,13 +251,14 @@ class GradNormScorer:
         return trainable
 
     def _pass(
-        self, plan: Plan, images: Tensor, labels: Tensor, parameters: Mapping[str, Tensor]
-    ) -> GradNorms:
+        self, plan: Plan, images: Tensor, labels: Tensor, parameters: Mapping[str, Tensor],
+        later: Verdicts | None,
+    ) -> GradNorms:  # fmt: skip
         if plan.alone:
-            return self._alone(plan, images, labels, parameters)
+            return self._alone(plan, images, labels, parameters, later)
         if plan.never_one and len(images) == 1:
             result = self._pass(
-                plan, torch.cat([images, images]), torch.cat([labels, labels]), parameters
+                plan, torch.cat([images, images]), torch.cat([labels, labels]), parameters, later
             )
             norms = {name: column[:1] for name, column in result.norms.items()}
             return GradNorms(norms, result.logits[:1])
@@ -257,8 +266,7 @@ class GradNormScorer:
             images = images.to(memory_format=torch.channels_last)
         logits, collector, anchor, stand_ins = run_sites(plan, parameters, images)
         self.calls = collector.calls
-        self._loss.check(logits, labels)
-        direction, scale = self._direction(logits, labels)
+        direction, scale = self._direction(logits, labels, later)
         partials, reached = backward(plan, logits, direction, collector, anchor, stand_ins)
         fallback = {**plan.fallback, **dict.fromkeys(sorted(reached), plan.loop)}
         for method in sorted(set(fallback.values())):
@@ -270,8 +278,9 @@ class GradNormScorer:
         return GradNorms(norms, logits.detach())
 
     def _alone(
-        self, plan: Plan, images: Tensor, labels: Tensor, parameters: Mapping[str, Tensor]
-    ) -> GradNorms:
+        self, plan: Plan, images: Tensor, labels: Tensor, parameters: Mapping[str, Tensor],
+        later: Verdicts | None,
+    ) -> GradNorms:  # fmt: skip
         """Scores each example by itself, by ordinary autograd."""
         self.calls = 0
         rows = []
@@ -279,8 +288,7 @@ class GradNormScorer:
             twice = plan.loop == "loop"
             output, leaves = single_run(plan.runner, image, parameters, twice)
             logits = output[:1].detach()
-            self._loss.check(logits, label)
-            direction, scale = self._direction(logits, label)
+            direction, scale = self._direction(logits, label, later)
             found = gradients_of(output, direction, {name: leaves[name] for name in plan.needed})
             partials = {
                 name: reduce_gradient(
@@ -295,12 +303,19 @@ class GradNormScorer:
         norms = {name: torch.cat([row.norms[name] for row in rows]) for name in self.columns}
         return GradNorms(norms, torch.cat([row.logits for row in rows]))
 
-    def _direction(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def _direction(
+        self, logits: Tensor, labels: Tensor, later: Verdicts | None
+    ) -> tuple[Tensor, Tensor]:
         """The loss's gradient at the logits, at unit size ``[B, C]``, and that size ``[B]``.
 
         Every norm is linear in the direction: carried back at unit size, the gradients of
         confidently right examples underflow in no type and no square.
         """
+        if later is None:
+            self._loss.check(logits, labels)
+        else:
+            self._loss.check(logits, labels, later)
+            labels = as_classes(labels, logits)
         direction = self._loss.gradient(logits.detach(), labels)
         scale = direction.abs().amax(1, keepdim=True)
         return direction / torch.where(scale > 0, scale, 1.0), scale[:, 0]

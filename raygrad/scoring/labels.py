@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from raygrad.errors import ConfigError, DataError
+from raygrad.scoring.verdicts import Verdicts
 
 
 def check_output(logits: object, batch: int | None = None) -> Tensor:
@@ -34,12 +35,13 @@ def check_output(logits: object, batch: int | None = None) -> Tensor:
     return logits
 
 
-def check_logits(logits: object, labels: Tensor) -> Tensor:
+def check_logits(logits: object, labels: Tensor, later: Verdicts | None = None) -> Tensor:
     """Returns the logits if they and the labels have the right form.
 
     Args:
         logits: What the model returned; must be floating point, ``[B, C]``.
         labels: int64 ``[B]``, each in ``0..C-1``.
+        later: Takes the checks of values, where nothing shall wait for the device.
 
     Raises:
         ConfigError: The logits or the labels have the wrong type or shape.
@@ -47,15 +49,30 @@ def check_logits(logits: object, labels: Tensor) -> Tensor:
     """
     logits = check_output(logits)
     check_labels(labels, logits.shape[0])
-    if len(labels):
+    classes = logits.shape[1]
+    if later is not None:
+        wrong = (labels < 0) | (labels >= classes)
+        later.expect_not(wrong.any(), lambda: _no_class(int(labels[wrong][0]), classes))
+    elif len(labels):
         low, high = (int(value) for value in torch.aminmax(labels))
-        if low < 0 or high >= logits.shape[1]:
-            wrong = low if low < 0 else high
-            raise DataError(
-                f"labels must be classes 0..{logits.shape[1] - 1}, got {wrong}. "
-                "Map the labels to the model's classes."
-            )
+        if low < 0 or high >= classes:
+            raise _no_class(low if low < 0 else high, classes)
     return logits
+
+
+def _no_class(label: int, classes: int) -> DataError:
+    return DataError(
+        f"labels must be classes 0..{classes - 1}, got {label}. "
+        "Map the labels to the model's classes."
+    )
+
+
+def as_classes(labels: Tensor, logits: Tensor) -> Tensor:
+    """Returns labels that are classes, whatever they were: what a check tells of later.
+
+    A GPU ends the process's use of it where an index is out of range.
+    """
+    return labels if labels.is_floating_point() else labels.clamp(0, logits.shape[1] - 1)
 
 
 def check_labels(labels: object, batch: int) -> None:
@@ -74,13 +91,16 @@ def check_labels(labels: object, batch: int) -> None:
         )
 
 
-def check_soft_labels(logits: Tensor, labels: Tensor, *, exclusive: bool) -> None:
+def check_soft_labels(
+    logits: Tensor, labels: Tensor, *, exclusive: bool, later: Verdicts | None = None
+) -> None:
     """Checks labels that give every class a share.
 
     Args:
         logits: ``[B, C]``.
         labels: ``[B, C]``, each in 0..1.
         exclusive: Whether an example's shares must sum to 1, as those of mixup do.
+        later: As of `check_logits`.
 
     Raises:
         ConfigError: The shapes differ.
@@ -94,15 +114,22 @@ def check_soft_labels(logits: Tensor, labels: Tensor, *, exclusive: bool) -> Non
         )
     shares = labels.double()
     wrong = ~((shares >= 0) & (shares <= 1))
-    if bool(wrong.any()):
-        raise DataError(
+    verdicts = Verdicts() if later is None else later
+    verdicts.expect_not(
+        wrong.any(),
+        lambda: DataError(
             f"labels must be shares in 0..1, got {float(shares[wrong][0])}. "
             "Give probabilities, or 0 and 1."
-        )
+        ),
+    )
     if exclusive and len(shares):
         off = (shares.sum(1) - 1).abs()
-        if float(off.max()) > 1e-3:
-            raise DataError(
+        verdicts.expect_not(
+            off.max() > 1e-3,
+            lambda: DataError(
                 f"an example's soft labels must sum to 1, got {float(shares.sum(1)[off.argmax()])} "
                 f"for example {int(off.argmax())}. Normalise them, or use binary_cross_entropy."
-            )
+            ),
+        )
+    if later is None:
+        verdicts.read()

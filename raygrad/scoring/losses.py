@@ -15,6 +15,7 @@ from torch import Tensor
 
 from raygrad.errors import ConfigError, unknown_name
 from raygrad.scoring.labels import check_logits, check_output, check_soft_labels
+from raygrad.scoring.verdicts import Verdicts
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """From logits ``[B, C]`` and labels to ``[B]``, or to the sum over examples."""
@@ -36,8 +37,8 @@ class NamedLoss(Protocol):
     def gradient(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Returns each example's gradient at its own logits, float64 ``[B, C]``."""
 
-    def check(self, logits: object, labels: Tensor) -> None:
-        """Checks logits and labels.
+    def check(self, logits: object, labels: Tensor, later: Verdicts | None = None) -> None:
+        """Checks logits and labels; `later` takes what only the device knows.
 
         Raises:
             ConfigError: The shapes or types are wrong.
@@ -151,8 +152,8 @@ class CrossEntropy:
         others = rows.scatter(1, top, 0.0)
         return others.scatter(1, top, -others.sum(1, keepdim=True))
 
-    def check(self, logits: object, labels: Tensor) -> None:
-        """Checks logits and labels, and that there is a weight for every class.
+    def check(self, logits: object, labels: Tensor, later: Verdicts | None = None) -> None:
+        """Checks logits and labels, and that there is a weight for every class; as others do.
 
         Raises:
             ConfigError: The shapes or types are wrong.
@@ -160,9 +161,9 @@ class CrossEntropy:
         """
         checked = check_output(logits)
         if isinstance(labels, Tensor) and labels.is_floating_point() and labels.ndim == 2:
-            check_soft_labels(checked, labels, exclusive=True)
+            check_soft_labels(checked, labels, exclusive=True, later=later)
         else:
-            check_logits(logits, labels)
+            check_logits(logits, labels, later)
         if self.class_weights and len(self.class_weights) != checked.shape[1]:
             raise ConfigError(
                 f"class_weights must be {checked.shape[1]}, one a class, got "
@@ -203,17 +204,17 @@ class BinaryCrossEntropy:
         target = self._target(z, labels)
         return (1 - target) * z.sigmoid() - target * (-z).sigmoid()
 
-    def check(self, logits: object, labels: Tensor) -> None:
-        """Checks logits and labels.
+    def check(self, logits: object, labels: Tensor, later: Verdicts | None = None) -> None:
+        """Checks logits and labels; `later` takes what only the device knows.
 
         Raises:
             ConfigError: The shapes or types are wrong.
             DataError: A label is no class, or not in 0..1.
         """
         if not isinstance(labels, Tensor) or labels.ndim != 2:
-            check_logits(logits, labels)
+            check_logits(logits, labels, later)
         else:
-            check_soft_labels(check_output(logits), labels, exclusive=False)
+            check_soft_labels(check_output(logits), labels, exclusive=False, later=later)
 
     @staticmethod
     def _target(logits: Tensor, labels: Tensor) -> Tensor:
@@ -268,14 +269,14 @@ class Focal:
         scale = (self.gamma * log_rest).exp() + self.gamma * inner
         return logit_gradient(z, labels) * scale[:, None]
 
-    def check(self, logits: object, labels: Tensor) -> None:
-        """Checks logits and labels.
+    def check(self, logits: object, labels: Tensor, later: Verdicts | None = None) -> None:
+        """Checks logits and labels; `later` takes what only the device knows.
 
         Raises:
             ConfigError: The shapes or types are wrong.
             DataError: A label is no class.
         """
-        check_logits(logits, labels)
+        check_logits(logits, labels, later)
 
 
 def log_of_others(logits: Tensor, labels: Tensor) -> Tensor:

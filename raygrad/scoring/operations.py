@@ -22,7 +22,7 @@ from raygrad.scoring.convolution import (
     rows_of_channels,
     weight_gradients,
 )
-from raygrad.scoring.cost import Method
+from raygrad.scoring.cost import Method, device_class
 from raygrad.scoring.layout import Layout
 from raygrad.scoring.outer import outer_methods, outer_norms
 from raygrad.scoring.reductions import Partial, accumulation_type, reduce_gradient
@@ -168,7 +168,8 @@ class Convolution(Operation):
         if self.folded:
             return [Method("gradient", 0.0)]
         by_rows = rows_of_channels(x, self.geometry)
-        return convolution_methods(x.shape, g.shape, self.geometry, norms, by_rows=by_rows)
+        on = device_class(x.device.type)
+        return convolution_methods(x.shape, g.shape, self.geometry, norms, by_rows=by_rows, on=on)
 
     def weight_norms(self, x: Tensor, g: Tensor, norms: Collection[str], method: str) -> Partial:
         """Returns norms by the method chosen, of patches or of Gram matrices."""

@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 import torch
 from torch import Tensor
 
-from raygrad.scoring.cost import Method, scratch_budget
+from raygrad.scoring.cost import Method, device_class
 from raygrad.scoring.reductions import (
     Partial,
     accumulation_type,
@@ -18,13 +18,6 @@ from raygrad.scoring.reductions import (
     rank_one,
     reduce_gradient,
 )
-
-BLOCKS = 2
-"""The part of the scratch budget, as 1 / BLOCKS, that a block of gradients may take.
-
-Forming a 9 MB gradient whole costs 4 to 6 times as much as in blocks of 2 MB (512 x 4608, 4
-positions, one core), most of it for fresh pages.
-"""
 
 ROWS = 64
 """A block has so many outputs where there are as many, and fewer examples for it.
@@ -113,7 +106,7 @@ def _blocked(x: Tensor, g: Tensor, norms: Collection[str]) -> Partial:
     `ROWS` outputs waste the processor.
     """
     n, inputs, outputs = len(x), x.shape[2], g.shape[2]
-    numbers = scratch_budget(x.device.type) // (4 * BLOCKS)
+    numbers = device_class(x.device.type).block_bytes // 4
     examples = max(1, min(n, numbers // (min(ROWS, outputs) * inputs)))
     size = max(1, min(outputs, numbers // (examples * inputs)))
     if (examples, size) == (n, outputs):

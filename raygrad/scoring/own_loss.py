@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from raygrad.errors import ConfigError
 from raygrad.scoring.labels import check_labels, check_output
 from raygrad.scoring.losses import CROSS_ENTROPY, Loss, NamedLoss, named_loss
+from raygrad.scoring.out_of_memory import is_out_of_memory
+from raygrad.scoring.verdicts import Verdicts
 
 _REFUSALS = (RuntimeError, TypeError, ValueError, IndexError, AssertionError)
 """What functions raise at tensors that they do not take."""
@@ -84,7 +86,7 @@ class OwnLoss:
                 half = logits.dtype in (torch.float16, torch.bfloat16)
                 return self(logits.float() if half else logits, labels).double()
 
-    def check(self, logits: object, labels: Tensor) -> None:
+    def check(self, logits: object, labels: Tensor, later: Verdicts | None = None) -> None:
         """Checks that there is a row of logits and a label for each example.
 
         Raises:
@@ -105,7 +107,7 @@ class OwnLoss:
             function, typed = _doubled(self._function), logits.detach().double()
             rows = self._gradient(function, typed, labels)
         except _REFUSALS as error:
-            if isinstance(error, ConfigError):
+            if isinstance(error, ConfigError) or is_out_of_memory(error):
                 raise
             function, typed = self._function, logits.detach()
             typed = typed.float() if typed.dtype in (torch.float16, torch.bfloat16) else typed
@@ -118,7 +120,7 @@ class OwnLoss:
         try:
             return self._gradient(function, logits, labels)
         except _REFUSALS as error:
-            if isinstance(error, ConfigError):
+            if isinstance(error, ConfigError) or is_out_of_memory(error):
                 raise
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise ConfigError(

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from raygrad.errors import ConfigError
 from raygrad.scoring.collect import Site
 from raygrad.scoring.columns import norms_needed, split_column
-from raygrad.scoring.cost import Method, cheapest
+from raygrad.scoring.cost import CPU, DeviceClass, Method, cheapest, device_class
 from raygrad.scoring.last_layer import find_last_layer, named_last_layer
 from raygrad.scoring.layout import find_layout
 from raygrad.scoring.narrow import narrowed
@@ -100,7 +100,8 @@ def _may_be_channels_last(model: nn.Module, pair: Tensor) -> bool:
 
     On a CPU pooling is several times faster so, and a patch's rows are runs of memory.
     """
-    if pair.ndim != 4 or pair.device.type != "cpu" or is_channels_last(pair):
+    on = device_class(pair.device.type)
+    if pair.ndim != 4 or on is not CPU or is_channels_last(pair):
         return False
     # Patches that do not overlap are one product, in any layout.
     return any(
@@ -305,14 +306,17 @@ def _site(
         deferred = deferred or (want and not now)
     x = None if one.x is None else layout.split(one.x)
     methods = operation.methods(x, layout.split(one.y), norms[0] or ALL_NORMS)  # type: ignore[arg-type]  # None where it expands
-    method = _choose(methods, one.weight, overrides) if norms[0] else Method("sum", 0.0)
+    on = device_class(one.y.device.type)
+    method = _choose(methods, one.weight, overrides, on) if norms[0] else Method("sum", 0.0)
     return Site(
         one.index, one.function, operation.kind, one.swapped, layout, one.weight, one.bias, method,
         norms[0], norms[1], deferred,
     )  # fmt: skip
 
 
-def _choose(methods: list[Method], role: Role | None, overrides: Mapping[str, str]) -> Method:
+def _choose(
+    methods: list[Method], role: Role | None, overrides: Mapping[str, str], on: DeviceClass
+) -> Method:
     assert role is not None
     for key in (role.names[0], role.names[0].rpartition(".")[0]):
         if key in overrides:
@@ -323,7 +327,7 @@ def _choose(methods: list[Method], role: Role | None, overrides: Mapping[str, st
                     f"got {overrides[key]!r}. Choose one of them, or leave the choice out."
                 )
             return known[overrides[key]]
-    return cheapest(methods)
+    return cheapest(methods, on)
 
 
 def _left_out(calls: list[Call], sites: Mapping[int, Site]) -> set[str]:

@@ -4,13 +4,18 @@ import torch
 from torch import Tensor
 
 from raygrad.errors import ConfigError
-from raygrad.scoring.labels import check_logits
+from raygrad.scoring.labels import as_classes, check_logits
 from raygrad.scoring.losses import Loss, log_of_others, logit_gradient
 from raygrad.scoring.own_loss import find_loss
+from raygrad.scoring.verdicts import Verdicts
 
 
 def example_scores(
-    logits: Tensor, labels: Tensor, *, loss: str | Loss | None = None
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    loss: str | Loss | None = None,
+    later: Verdicts | None = None,
 ) -> dict[str, Tensor]:
     r"""Scores every example from its logits. Higher means harder, in all five scores.
 
@@ -40,6 +45,7 @@ def example_scores(
         labels: int64 ``[B]``, classes ``0..C-1``.
         loss: What the column ``loss`` is, as `per_example_grad_norms` takes it; cross-entropy by
             default.
+        later: Takes the check of labels, where nothing shall wait for the device.
 
     Returns:
         ``loss`` (nats, >= 0), ``el2n`` (0..sqrt 2), ``margin`` (nats,
@@ -52,7 +58,8 @@ def example_scores(
             take them.
         DataError: A label is not a class.
     """
-    logits = check_logits(logits, labels).detach()
+    logits = check_logits(logits, labels, later).detach()
+    labels = labels if later is None else as_classes(labels, logits)
     if logits.shape[1] < 2:
         raise ConfigError(
             f"logits must have at least 2 classes, got {logits.shape[1]}. "

@@ -12,6 +12,7 @@ from raygrad.scoring.collect import ForwardChangedError
 from raygrad.scoring.fallback import fallback_norms, gradients_of, single_run
 from raygrad.scoring.labels import check_logits
 from raygrad.scoring.last_layer import last_layer_in_graph
+from raygrad.scoring.out_of_memory import is_out_of_memory
 from raygrad.scoring.plan import Plan, backward, run_sites
 from raygrad.scoring.reductions import Partial, reduce_gradient
 from raygrad.scoring.running import Runner
@@ -36,12 +37,15 @@ def near(found: Tensor, exact: Tensor, tolerance: float = 1e-3) -> bool:
         exact: What should have come, of the same shape.
         tolerance: For float32; half precision gets 0.05.
     """
-    if found.shape != exact.shape:
-        return False
+    return found.shape == exact.shape and not bool(differ(found, exact, tolerance))
+
+
+def differ(found: Tensor, exact: Tensor, tolerance: float = 1e-3) -> Tensor:
+    """The opposite of `near` for results of one shape, on their device: a bool ``[]``."""
     difference = (found.detach().double() - exact.detach().double()).abs().max()
     scale = exact.detach().double().abs().max()
     limit = (max(tolerance, 0.05) if is_half(found) else tolerance) * scale
-    return bool(difference <= limit) or not bool(scale.isfinite())
+    return ~(difference <= limit) & scale.isfinite()
 
 
 @dataclass(frozen=True)
@@ -160,7 +164,7 @@ def check_formulas(
             plan, logits, reference.cotangent[order], collector, anchor, stand_ins
         )
     except (ForwardChangedError, RuntimeError) as error:
-        if isinstance(error, torch.OutOfMemoryError):
+        if is_out_of_memory(error):
             raise
         # A formula that cannot even run here is no formula: everything goes to the fallback.
         return set(parameters), reference.logits, {}
@@ -231,9 +235,9 @@ def choose_fallback(
             partials = fallback_norms(
                 runner, images, reference.cotangent, parameters, needed, "vmap"
             )
-    except torch.OutOfMemoryError:
-        raise
-    except (RuntimeError, ValueError, TypeError, NotImplementedError):
+    except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
+        if is_out_of_memory(error):
+            raise
         # Data-dependent control flow, or an operator without a batching rule.
         return dict.fromkeys(needed, "loop")
     wrong = disagreeing(partials, expected, needed, reference.logits)

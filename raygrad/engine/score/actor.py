@@ -15,6 +15,7 @@ import ray
 import torch
 from numpy.typing import NDArray
 from ray.util import metrics
+from torch import Tensor
 
 from raygrad.data.index import write_table
 from raygrad.data.reading import read_rows
@@ -23,9 +24,11 @@ from raygrad.engine.score.batches import decoded_batches
 from raygrad.engine.score.memory import batch_size_for
 from raygrad.engine.score.networks import NetworkScorer
 from raygrad.engine.score.task import SPLIT, Kind, ScoreTask, ShardStatus
+from raygrad.engine.score.uploading import Uploader
 from raygrad.errors import ConfigError, DataError, ResourceError
 from raygrad.runs import score_table
 from raygrad.scoring.numerics import computed_by
+from raygrad.scoring.verdicts import Verdicts
 from raygrad.training.outside import weights_digest
 
 MAX_DEATHS = 3
@@ -152,6 +155,7 @@ class ShardWork:
             task.device,
             task.actors_per_gpu,
         )
+        self._uploader = Uploader(task.device)
         self._scorer = NetworkScorer(
             networks,
             task.preprocess.normalize,
@@ -188,13 +192,15 @@ class ShardWork:
             task.preprocess.decode,
             self._scorer.batch_size,
             task.decode_threads,
+            self._uploader,
         )
+        later = Verdicts()
         with contextlib.closing(batches):  # type: ignore[type-var]  # a generator
             for batch in batches:
                 found.rejects += batch.rejects
-                if batch.keys:
-                    scores = self._scorer.score(batch.images, batch.labels)
-                    found.add(batch.keys, batch.labels, scores)
+                if batch.uploaded is not None:
+                    tensors = self._uploader.receive(batch.uploaded)
+                    found.add(batch.keys, batch.labels, self._scorer.scored(*tensors, later))
                 progress(found.num_used + len(found.rejects), len(found.rejects))
         if found.num_used + len(found.rejects) != rows.num_rows:
             raise DataError(
@@ -202,15 +208,20 @@ class ShardWork:
                 f"got {found.num_used} + {len(found.rejects)} in {shard}. "
                 "Index the data set again."
             )
+        scores = self._scorer.collected(found.scores, later) or self._scorer.no_scores()
         time_s = time.monotonic() - start_s
         with _writing(shard):
-            return _status(shard, "done", self._commit(shard, found, digest, time_s))
+            return _status(shard, "done", self._commit(shard, found, scores, digest, time_s))
 
     def _commit(
-        self, shard: str, found: "_Found", digest: str, time_s: float
+        self,
+        shard: str,
+        found: "_Found",
+        scores: dict[str, NDArray[Any]],
+        digest: str,
+        time_s: float,
     ) -> score_table.PartFacts:
         task = self._task
-        scores = found.columns() or self._scorer.no_scores()
         features = scores.pop("features", None)
         if features is not None:
             width = features.shape[1]
@@ -256,29 +267,22 @@ def _status(shard: str, kind: Kind, part: score_table.PartFacts) -> ShardStatus:
 
 
 class _Found:
-    """The scores of a shard so far: a few numbers an example."""
+    """The scores of a shard so far: a few numbers an example, on the device."""
 
     def __init__(self) -> None:
         self.keys: list[str] = []
         self.labels: list[NDArray[np.int64]] = []
         self.rejects: list[dict[str, str]] = []
-        self._scores: list[dict[str, NDArray[Any]]] = []
+        self.scores: list[dict[str, Tensor]] = []
 
     @property
     def num_used(self) -> int:
         return len(self.keys)
 
-    def add(
-        self, keys: list[str], labels: NDArray[np.int64], scores: dict[str, NDArray[Any]]
-    ) -> None:
+    def add(self, keys: list[str], labels: NDArray[np.int64], scores: dict[str, Tensor]) -> None:
         self.keys += keys
         self.labels.append(labels)
-        self._scores.append(scores)
-
-    def columns(self) -> dict[str, NDArray[Any]]:
-        if not self._scores:
-            return {}
-        return {name: np.concatenate([s[name] for s in self._scores]) for name in self._scores[0]}
+        self.scores.append(scores)
 
 
 @contextlib.contextmanager

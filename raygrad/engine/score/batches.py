@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raygrad.data.reading import EncodedExample, ordered_map
+from raygrad.engine.score.uploading import Uploaded, Uploader
 from raygrad.errors import DataError
 
 BATCHES_AHEAD = 2
@@ -31,13 +32,19 @@ class DecodedBatch:
     """Keys, B of them."""
     rejects: list[dict[str, str]] = field(default_factory=list)
     """Shard, key and reason of what could not be decoded."""
+    uploaded: Uploaded | None = None
+    """Images and labels on their way to the device."""
 
 
 Decode = Callable[[EncodedExample], NDArray[np.uint8]]
 
 
 def decoded_batches(
-    examples: Iterable[EncodedExample], decode: Decode, batch_size: int, num_threads: int
+    examples: Iterable[EncodedExample],
+    decode: Decode,
+    batch_size: int,
+    num_threads: int,
+    uploader: Uploader | None = None,
 ) -> Iterator[DecodedBatch]:
     """Yields batches of `batch_size` usable examples, in order, decoded ahead on threads.
 
@@ -46,6 +53,7 @@ def decoded_batches(
         decode: Returns pixels uint8 `[H, W, C]`; raises DataError for what cannot be used.
         batch_size: Usable examples a batch; the last may have fewer, or rejects only.
         num_threads: Threads that decode; one is the thread that reads.
+        uploader: Begins to copy each batch to the device as soon as it is decoded.
 
     Raises:
         DataError: Images differ in size.
@@ -64,6 +72,8 @@ def decoded_batches(
     def produce() -> None:
         try:
             for batch in _batches(examples, decode, batch_size, num_threads):
+                if uploader is not None and batch.keys:
+                    batch.uploaded = uploader.send(batch.images, batch.labels)
                 put(batch)
                 if stopped.is_set():
                     return

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from raygrad.errors import ConfigError
 from raygrad.scoring import GRAD_COLUMNS, SCORE_COLUMNS, GradNormScorer, example_scores
 from raygrad.scoring import numerics as arithmetic
+from raygrad.scoring.out_of_memory import is_out_of_memory
+from raygrad.scoring.verdicts import Verdicts
 from raygrad.training.losses import DEFAULT_LOSS, build_loss
 
 log = logging.getLogger("raygrad")
@@ -86,25 +88,67 @@ class NetworkScorer:
         Raises:
             ConfigError: A network's code has changed how exactly torch computes.
         """
-        with arithmetic.numerics(self._numerics, self._device):
-            return self._score(images, labels)
+        later = Verdicts()
+        found = self.scored(torch.from_numpy(images), torch.from_numpy(labels), later)
+        return self.collected([found], later)
 
-    def _score(self, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> dict[str, Any]:
+    def scored(self, images: Tensor, labels: Tensor, later: Verdicts) -> dict[str, Tensor]:
+        """Returns every column for a batch on the device, which is not waited for.
+
+        Args:
+            images: Pixels, uint8 `[B, C, H, W]`, B at least 1, on the device or not.
+            labels: Classes, int64 `[B]`, likewise.
+            later: Takes what only the device knows, for `collected`.
+
+        Raises:
+            ConfigError: As of `score`.
+        """
+        with arithmetic.numerics(self._numerics, self._device):
+            return self._scored(images, labels, later)
+
+    def collected(self, parts: Sequence[dict[str, Tensor]], later: Verdicts) -> dict[str, Any]:
+        """Returns the columns of several batches together, as arrays, from what `scored` gave.
+
+        The device is waited for here, once: what it has found wrong is told.
+
+        Args:
+            parts: What `scored` gave; none give no columns.
+            later: What it was given.
+
+        Raises:
+            ConfigError: An example's scores depended on its batch.
+            DataError: A label is no class.
+        """
+        later.read()
+        if not parts:
+            return {}
+        whole = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        found: dict[str, Any] = {}
+        for kind in {tensor.dtype for tensor in whole.values()}:
+            names = [name for name, tensor in whole.items() if tensor.dtype == kind]
+            widths = [whole[name][:1].numel() for name in names]
+            # All columns of a type come in one transfer.
+            rows = torch.cat([whole[name].reshape(len(whole[name]), -1) for name in names], 1).cpu()
+            for name, values in zip(names, rows.split(widths, 1), strict=True):
+                found[name] = np.ascontiguousarray(values.reshape(whole[name].shape).numpy())
+        return {name: found[name] for name in whole}
+
+    def _scored(self, images: Tensor, labels: Tensor, later: Verdicts) -> dict[str, Tensor]:
         while True:
             size = self.batch_size
             try:
                 parts = [
-                    self._pass(images[at : at + size], labels[at : at + size])
+                    self._pass(images[at : at + size], labels[at : at + size], later)
                     for at in range(0, len(labels), size)
                 ]
             except RuntimeError as error:
-                if not _is_out_of_memory(error) or min(size, len(labels)) == 1:
+                if not is_out_of_memory(error) or min(size, len(labels)) == 1:
                     raise
                 reason = str(error).splitlines()[0]
             else:
                 if len(parts) == 1:
                     return parts[0]
-                return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
+                return {name: torch.cat([p[name] for p in parts]) for name in parts[0]}
             # Outside of the handler: its traceback would keep the tensors of the pass alive.
             self.batch_size = min(size, len(labels)) // 2
             log.warning("score: batches of %d from now on: %s", self.batch_size, reason)
@@ -122,21 +166,24 @@ class NetworkScorer:
             columns[f"correct{suffix}"] = np.empty(0, np.bool_)
         return columns
 
-    def _pass(self, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> dict[str, Any]:
-        pixels = torch.from_numpy(images).to(self._device, non_blocking=True)
+    def _pass(self, images: Tensor, labels: Tensor, later: Verdicts) -> dict[str, Tensor]:
+        pixels = images.to(self._device, non_blocking=True)
         inputs = self._normalize(pixels).contiguous(memory_format=self._format)
-        targets = torch.from_numpy(labels).to(self._device)
+        targets = labels.to(self._device, non_blocking=True)
+        # A processor has nothing to wait for: what is wrong is told where it is.
+        after = None if self._device.type == "cpu" else later
         logits, found = [], []
         for network, scorer in zip(self._networks, self._scorers, strict=True):
             with arithmetic.autocast(self._numerics, self._device):
                 if scorer is not None:
-                    norms = scorer.score(inputs, targets)
+                    norms = scorer.score(inputs, targets, later=after)
                     outputs, values = norms.logits, norms.norms
                 else:
                     with torch.no_grad():
                         outputs, values = network(inputs), {}
             logits.append(outputs)
-            found.append({**example_scores(outputs, targets, loss=self._loss), **values})
+            scores = example_scores(outputs, targets, loss=self._loss, later=after)
+            found.append({**scores, **values})
         result = self._columns(found, logits, targets)
         if self._features is not None:
             with arithmetic.autocast(self._numerics, self._device):
@@ -145,7 +192,7 @@ class NetworkScorer:
 
     def _columns(
         self, found: list[dict[str, Tensor]], logits: list[Tensor], labels: Tensor
-    ) -> dict[str, NDArray[Any]]:
+    ) -> dict[str, Tensor]:
         result: dict[str, Tensor] = {}
         for column in self.columns:
             each = [scores[_GRAND_OF if column == GRAND else column] for scores in found]
@@ -162,7 +209,7 @@ class NetworkScorer:
             result |= {"prediction": prediction, "correct": prediction == labels}
             for k, scores in enumerate(found):
                 result |= {f"{name}@{k}": scores[name] for name in _EXTRA}
-        return {name: values.cpu().numpy() for name, values in result.items()}
+        return result
 
 
 class _FeatureTap:
@@ -180,7 +227,7 @@ class _FeatureTap:
             )
         self._network, self._last = network, linear[-1]
 
-    def of(self, inputs: Tensor) -> NDArray[np.float16]:
+    def of(self, inputs: Tensor) -> Tensor:
         """Returns the features of a batch `[B, C, H, W]`, float16 `[B, D]`."""
         seen: list[Tensor] = []
         hook = self._last.register_forward_pre_hook(lambda _, given: seen.append(given[0].detach()))
@@ -194,13 +241,8 @@ class _FeatureTap:
                 "features must be one row an example, from one call of the last linear layer, got "
                 f"{len(seen)} calls for {len(inputs)} examples. Score without --features."
             )
-        return seen[0].flatten(1).half().cpu().numpy()
+        return seen[0].flatten(1).half()
 
 
 def _placed(network: nn.Module, device: torch.device, memory_format: Any) -> nn.Module:
     return network.to(device).to(memory_format=memory_format).eval()
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    text = str(error).lower()
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in text

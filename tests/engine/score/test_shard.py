@@ -17,6 +17,7 @@ from raygrad.engine.score.memory import available_bytes, batch_size_within, byte
 from raygrad.engine.score.networks import NetworkScorer
 from raygrad.errors import ConfigError, DataError
 from raygrad.runs import score_table
+from raygrad.scoring.verdicts import Verdicts
 from raygrad.training.models import build_network
 from raygrad.training.preprocess import Normalize
 from tests.engine.score.scoring_cases import (
@@ -212,7 +213,18 @@ def scorer(network, **options):
     return NetworkScorer([network], Normalize((0.0,) * 3, (1.0,) * 3), COLUMNS, **options)
 
 
-def test_out_of_memory_halves_the_batch_and_goes_on(caplog):
+@pytest.mark.parametrize(
+    "said",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("GET was unable to find an engine to execute this computation"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"),
+    ],
+    ids=["torch", "cublas", "cudnn", "convolution", "cpu"],
+)
+def test_out_of_memory_halves_the_batch_and_goes_on(said, caplog):
     images = np.random.default_rng(0).integers(0, 256, (20, 3, 8, 8), dtype=np.uint8)
     labels = np.arange(20) % 3
     network = net(SPEC)
@@ -220,10 +232,10 @@ def test_out_of_memory_halves_the_batch_and_goes_on(caplog):
     tight = scorer(network, batch_size=32)
     real = tight._pass
 
-    def limited(pixels, targets):
+    def limited(pixels, targets, later):
         if len(targets) > 6:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
-        return real(pixels, targets)
+            raise said
+        return real(pixels, targets, later)
 
     tight._pass = limited
     found = tight.score(images, labels)
@@ -231,9 +243,47 @@ def test_out_of_memory_halves_the_batch_and_goes_on(caplog):
     assert "batches of 5 from now on" in caplog.text
     for name, values in whole.items():
         np.testing.assert_allclose(found[name], values, rtol=2e-5, atol=1e-7)
-    tight._pass = lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("out of memory"))
-    with pytest.raises(torch.OutOfMemoryError):
+    tight._pass = lambda *_: (_ for _ in ()).throw(said)
+    with pytest.raises(type(said)):
         tight.score(images[:1], labels[:1])
+
+
+def test_another_error_is_no_lack_of_memory():
+    images, labels = np.zeros((4, 3, 8, 8), np.uint8), np.zeros(4, np.int64)
+    broken = scorer(net(SPEC), batch_size=4)
+    broken._pass = lambda *_: (_ for _ in ()).throw(RuntimeError("shapes cannot be multiplied"))
+    with pytest.raises(RuntimeError, match="multiplied"):
+        broken.score(images, labels)
+    assert broken.batch_size == 4
+
+
+def test_columns_come_from_the_device_in_one_transfer_a_type(monkeypatch):
+    """Not one for each column and batch: every one waits for all that was asked of the device."""
+    images = np.random.default_rng(0).integers(0, 256, (9, 3, 8, 8), dtype=np.uint8)
+    labels, network = np.arange(9) % 3, scorer(net(SPEC), batch_size=4, features=True)
+    later = Verdicts()
+    parts = [
+        network.scored(
+            torch.from_numpy(images[at : at + 3]), torch.from_numpy(labels[at : at + 3]), later
+        )
+        for at in (0, 3, 6)
+    ]
+    transfers, real = [], torch.Tensor.cpu
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda own: transfers.append(own.dtype) or real(own))
+    found = network.collected(parts, later)
+    assert sorted(map(str, transfers)) == [
+        "torch.bool",
+        "torch.float16",
+        "torch.float32",
+        "torch.int64",
+    ]
+    whole = network.score(images, labels)
+    assert found.keys() == whole.keys()
+    for name, values in whole.items():
+        assert found[name].dtype == values.dtype
+        np.testing.assert_allclose(
+            found[name], values, rtol=2e-5, atol=1e-3 if name == "features" else 1e-7
+        )
 
 
 def test_bf16_keeps_the_order_of_scores():
