@@ -144,7 +144,8 @@ class Export:
     """Write a subset as new WebDataset shards, or as other tools open it.
 
     folders: <class>/<image>. huggingface: Parquet, load_dataset("parquet", data_dir=OUT).
-    fiftyone: the type FiftyOneImageClassificationDataset. Scores come along where there are any.
+    fiftyone: the type FiftyOneImageClassificationDataset. cleanlab: labels.npy and pred_probs.npy,
+    of --probabilities. Scores come along where there are any.
     """
 
     subset: tyro.conf.Positional[str]
@@ -154,16 +155,24 @@ class Export:
     """The folder of the new shards, local or s3://."""
     shard_bytes: int = 256 * 2**20
     """About how large a shard becomes."""
-    format: Literal["webdataset", "folders", "huggingface", "fiftyone"] = "webdataset"
+    format: Literal["webdataset", "folders", "huggingface", "fiftyone", "cleanlab"] = "webdataset"
     """What is written; all but WebDataset need a folder that is empty."""
+    probabilities: str | None = None
+    """For cleanlab: a CSV or Parquet file with key and prob_CLASS for every class, by a network
+    that did not see the example."""
 
     def execute(self) -> None:
         """Writes the files."""
         config = existing(self.run)
         if self.format != "webdataset":
-            count = pipeline.export_as(config, self.subset, self.out, self.format)
+            kind, probabilities = self.format, self.probabilities
+            count = pipeline.export_as(config, self.subset, self.out, kind, probabilities)
             print(f"{count} examples in {self.out}")
             return
+        if self.probabilities is not None:
+            raise ConfigError(
+                "probabilities must be for cleanlab, got format webdataset. Leave them."
+            )
         print("\n".join(pipeline.export(self.run, self.subset, self.out, self.shard_bytes)))
 
 

@@ -23,7 +23,7 @@ def write_class_folders(index: Index, rows: pa.Table, out: str) -> int:
 
     Slashes of a key become ``__``, so that every file stands right in its class's folder.
     """
-    _require_empty(out)
+    require_empty(out)
     count = 0
     for example in read_rows(index, rows):
         name = files.join(out, _safe(_class_name(index, example.label)), _file_name(example))
@@ -38,7 +38,7 @@ def write_huggingface(index: Index, rows: pa.Table, out: str) -> int:
     The image is decoded when it is asked for, the label has its names, and every other column of
     `rows` stands beside them.
     """
-    _require_empty(out)
+    require_empty(out)
     extra = _extra(rows)
     features: dict[str, Any] = {"image": {"_type": "Image"}}
     features["label"] = {"names": list(_names(index)), "_type": "ClassLabel"}
@@ -65,7 +65,7 @@ def write_fiftyone(index: Index, rows: pa.Table, out: str) -> int:
     ``data/`` holds the images; ``labels.json`` the classes and, as attributes of each label, every
     other column of `rows`.
     """
-    _require_empty(out)
+    require_empty(out)
     values = {row["key"]: row for row in _extra(rows).to_pylist()}
     labels: dict[str, Any] = {}
     for example in read_rows(index, rows):
@@ -105,6 +105,7 @@ def _safe(name: str) -> str:
     return name.replace("/", "__").replace("\0", "") or "_"
 
 
-def _require_empty(out: str) -> None:
-    if files.list_files(out):
+def require_empty(out: str) -> None:
+    """Raises ConfigError unless a folder is empty or not there, so that two exports do not mix."""
+    if files.list_entries(out):
         raise ConfigError(f"an export needs an empty folder, got files in {out}. Name another.")

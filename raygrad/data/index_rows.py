@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from raygrad.data.class_numbers import ClassNumbers
+from raygrad.data.reject_share import place
 from raygrad.data.shard_scan import ShardScan
 from raygrad.errors import DataError
 from raygrad.selection.keyed_random import key_hashes
@@ -83,7 +84,7 @@ class Rejects:
                 f"at most {max_share:.3%} of the examples may be rejected, got {num_rejected} "
                 f"against {num_used} usable; most often: "
                 f"{'; '.join(f'{reason} ({count})' for reason, count in reasons)}, "
-                f"first in {first['shard']} {first['key']!r}. {_remedy(reasons)}"
+                f"first in {place(first)}. {_remedy(reasons)}"
             )
 
     def table(self) -> pa.Table:

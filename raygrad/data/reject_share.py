@@ -1,6 +1,7 @@
 """How many examples may be unusable: one rule for every stage that opens images."""
 
 from collections import Counter
+from collections.abc import Mapping
 
 import pyarrow as pa
 
@@ -26,7 +27,7 @@ def check_reject_share(rejects: pa.Table, num_used: int, max_share: float) -> No
     first = rejects.slice(0, 1).to_pylist()[0]
     raise TooManyRejectsError(
         f"at most {max_share:.3%} of the images may be unusable, got {num} of {num_used + num}; "
-        f"most often: {common_reasons(rejects)}, first in {first['shard']} {first['key']!r}. "
+        f"most often: {common_reasons(rejects)}, first in {place(first)}. "
         "Mend the shards, or accept more: --max-reject-share.",
         rejects.to_pylist(),
     )
@@ -36,3 +37,8 @@ def common_reasons(rejects: pa.Table) -> str:
     """Returns the most frequent reasons with their counts, as text of one line."""
     counts = Counter(rejects["reason"].to_pylist()).most_common(_NUM_REASONS)
     return "; ".join(f"{reason} ({count})" for reason, count in counts)
+
+
+def place(reject: Mapping[str, str]) -> str:
+    """Returns where a reject was found: shard and key, or the shard alone."""
+    return f"{reject['shard']} {reject['key']!r}" if reject["key"] else reject["shard"]

@@ -4,6 +4,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raygrad.config import StudyConfig
+from raygrad.data.cleanlab_format import write_cleanlab
 from raygrad.data.export_formats import write_class_folders, write_fiftyone, write_huggingface
 from raygrad.data.file_names import file_names
 from raygrad.data.index import Index, read_index
@@ -87,20 +88,25 @@ def write_subset_list(config: StudyConfig, subset_url: str, kind: str) -> str:
     return url
 
 
-def export_as(config: StudyConfig, subset_url: str, out: str, kind: str) -> int:
+def export_as(
+    config: StudyConfig, subset_url: str, out: str, kind: str, probabilities: str | None = None
+) -> int:
     """Writes a subset for another tool, its scores beside it where there are any.
 
     Args:
         config: The run.
         subset_url: The subset's file.
         out: A folder that is empty or not there.
-        kind: folders, huggingface or fiftyone.
+        kind: folders, huggingface, fiftyone or cleanlab.
+        probabilities: For cleanlab, a table of out-of-sample probabilities.
 
     Returns:
         How many examples it has.
     """
-    if kind not in _WRITERS:
-        raise ConfigError(f"format must be one of {', '.join(_WRITERS)}, got {kind!r}.")
+    if kind not in (*_WRITERS, "cleanlab"):
+        raise ConfigError(f"format must be one of {', '.join(_WRITERS)}, cleanlab, got {kind!r}.")
+    if probabilities is not None and kind != "cleanlab":
+        raise ConfigError(f"probabilities must be for cleanlab, got format {kind}. Leave them.")
     layout = RunLayout(config.run)
     index = read_index(layout.data)
     subset, _ = read_subset(subset_url)
@@ -112,6 +118,8 @@ def export_as(config: StudyConfig, subset_url: str, out: str, kind: str) -> int:
         for name in scores.column_names:
             if name not in rows.column_names:
                 rows = rows.append_column(name, scores[name].take(at))
+    if kind == "cleanlab":
+        return write_cleanlab(index, rows, files.absolute(out), probabilities)
     return _WRITERS[kind](index, rows, files.absolute(out))
 
 

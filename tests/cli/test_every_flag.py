@@ -130,6 +130,8 @@ OWN_FLAGS = {
     "redo": "removes what is complete of other inputs; no part of the configuration",
     "recipe": "gives the section train its defaults",
     "subset": "names a file to read",
+    "probabilities": "names a file to read",
+    "extend": "adds shards to those of the run, whose settings hold",
     "subsets": "names files to read, which the trials' identity holds by their keys",
     "list": "prints and ends",
     "all": "prints and ends",

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
 
@@ -124,6 +125,7 @@ def test_class_folders_hold_the_same_bytes(scored, tmp_path):
     assert cli.main(line) == 0
     found = {path for path in out.rglob("*.*") if path.is_file()}
     assert len(found) == len(keys)
+    assert cli.main(line) == 2, "class folders are there, whatever their names"
     classes = read_index(RunLayout(config.run).data).classes
     for key, example in originals(config, keys).items():
         (path,) = (out / classes[example.label]).glob(f"{key.replace('/', '__')}.*")
@@ -170,3 +172,71 @@ def test_a_fiftyone_folder_is_as_its_import_format_says(scored, tmp_path):
     for label in said["labels"].values():
         assert said["classes"][label["label"]] in CLASSES
         assert {"key", "loss", "prediction"} <= set(label["attributes"])
+
+
+def probabilities(folder, config, keys, name="p.parquet", **changed):
+    """A table of probabilities in another order, with examples that are not exported."""
+    index = read_index(RunLayout(config.run).data)
+    everything = [*index.rows("train")["key"].to_pylist()[::-1], "another"]
+    chance = np.random.default_rng(0).dirichlet(np.ones(3), len(everything))
+    columns = {f"prob_{name}": chance[:, at] for at, name in enumerate(index.classes)}
+    for column, value in changed.items():
+        columns[column] = [str(at) if value is None else value for at in range(len(everything))]
+    table = pa.table({"key": everything} | columns)
+    (pq.write_table if name.endswith("parquet") else pa_csv.write_csv)(table, folder / name)
+    return str(folder / name), {key: chance[at] for at, key in enumerate(everything)}
+
+
+@pytest.mark.parametrize("name", ["p.parquet", "p.csv"])
+def test_cleanlab_reads_labels_and_the_probabilities_of_the_same_examples(scored, tmp_path, name):
+    config, subset, keys = scored
+    url, chance = probabilities(tmp_path, config, keys, name)
+    out = tmp_path / "out"
+    line = ["export", subset, "--run", config.run, "--out", str(out), "--format", "cleanlab"]
+    assert cli.main([*line, "--probabilities", url]) == 0
+    labels, found = np.load(out / "labels.npy"), np.load(out / "pred_probs.npy")
+    rows = list(csv.DictReader((out / "examples.csv").open()))
+    own = originals(config, keys)
+    assert sorted(row["key"] for row in rows) == sorted(keys)
+    assert labels.tolist() == [own[row["key"]].label for row in rows]
+    np.testing.assert_allclose(found, [chance[row["key"]] for row in rows], rtol=1e-6)
+    assert "loss" in rows[0]
+    cleanlab = pytest.importorskip("cleanlab.rank")
+    quality = cleanlab.get_label_quality_scores(labels, found)
+    np.testing.assert_allclose(quality, found[np.arange(len(labels)), labels], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changed", "text"),
+    [
+        (None, "out-of-sample probabilities, got none"),
+        ({"prob_cat": 7.0}, "Give probabilities, not logits"),
+        ({"prob_cat": np.nan}, "Give probabilities, not logits"),
+        ({"key": None}, "got none of 15 of 15, such as"),
+        ({"key": "a/img000"}, "stand once"),
+    ],
+)
+def test_what_are_no_probabilities_of_every_example_is_refused(
+    scored, tmp_path, changed, text, capsys
+):
+    config, subset, keys = scored
+    line = ["export", subset, "--run", config.run, "--format", "cleanlab"]
+    line += ["--out", str(tmp_path / "out")]
+    if changed is not None:
+        line += ["--probabilities", probabilities(tmp_path, config, keys, **changed)[0]]
+    assert cli.main(line) == 2
+    assert text in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_class_without_a_column_and_another_format_are_refused(scored, tmp_path, capsys):
+    config, subset, keys = scored
+    url, _ = probabilities(tmp_path, config, keys)
+    pq.write_table(pq.read_table(url).drop_columns(["prob_cat"]), url)
+    line = ["export", subset, "--run", config.run, "--out", str(tmp_path / "out")]
+    line += ["--probabilities", url, "--format"]
+    assert cli.main([*line, "cleanlab"]) == 2
+    assert "the columns key and prob_cat" in capsys.readouterr().err
+    for other in ("webdataset", "folders"):
+        assert cli.main([*line, other]) == 2
+        assert f"must be for cleanlab, got format {other}" in capsys.readouterr().err
