@@ -36,6 +36,7 @@ from raygrad.config import (
     SweepConfig,
     TrainConfig,
 )
+from raygrad.errors import ConfigError
 
 log = logging.getLogger("raygrad")
 
@@ -180,6 +181,10 @@ class Select:
             for name, method in (METHODS | IN_MEMORY).items():
                 print(f"{name:26} {method.summary} ({method.paper})")
             return
+        if not self.run:
+            raise ConfigError(
+                "select must be given a run folder, got none. Name it: raygrad select RUN"
+            )
         config = replace(existing(self.run), select=self.select)
         pipeline.check(config)
         pipeline.select(config, self.redo)

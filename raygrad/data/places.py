@@ -97,7 +97,7 @@ def resolve(
     urls, test_urls = _inside(urls), _inside(test_urls)
     if any(url.lower().endswith(TABLE_ENDINGS) for url in urls):
         return _tables(urls, test_urls, held_out, options)
-    return Data(_absolute(urls), _absolute(test_urls))
+    return Data(_absolute(urls), _absolute(test_urls), notes=_split_notes(urls))
 
 
 def _folder(folder: str, held_out: HeldOut, options: TableOptions) -> Data:
@@ -209,6 +209,18 @@ def _by_split(urls: Sequence[str], folder: str) -> tuple[list[str], list[str], t
     if found["test"] and found["val"]:
         notes = (f"test is the test split; {len(found['val'])} files of val are left out",)
     return train, found["test"] or found["val"], notes
+
+
+def _split_notes(urls: Sequence[str]) -> tuple[str, ...]:
+    """Returns what to say of training shards whose names say that they are of another split."""
+    splits = [_split_of(url.rsplit("/", 1)[-1]) for url in urls]
+    others = [url for url, split in zip(urls, splits, strict=True) if split in ("test", "val")]
+    if not others or "train" not in splits:
+        return ()
+    return (
+        f"{len(others)} of {len(urls)} training shards are called by another split, such as "
+        f"{others[0]}: they are trained on, unless --test-tars names them instead",
+    )
 
 
 def _tables(

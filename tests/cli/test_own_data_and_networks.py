@@ -49,6 +49,8 @@ WORKS = [
     ("prepare odd --run NEW", "16 examples, 0 rejects"),
     ("prepare one --run NEW", "every training example is of one class, cat"),
     ("index unicode.tar --run NEW", "12 examples, 0 rejects"),
+    ("index split/*.tar --run NEW", "1 of 2 training shards are called .*--test-tars"),
+    ("index split --run NEW", "24 examples, 0 rejects"),
     (f"{OWN} --checkpoint ok.pt", "scaled to 16, cut to 16x16, minus 0 0 0, over 1 1 1"),
     (f"{OWN} --checkpoint lightning.pt", "12 examples scored"),
     (f"{OWN} --checkpoint ddp.pt", "12 examples scored"),
@@ -93,6 +95,7 @@ REFUSED = [
     (f"{FRESH} --network nets:ok --loss nets:mean_loss", "use reduction='sum' or 'none'"),
     (f"{FRESH} --network nets:ok --loss nets:unary_loss", "loss"),
     (f"score --data photos --channels 1 --network nets:ok --fresh-weights {SCORE}", "1 channels"),
+    ("select", "must be given a run folder"),
     ("scores NEW", "run folder must exist"),
     ("status NEW", "run folder must exist"),
     ("export labels.csv --run NEW --out out", "run folder must exist"),
@@ -115,6 +118,7 @@ def place(tmp_path_factory):
         (root / "hollow" / name).mkdir(parents=True)
     for tar, keys, label in (
         ("good.tar", "{}", "{}"), ("unicode.tar", "ключ {}", "猫{}"),
+        ("split/train-0.tar", "{}", "{}"), ("split/test-0.tar", "x{}", "{}"),
     ):  # fmt: skip
         members = []
         for at in range(12):
