@@ -93,6 +93,10 @@ class TrainConfig:
     """CPUs, and threads, of each worker."""
     device: Literal["auto", "cpu", "cuda"] = field(default="auto", metadata=EXECUTION)
     """Where workers train; auto takes GPUs where the cluster has one for every worker."""
+    micro_batch: int = field(default=0, metadata=EXECUTION)
+    """Examples that a worker's forward and backward passes take at a time; their gradients add up
+    to those of its share of the batch. 0 is the whole share, halved where memory does not suffice.
+    Batch normalisation goes by what a pass takes; nothing else but rounding does."""
     channels_last: bool = field(default=False, metadata=EXECUTION)
     """Keep images and convolutions in the layout NHWC, which can be faster; rounding differs."""
     compile: bool = field(default=False, metadata=EXECUTION)
@@ -112,7 +116,8 @@ class TrainConfig:
         ):  # fmt: skip
             positive(name, getattr(self, name))
         for name in (
-            "save_interval_s", "weight_decay", "probe_size", "warmup_epochs", "min_workers"
+            "save_interval_s", "weight_decay", "probe_size", "warmup_epochs", "min_workers",
+            "micro_batch",
         ):  # fmt: skip
             value = getattr(self, name)
             require(value >= 0, f"{name} must be at least 0", value)

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from raygrad.scoring.chunks import in_chunks
 from raygrad.scoring.grad_norms import GradNormScorer, Prepared
 from raygrad.scoring.losses import Loss
 from raygrad.scoring.own_loss import find_loss
+from raygrad.scoring.pulling import pull_back
 from raygrad.scoring.running import own_parameters
 from raygrad.scoring.shelf import Shelf
 from raygrad.scoring.wrappers import uncompiled, unwrapped
@@ -80,7 +82,12 @@ _SHELF: Shelf[_Kept] = Shelf()
 
 
 def batch_bound(
-    model: nn.Module, images: Tensor, labels: Tensor, *, loss: str | Loss | None = None
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    loss: str | Loss | None = None,
+    chunk_size: int = 0,
 ) -> dict[str, float]:
     r"""Compares the norm of a batch's summed gradient with the sum of its examples' norms.
 
@@ -94,13 +101,33 @@ def batch_bound(
         images: ``[B, ...]``.
         labels: int64 ``[B]``, or what the loss takes, a row an example.
         loss: As `per_example_grad_norms` takes it.
+        chunk_size: Examples at a time, whose gradients add up; 0 is all of them. Halved where
+            memory does not suffice.
 
     Returns:
         ``norm_of_sum`` (the left side) and ``sum_of_norms`` (the right side), over all parameters.
     """
     column = "grad_l2_all"
-    scorer = GradNormScorer(model, (column,), loss=loss)
-    norms = scorer.score(images, labels).norms[column]
+    scorer, totals = GradNormScorer(model, (column,), loss=loss), _Totals()
+
+    def work(rows: slice) -> Tensor:
+        norms = scorer.score(images[rows], labels[rows]).norms[column]
+        totals.add(_summed_gradients(model, scorer, images[rows], labels[rows], loss))
+        return norms
+
+    norms, _ = in_chunks(work, len(images), chunk_size or len(images), "the bound")
+    whole = torch.cat(norms)
+    return {"norm_of_sum": totals.norm(), "sum_of_norms": float(whole.double().sum())}
+
+
+def _summed_gradients(
+    model: nn.Module,
+    scorer: GradNormScorer,
+    images: Tensor,
+    labels: Tensor,
+    loss: str | Loss | None,
+) -> list[Tensor | None]:
+    """The gradient of the sum over examples, a tensor a parameter; None where there is none."""
     with torch.inference_mode(False), torch.enable_grad(), uncompiled():
         images = images.detach().clone()
         parameters = own_parameters(unwrapped(model))
@@ -108,7 +135,26 @@ def batch_bound(
         free = {name: tensor.requires_grad_() for name, tensor in parameters.items()}
         logits = runner(free, images)
         direction = find_loss(loss).gradient(logits.detach(), labels).to(logits.dtype)
-        summed = torch.autograd.grad(logits, list(free.values()), direction, allow_unused=True)
-    squares = [(g.double() * g.double()).sum() for g in summed if g is not None]
-    total = torch.stack(squares).sum().sqrt() if squares else torch.zeros(())
-    return {"norm_of_sum": float(total), "sum_of_norms": float(norms.double().sum())}
+        return list(pull_back(logits, list(free.values()), direction))
+
+
+class _Totals:
+    """Sums of gradients over chunks: the memory of one gradient."""
+
+    def __init__(self) -> None:
+        self._sums: list[Tensor | None] = []
+
+    def add(self, gradients: list[Tensor | None]) -> None:
+        """Adds those of a chunk; a chunk alone stays as it is, bit for bit."""
+        if not self._sums:
+            self._sums = gradients
+            return
+        for at, gradient in enumerate(gradients):
+            held = self._sums[at]
+            if gradient is not None:
+                self._sums[at] = gradient if held is None else held.add_(gradient)
+
+    def norm(self) -> float:
+        """The l2 norm of them all."""
+        squares = [(g.double() * g.double()).sum() for g in self._sums if g is not None]
+        return float(torch.stack(squares).sum().sqrt()) if squares else 0.0

@@ -1,6 +1,7 @@
 """The training loop: the same code alone in a process and in each worker of a DDP group."""
 
 import copy
+import functools
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from raygrad.config import TrainConfig
 from raygrad.errors import ConfigError, DataError, RaygradError
+from raygrad.scoring.chunks import in_chunks
 from raygrad.scoring.numerics import autocast
 from raygrad.training import ranks
 from raygrad.training.augment import augment, mixed_labels, mixup_partners
@@ -20,6 +22,7 @@ from raygrad.training.batches import Batch, Batches
 from raygrad.training.data_order import DataOrder
 from raygrad.training.examples import Examples
 from raygrad.training.losses import build_loss, check_loss
+from raygrad.training.micro_batches import MicroBatches
 from raygrad.training.observers import Observer
 from raygrad.training.optimizers import learning_rate_at, make_optimizer
 from raygrad.training.preprocess import Normalize
@@ -101,12 +104,18 @@ class TrainingLoop:
         self._batches = Batches(self._train, order, self._device)
         self.steps_per_epoch = steps_per_epoch or order.steps_per_epoch
         self._min_validations = min_validations
+        self._micro_batches = MicroBatches(network, config.micro_batch)
         self._optimizer = make_optimizer(network, config)
         self._observers = tuple(observers)
         # Of the epoch under way: this rank's summed loss, its examples, and seconds spent before.
         self._totals = torch.zeros(2, dtype=torch.float64, device=self._device)
         self._epoch_s = 0.0
         self.outcome = Outcome()
+
+    @property
+    def micro_batch(self) -> int:
+        """Examples that this rank's passes take at a time; 0 for all that it has of a batch."""
+        return self._micro_batches.size
 
     @property
     def finished(self) -> bool:
@@ -274,27 +283,39 @@ class TrainingLoop:
         batch = self._batches.take(step)
         num_mine = batch.num_mine
         images, partners, share = self._varied(batch, step)
-        logits = self._forward(images)
-        labels = batch.labels
-        if partners is not None:
-            labels = mixed_labels(labels, partners, share, logits.shape[1])
-        if not self._loss_checked:
-            check_loss(self._loss, logits, labels)
-            self._loss_checked = True
-        loss = self._loss.total(logits, labels) * (1.0 if num_mine else 0.0)
+        logits: list[Tensor] = []
+        losses: list[Tensor] = []
+
+        def passes(network: nn.Module, rows: slice) -> None:
+            found = self._forward(network, images[rows])
+            labels = batch.labels[rows]
+            if partners is not None:
+                labels = mixed_labels(labels, partners[rows], share, found.shape[1])
+            if not self._loss_checked:
+                check_loss(self._loss, found, labels)
+                self._loss_checked = True
+            loss = self._loss.total(found, labels) * (1.0 if num_mine else 0.0)
+            # DDP averages over ranks; the gradient wanted is the mean over the global batch.
+            (loss * (ranks.world_size() / batch.num_global)).backward()
+            logits.append(found.detach())
+            losses.append(loss.detach().double())
+
+        def clear() -> None:
+            self._optimizer.zero_grad(set_to_none=True)
+            logits.clear()
+            losses.clear()
+
         rate = learning_rate_at(self._config, step, self.steps_per_epoch)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
-        self._optimizer.zero_grad(set_to_none=True)
-        # DDP averages over ranks; the gradient wanted is the mean over the global batch.
-        (loss * (ranks.world_size() / batch.num_global)).backward()
+        self._micro_batches.run(self._ddp, len(images), passes, clear)
         self._optimizer.step()
-        for observer in self._observers:
-            observer.on_batch(
-                batch.positions[:num_mine], logits.detach()[:num_mine], labels[:num_mine]
-            )
+        if self._observers:
+            seen = torch.cat(logits)[:num_mine]
+            for observer in self._observers:
+                observer.on_batch(batch.positions[:num_mine], seen, batch.labels[:num_mine])
         counted = torch.full((), num_mine, dtype=torch.float64, device=self._device)
-        return torch.stack([loss.detach().double(), counted])
+        return torch.stack([torch.stack(losses).sum(), counted])
 
     def _varied(self, batch: Batch, step: int) -> tuple[Tensor, Tensor | None, float]:
         """Returns the images as the recipe varies them, and what mixup blended their labels with.
@@ -312,15 +333,15 @@ class TrainingLoop:
         blended = images.float() * share + others.float() * (1 - share)
         return blended, self._train.labels[at.to(self._device)], share
 
-    def _forward(self, images: Tensor) -> Tensor:
+    def _forward(self, network: nn.Module, images: Tensor) -> Tensor:
         """Returns float32 logits of uint8 images, computed by the recipe's numerics."""
         inputs = self._normalize(images)
         if self._config.channels_last:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
         if self._config.numerics != "bf16":
-            return self._ddp(inputs)
+            return network(inputs)
         with autocast("bf16", self._device):
-            return self._ddp(inputs).float()
+            return network(inputs).float()
 
 
 def device_of(network: nn.Module) -> torch.device:
@@ -338,16 +359,30 @@ def evaluate(network: nn.Module, normalize: Normalize, examples: Examples) -> Ev
     was_training, device = network.training, device_of(network)
     network.eval()
     totals = torch.zeros(2, dtype=torch.float64, device=device)
+    size = EVAL_BATCH_SIZE
+
+    def evaluated(images: Tensor, labels: Tensor) -> Tensor:
+        logits = network(normalize(images.to(device)))
+        losses = F.cross_entropy(logits, labels, reduction="none").double()
+        return torch.stack([(logits.argmax(1) == labels).double().sum(), losses.sum()])
+
     starts = range(0, len(examples), EVAL_BATCH_SIZE)
     for start in list(starts)[ranks.rank() :: ranks.world_size()]:
         labels = examples.labels[start : start + EVAL_BATCH_SIZE].to(device)
-        images = examples.between(start, start + EVAL_BATCH_SIZE).to(device)
-        logits = network(normalize(images))
-        losses = F.cross_entropy(logits, labels, reduction="none").double()
-        totals += torch.stack([(logits.argmax(1) == labels).double().sum(), losses.sum()])
+        images = examples.between(start, start + EVAL_BATCH_SIZE)
+        work = functools.partial(_on_rows, evaluated, images, labels)
+        found, size = in_chunks(work, len(labels), size, "evaluation")
+        for each in found:
+            totals += each
     network.train(was_training)
     correct, loss = (ranks.sum_over_ranks(totals) / len(examples)).tolist()
     return Evaluation(accuracy=correct, loss=loss)
+
+
+def _on_rows(
+    work: Callable[[Tensor, Tensor], Tensor], images: Tensor, labels: Tensor, rows: slice
+) -> Tensor:
+    return work(images[rows], labels[rows])
 
 
 def _mixed_seed(*parts: int) -> int:

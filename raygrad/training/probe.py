@@ -11,6 +11,8 @@ from torch import nn
 from raygrad.config import TrainConfig
 from raygrad.errors import ConfigError
 from raygrad.scoring import GradNormScorer, batch_bound, example_scores
+from raygrad.scoring.chunks import in_chunks
+from raygrad.scoring.memory import batch_size_for
 from raygrad.training import ranks
 from raygrad.training.examples import Examples
 from raygrad.training.losses import DEFAULT_LOSS, build_loss
@@ -55,6 +57,7 @@ class Probe:
         self._epochs: list[int] = []
         self._values: list[torch.Tensor] = []
         self._scorer: GradNormScorer | None = None
+        self._size = 0
 
     def on_batch(self, positions: Any, logits: Any, labels: Any) -> None:
         """Does nothing; the probe looks after epochs only."""
@@ -65,14 +68,19 @@ class Probe:
             self._scorer = GradNormScorer(network, PROBE_COLUMNS, loss=self._loss)
         found = torch.zeros(len(self.positions), len(PROBE_COLUMNS) + 1, dtype=torch.float64)
         rows = np.arange(len(self.positions))[ranks.rank() :: ranks.world_size()]
-        for start in range(0, len(rows), _BATCH_SIZE):
-            part = rows[start : start + _BATCH_SIZE]
+        scorer = self._scorer
+
+        def work(some: slice) -> None:
+            part = rows[some]
             at = torch.from_numpy(self.positions[part])
             images, labels = _at(self._train, at, network)
-            scored = self._scorer.score(self._normalize(images), labels)
+            scored = scorer.score(self._normalize(images), labels)
             loss = example_scores(scored.logits, labels, loss=self._loss)["loss"]
             values = [*(scored.norms[name] for name in PROBE_COLUMNS), loss]
             found[torch.from_numpy(part)] = torch.stack(values, 1).double().cpu()
+
+        self._size = self._size or _fitting(self._train, network, _BATCH_SIZE)
+        _, self._size = in_chunks(work, len(rows), self._size, "the probe")
         self._epochs.append(epoch)
         self._values.append(ranks.sum_over_ranks(found))
 
@@ -121,6 +129,7 @@ class Bound:
     ) -> None:
         self._train, self._normalize, self._config, self._seed = train, normalize, config, seed
         self._loss = build_loss(config.loss)
+        self._chunk = 0
         self._epochs: list[int] = []
         self._values: list[torch.Tensor] = []
 
@@ -137,7 +146,10 @@ class Bound:
             generator = np.random.default_rng([self._seed, _BOUND_STREAM, epoch, batch])
             at = torch.from_numpy(generator.choice(len(self._train), size, replace=False))
             images, labels = _at(self._train, at, network)
-            norms = batch_bound(network, self._normalize(images), labels, loss=self._loss)
+            chunk = self._chunk = self._chunk or _fitting(self._train, network, size)
+            norms = batch_bound(
+                network, self._normalize(images), labels, loss=self._loss, chunk_size=chunk
+            )
             found[batch] = torch.tensor([norms["norm_of_sum"], norms["sum_of_norms"]])
         self._epochs.append(epoch)
         self._values.append(ranks.sum_over_ranks(found))
@@ -185,6 +197,13 @@ def check_gradients(
         ) from error
     finally:
         network.train(was_training)
+
+
+def _fitting(train: Examples, network: nn.Module, most: int) -> int:
+    """Returns how many examples memory holds at a time, at most `most`."""
+    channels, height, width = train.image_shape
+    device = next(network.parameters()).device.type
+    return min(most, batch_size_for(0, network, (channels, height, width), device, 1))
 
 
 def _at(

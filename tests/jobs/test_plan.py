@@ -7,15 +7,15 @@ import pytest
 
 from raygrad.cli import job, whole_study
 from raygrad.config import ScoreConfig, StudyConfig, SweepConfig
-from raygrad.engine.score.memory import (
+from raygrad.pipeline import forecasting
+from raygrad.runs.layout import RunLayout
+from raygrad.runs.result_rows import write_row
+from raygrad.scoring.memory import (
     batch_size_for,
     batch_size_within,
     bytes_each,
     pass_budget,
 )
-from raygrad.pipeline import forecasting
-from raygrad.runs.layout import RunLayout
-from raygrad.runs.result_rows import write_row
 from raygrad.training.models import ImageSpec, build_network
 from raygrad.training.plan import Rates
 from tests.cases import make_tiny_config

@@ -17,7 +17,7 @@ from tests.training.test_loop import make_loop, weights
 # 50 examples in batches of 12 and 13: ranks' shares differ. A batch of one leaves a rank without.
 CASES = {
     "mlp": {"network": "mlp"},
-    "augmented": {"network": "mlp", "augment": "shift_flip"},
+    "augmented, in parts": {"network": "mlp", "augment": "shift_flip", "micro_batch": 4},
     "lonely": {"network": "mlp", "batch_size": 1, "learning_rate": 0.01},
 }
 
@@ -67,7 +67,7 @@ def on_two_ranks(tmp_path, **options):
     return [torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in range(2)]
 
 
-@pytest.mark.parametrize(("case", "n"), [("mlp", 50), ("augmented", 49), ("lonely", 12)])
+@pytest.mark.parametrize(("case", "n"), [("mlp", 50), ("augmented, in parts", 49), ("lonely", 12)])
 def test_two_ranks_follow_one_with_the_same_global_batch(tmp_path, case, n):
     """Up to float32 rounding, 1e-4 relative; also where a rank has no example in a batch."""
     alone, (first, second) = trained(case, n), on_two_ranks(tmp_path, case=case, n=n)
@@ -88,12 +88,12 @@ def test_two_ranks_follow_one_with_the_same_global_batch(tmp_path, case, n):
 
 
 def test_two_ranks_go_on_within_an_epoch_bit_identically_and_alone_closely(tmp_path):
-    whole = on_two_ranks(tmp_path, case="augmented", stop_at=6)[0]
-    resumed = on_two_ranks(tmp_path, case="augmented", state=whole["state"])[0]
+    whole = on_two_ranks(tmp_path, case="augmented, in parts", stop_at=6)[0]
+    resumed = on_two_ranks(tmp_path, case="augmented, in parts", state=whole["state"])[0]
     assert torch.equal(resumed["weights"], whole["weights"])
     assert resumed["losses"] == whole["losses"]
     for name in DYNAMICS_COLUMNS:
         np.testing.assert_array_equal(resumed["dynamics"][name], whole["dynamics"][name])
-    fewer = trained("augmented", state=whole["state"])
+    fewer = trained("augmented, in parts", state=whole["state"])
     torch.testing.assert_close(fewer["weights"], whole["weights"], rtol=1e-4, atol=1e-5)
     assert fewer["losses"] == pytest.approx(whole["losses"], rel=1e-4)

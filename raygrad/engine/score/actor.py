@@ -21,12 +21,12 @@ from raygrad.data.index import write_table
 from raygrad.data.reading import read_rows
 from raygrad.data.shard_rows import ShardRows, rows_digest
 from raygrad.engine.score.batches import decoded_batches
-from raygrad.engine.score.memory import batch_size_for
 from raygrad.engine.score.networks import NetworkScorer
 from raygrad.engine.score.task import SPLIT, Kind, ScoreTask, ShardStatus
 from raygrad.engine.score.uploading import Uploader
 from raygrad.errors import ConfigError, DataError, ResourceError
 from raygrad.runs import score_table
+from raygrad.scoring.memory import batch_size_for
 from raygrad.scoring.numerics import computed_by
 from raygrad.scoring.verdicts import Verdicts
 from raygrad.training.outside import weights_digest

@@ -10,7 +10,6 @@ import torch
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from raygrad.config import DEFAULT_WAIT_S, ScoreConfig, TrainConfig
-from raygrad.engine.score.memory import batch_size_for
 from raygrad.engine.score.networks import NetworkScorer
 from raygrad.engine.score.pool import CPUS_PER_ACTOR
 from raygrad.engine.sweep.group import run_in_group
@@ -18,6 +17,7 @@ from raygrad.engine.sweep.packing import TrialNeeds
 from raygrad.engine.sweep.trial_process import SharedData
 from raygrad.engine.waiting import Need, placed
 from raygrad.errors import IncompleteError
+from raygrad.scoring.memory import batch_size_for
 from raygrad.training.calibration import mean_rates, measure_rates
 from raygrad.training.models import build_network
 from raygrad.training.plan import Rates

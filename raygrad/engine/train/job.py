@@ -298,6 +298,7 @@ def _finish(
         "network": config.network,
         "num_parameters": num_parameters(network),
         "computed_by": by_what,
+        "micro_batch": loop.micro_batch,
         "world_size": ranks.world_size(),
         "num_train": len(data.train.labels),
         "num_val": len(data.val.labels),

@@ -13,10 +13,10 @@ import torch
 from raygrad.data.reading import EncodedExample
 from raygrad.engine.score.actor import OutputError, ShardWork
 from raygrad.engine.score.batches import BATCHES_AHEAD, decoded_batches
-from raygrad.engine.score.memory import available_bytes, batch_size_within, bytes_each
 from raygrad.engine.score.networks import NetworkScorer
 from raygrad.errors import ConfigError, DataError
 from raygrad.runs import score_table
+from raygrad.scoring.memory import available_bytes, batch_size_within, bytes_each
 from raygrad.scoring.verdicts import Verdicts
 from raygrad.training.models import build_network
 from raygrad.training.preprocess import Normalize

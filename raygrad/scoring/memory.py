@@ -42,7 +42,7 @@ def bytes_each(network: nn.Module, shape: tuple[int, int, int]) -> int:
     """Estimates the bytes that scoring one example takes: what all layers put out, three times.
 
     Args:
-        network: On the CPU, in evaluation mode.
+        network: In evaluation mode.
         shape: Channels, rows and columns of an image.
     """
     total = 4 * shape[0] * shape[1] * shape[2]
@@ -52,11 +52,13 @@ def bytes_each(network: nn.Module, shape: tuple[int, int, int]) -> int:
         if isinstance(output, Tensor):
             total += output.numel() * output.element_size()
 
+    parameter = next(network.parameters(), None)
+    device = torch.device("cpu") if parameter is None else parameter.device
     leaves = [module for module in network.modules() if not list(module.children())]
     hooks = [module.register_forward_hook(add) for module in leaves]
     try:
         with torch.no_grad():
-            network(torch.zeros(1, *shape))
+            network(torch.zeros(1, *shape, device=device))
     finally:
         for hook in hooks:
             hook.remove()
