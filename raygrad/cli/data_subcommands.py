@@ -205,6 +205,11 @@ def _named_data(data: DataConfig, folder: str | None, before: DataConfig) -> Dat
         before: What the run had, whose folder is not meant where one is named.
     """
     if folder is not None:
+        if pipeline.is_place(data.source):
+            raise ConfigError(
+                f"one folder of data must be named, got {data.source!r} and {folder!r}. Name one; "
+                "of several shards: raygrad index."
+            )
         if data.data_dir not in (None, folder, before.data_dir):
             raise ConfigError(
                 f"a source must have one folder, got {folder!r} and --data-dir {data.data_dir!r}."

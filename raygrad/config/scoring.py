@@ -73,6 +73,9 @@ class ScoreConfig:
         numerics = ("exact", "tf32", "bf16")
         require(self.numerics in numerics, f"numerics must be of {numerics}", self.numerics)
         require(len(self.columns) > 0, "columns must name at least one score", self.columns)
+        for name in ("columns", "checkpoint"):
+            values = getattr(self, name)
+            require(len(set(values)) == len(values), f"{name} must not repeat a name", values)
         for name in ("image_size", "actors_per_gpu", "min_actors", "shard_timeout_s"):
             positive(name, getattr(self, name))
         for name in ("batch_size", "max_actors", "decode_threads", "price_per_hour"):

@@ -29,6 +29,15 @@ def refuse_unused(data: DataConfig) -> None:
         )
 
 
+def refuse_unused_of_shards(data: DataConfig) -> None:
+    """Raises ConfigError where shards, which stay as they are, are to be split for a test."""
+    if data.test_fraction not in (DataConfig.test_fraction, 0.0):
+        raise ConfigError(
+            f"test_fraction must be of class folders or tables, got {data.test_fraction:g} with "
+            "shards, which are not cut. Name test shards: --test-tars."
+        )
+
+
 def refuse_unused_of_folders(data: DataConfig, folder: str) -> None:
     """Raises ConfigError where class folders are given what says how shards are read."""
     defaults = DataConfig()

@@ -22,7 +22,7 @@ from raygrad.engine import parallel
 from raygrad.engine.session import ensure_ray
 from raygrad.engine.waiting import Need, wait_for
 from raygrad.errors import ConfigError, DataError
-from raygrad.pipeline.data_settings import refuse_unused_of_folders
+from raygrad.pipeline.data_settings import refuse_unused_of_folders, refuse_unused_of_shards
 from raygrad.pipeline.noticing import (
     changed_error,
     record,
@@ -99,6 +99,8 @@ def _prepare(config: StudyConfig, layout: RunLayout) -> dict[str, Any]:
     given = resolved(data)
     if data.tars and given.name == "image-folder":
         refuse_unused_of_folders(data, data.tars[0])
+    if given.source is None:
+        refuse_unused_of_shards(data)
     urls: _Urls = (given.train_urls, given.test_urls)
     facts: dict[str, Any] = {"channels": data.channels, "classes": given.classes}
     if given.source is not None:
@@ -112,6 +114,8 @@ def _prepare(config: StudyConfig, layout: RunLayout) -> dict[str, Any]:
     if len(labels) == 1:
         name = index.classes[labels[0].as_py()]
         log.warning("prepare: every training example is of one class, %s: no labels to learn", name)
+    if data.val_fraction and not index.rows("test").num_rows:  # it is meant to be trained on
+        log.warning("prepare: there is no test split, which training needs: name it, --test-tars")
     facts |= {"classes": list(index.classes), "num_classes": len(index.classes)}
     facts["image_size"] = data.image_size
     write_json(files.join(layout.data, DATASET_FILE), facts)
