@@ -11,6 +11,8 @@ from tests.storage import s3_server
 # Workers beside each other have a core or less each: more threads would only wait for one another.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Ray starts its workers with niceness 15: beside other load they would get next to no time.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 SHARING = {"cli", "engine", "jobs", "pipeline", "report", "training"}
 """Folders whose files have fixtures that are worth making once."""
