@@ -50,10 +50,17 @@ def ray_session():
     """One Ray of two CPUs for every test of a worker process; ended with the session."""
     import ray
 
+    from raygrad.engine.ray_private import lean_node
+
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    ray.init(
-        address="local", num_cpus=2, include_dashboard=False, logging_level=40, log_to_driver=False
-    )
+    with lean_node():
+        ray.init(
+            address="local",
+            num_cpus=2,
+            include_dashboard=False,
+            logging_level=40,
+            log_to_driver=False,
+        )
     yield
     ray.shutdown()
 

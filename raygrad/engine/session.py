@@ -58,7 +58,8 @@ def ensure_ray() -> None:
     else:
         check_answers(address)
     try:
-        with ray_private.own_sigterm():
+        lean = ray_private.lean_node() if address == "local" else contextlib.nullcontext()
+        with ray_private.own_sigterm(), lean:
             ray.init(
                 address=address,
                 include_dashboard=False if address == "local" else None,

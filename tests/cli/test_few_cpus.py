@@ -14,7 +14,9 @@ PROGRAM = """
 import sys
 from pathlib import Path
 import ray
-ray.init(address="local", num_cpus=int(sys.argv[1]), include_dashboard=False, logging_level=40)
+from raygrad.engine.ray_private import lean_node
+with lean_node():
+    ray.init(address="local", num_cpus=int(sys.argv[1]), include_dashboard=False, logging_level=40)
 from raygrad.cli import command as cli
 from raygrad.cli import subcommands as commands
 from tests.cases import make_tiny_config

@@ -35,11 +35,14 @@ def _main(work: Callable[..., Any], is_time: Callable[[], bool], arguments: Any)
     import ray
     from ray.cluster_utils import Cluster
 
+    from raygrad.engine.ray_private import lean_node
+
     os.environ["RAY_BACKEND_LOG_LEVEL"] = "fatal"
-    cluster = Cluster(
-        initialize_head=True,
-        head_node_args={"num_cpus": 1, "include_dashboard": False},
-    )
+    with lean_node():
+        cluster = Cluster(
+            initialize_head=True,
+            head_node_args={"num_cpus": 1, "include_dashboard": False},
+        )
     try:
         lost = cluster.add_node(num_cpus=1)
         ray.init(address=cluster.address, logging_level=40, log_to_driver=False)

@@ -76,3 +76,11 @@ def test_no_placement_group_cleaner_is_started_beside_a_training():
     names = {type(one).__name__ for one in trainer._create_default_callbacks()}
     assert "BackendSetupCallback" in names
     assert "PlacementGroupCleanerCallback" not in names
+
+
+def test_an_own_ray_starts_no_monitor_and_no_dashboards_server(ray_session):
+    """Both are Python processes of seconds of CPU time, for an autoscaler and a browser."""
+    node = ray._private.worker.global_worker.node
+    assert {"monitor", "dashboard"}.isdisjoint(node.all_processes)
+    assert "raylet" in node.all_processes
+    assert node.start_monitor.__name__ == "start_monitor", "others' Rays start as ever"
