@@ -21,8 +21,9 @@ class TrainConfig:
     """Examples a step, over all workers together, at most; an epoch's batches are of even size."""
     loss: str = "cross_entropy"
     """What is minimised, its mean over a batch: cross_entropy, label_smoothing=SHARE,
-    class_weights=W0,W1,..., binary_cross_entropy, focal=GAMMA, or your own as `module:callable`.
-    Scores are gradients of the same loss; validation is by accuracy, then cross-entropy."""
+    class_weights=W0,W1,..., binary_cross_entropy, focal=GAMMA, or your own as `module:callable`, of
+    logits [B, C] and classes [B] to [B] or to their sum (no mean). Scores are gradients of the same
+    loss; validation is by accuracy, then cross-entropy."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     """The update rule; sgd is with Nesterov momentum."""
     learning_rate: float = field(default=0.05, metadata=BASIC)

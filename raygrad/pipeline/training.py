@@ -16,6 +16,7 @@ from raygrad.storage import files
 from raygrad.storage.manifest import digest
 from raygrad.training.checkpoints import load_checkpoint
 from raygrad.training.dynamics import DYNAMICS_COLUMNS
+from raygrad.training.losses import check_named_loss
 from raygrad.training.measurements import DYNAMICS_FILE, write_dynamics_scores
 from raygrad.training.starting import initial_network
 from raygrad.training.study_data import StudyData
@@ -53,6 +54,7 @@ def _train(config: StudyConfig, network: str) -> dict[str, Any]:
         # What cannot be built is said here, in a line, and not by a worker.
         if isinstance(data, StudyData):
             initial_network(config.train.network, config.train, data.spec, config.train.seed)
+            check_named_loss(config.train.loss, data.spec.num_classes)
         ensure_ray()
         task = train_engine.TrainTask(
             config=config.train,

@@ -25,6 +25,19 @@ def build_loss(name: str) -> NamedLoss:
     return OwnLoss(imported(name, "loss")) if ":" in name else named_loss(name)
 
 
+def check_named_loss(name: str, num_classes: int) -> None:
+    """Checks a loss of the user's own on made-up logits, before anything starts for it.
+
+    Raises:
+        ConfigError: It cannot be imported, does not take logits and classes, or is no sum over
+            examples.
+    """
+    if ":" in name:
+        drawn = torch.Generator().manual_seed(0)
+        logits = torch.randn(2 * num_classes, num_classes, generator=drawn)
+        check_loss(build_loss(name), logits, torch.arange(2 * num_classes) % num_classes)
+
+
 def check_loss(loss: NamedLoss, logits: Tensor, labels: Tensor) -> None:
     """Checks on a first batch that a loss takes it, and is a sum over examples.
 

@@ -99,6 +99,9 @@ REFUSED = [
     (f"{FRESH} --network nets:ok --loss nets:mean_loss", "use reduction='sum' or 'none'"),
     (f"{FRESH} --network nets:ok --loss nets:unary_loss", "loss"),
     (f"score --data photos --channels 1 --network nets:ok --fresh-weights {SCORE}", "1 channels"),
+    ("train PREPARED --network nets:ok --loss nets:mean_loss", "use reduction='sum' or 'none'"),
+    ("train PREPARED --network nets:ok --loss nets:unary_loss", "must take logits"),
+    ("train PREPARED --network nets:nothing", "got a NoneType back"),
     ("select", "must be given a run folder"),
     ("scores NEW", "run folder must exist"),
     ("status NEW", "run folder must exist"),
@@ -149,7 +152,11 @@ def said(place, tmp_path, monkeypatch, capsys):
     """Returns the exit status of a line, and what is said of it."""
 
     def do(line):
-        status = cli.main(line.replace("NEW", str(tmp_path / "new")).split())
+        line = line.replace("NEW", str(tmp_path / "new"))
+        if "PREPARED" in line:
+            line = line.replace("PREPARED", str(tmp_path / "prepared"))
+            assert cli.main(["prepare", "photos", "--run", str(tmp_path / "prepared")]) == 0
+        status = cli.main(line.split())
         return status, "".join(capsys.readouterr())
 
     without_ray(monkeypatch)
