@@ -1,6 +1,7 @@
 """How many examples a pass may hold: from the bytes that one takes and the bytes there are."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -11,6 +12,8 @@ CPU_PASS_BYTES = 2**30
 """A pass larger than this was not measured to be faster on a CPU."""
 
 _SHARE = 0.5
+MEASURED = 16
+"""Examples of the larger pass that is measured."""
 _COPIES = 3
 """An activation, its gradient, and the scratch of a layer's norms, about the size of it."""
 
@@ -36,6 +39,41 @@ def batch_size_for(
     if asked:
         return asked
     return batch_size_within(pass_budget(device, actors_per_gpu), bytes_each(network, shape))
+
+
+def measured_batch_size(
+    run: Callable[[int], object],
+    budget_bytes: int,
+    most: int,
+    peak: Callable[[Callable[[], object]], int] | None = None,
+) -> int:
+    """Returns the examples of a pass by what passes of a few have taken.
+
+    What a pass takes grows with its examples, but for what it takes in any case: the two sizes
+    tell them apart.
+
+    Args:
+        run: Runs a pass of so many examples.
+        budget_bytes: The bytes that a pass may take.
+        most: Examples that `run` can be given.
+        peak: Runs work and returns the most bytes that it held; by default `peak_bytes`.
+    """
+    peak = peak_bytes if peak is None else peak
+    few, more = max(1, most // 4), most
+    run(few)  # what is prepared once is no pass
+    small, large = peak(lambda: run(few)), peak(lambda: run(more))
+    each = max(1, -(-(large - small) // max(1, more - few)))
+    return batch_size_within(budget_bytes - max(0, small - few * each), each)
+
+
+def peak_bytes(work: Callable[[], object]) -> int:
+    """Runs work on the GPU; returns the most bytes that it held above what was held before."""
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    work()
+    torch.cuda.synchronize()
+    return torch.cuda.max_memory_allocated() - before
 
 
 def bytes_each(network: nn.Module, shape: tuple[int, int, int]) -> int:

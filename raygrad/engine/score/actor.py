@@ -26,7 +26,7 @@ from raygrad.engine.score.task import SPLIT, Kind, ScoreTask, ShardStatus
 from raygrad.engine.score.uploading import Uploader
 from raygrad.errors import ConfigError, DataError, ResourceError
 from raygrad.runs import score_table
-from raygrad.scoring.memory import batch_size_for
+from raygrad.scoring.memory import batch_size_for, pass_budget
 from raygrad.scoring.numerics import computed_by
 from raygrad.scoring.verdicts import Verdicts
 from raygrad.training.outside import weights_digest
@@ -156,6 +156,8 @@ class ShardWork:
             task.actors_per_gpu,
         )
         self._uploader = Uploader(task.device)
+        is_measured = task.device == "cuda" and not task.batch_size
+        budget = pass_budget(task.device, task.actors_per_gpu) if is_measured else None
         self._scorer = NetworkScorer(
             networks,
             task.preprocess.normalize,
@@ -166,6 +168,7 @@ class ShardWork:
             batch_size=batch_size,
             features=task.features,
             loss=task.loss,
+            budget_bytes=budget,
         )
 
     def score(self, shard: str, progress: Callable[[int, int], None]) -> ShardStatus:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from raygrad.errors import ConfigError
 from raygrad.scoring import GRAD_COLUMNS, SCORE_COLUMNS, GradNormScorer, example_scores
 from raygrad.scoring import numerics as arithmetic
+from raygrad.scoring.memory import MEASURED, measured_batch_size
 from raygrad.scoring.out_of_memory import is_out_of_memory
 from raygrad.scoring.verdicts import Verdicts
 from raygrad.training.losses import DEFAULT_LOSS, build_loss
@@ -46,6 +47,8 @@ class NetworkScorer:
         batch_size: Examples a pass, at most; halved where memory does not suffice.
         features: Also return the penultimate features of the first network.
         loss: The loss whose gradients are scored, as `build_loss` takes it.
+        budget_bytes: The bytes that a pass may take, where the batch size shall follow from those
+            that passes of a GPU are seen to take; None keeps it.
 
     Raises:
         ConfigError: Features are asked of a network that does not end in a linear layer.
@@ -63,8 +66,10 @@ class NetworkScorer:
         batch_size: int = 256,
         features: bool = False,
         loss: str = DEFAULT_LOSS,
+        budget_bytes: int | None = None,
     ) -> None:
         self.columns, self.batch_size = tuple(columns), batch_size
+        self._budget_bytes = budget_bytes
         self._device, self._numerics = torch.device(device), numerics
         self._format = torch.channels_last if channels_last else torch.contiguous_format
         self._normalize = normalize
@@ -133,7 +138,25 @@ class NetworkScorer:
                 found[name] = np.ascontiguousarray(values.reshape(whole[name].shape).numpy())
         return {name: found[name] for name in whole}
 
+    def _measure(self, images: Tensor, labels: Tensor) -> None:
+        """Finds the batch size by passes of the first images that are real, once."""
+        if self._budget_bytes is None or len(labels) < MEASURED:
+            return
+        budget, self._budget_bytes = self._budget_bytes, None
+
+        def run(count: int) -> object:
+            return self._pass(images[:count], labels[:count], Verdicts())
+
+        try:
+            self.batch_size = measured_batch_size(run, budget, MEASURED)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+        else:
+            log.info("score: batches of %d, by the memory of passes", self.batch_size)
+
     def _scored(self, images: Tensor, labels: Tensor, later: Verdicts) -> dict[str, Tensor]:
+        self._measure(images, labels)
         while True:
             size = self.batch_size
             try:

@@ -16,7 +16,13 @@ from raygrad.engine.score.batches import BATCHES_AHEAD, decoded_batches
 from raygrad.engine.score.networks import NetworkScorer
 from raygrad.errors import ConfigError, DataError
 from raygrad.runs import score_table
-from raygrad.scoring.memory import available_bytes, batch_size_within, bytes_each
+from raygrad.scoring import memory
+from raygrad.scoring.memory import (
+    available_bytes,
+    batch_size_within,
+    bytes_each,
+    measured_batch_size,
+)
 from raygrad.scoring.verdicts import Verdicts
 from raygrad.training.models import build_network
 from raygrad.training.preprocess import Normalize
@@ -325,6 +331,30 @@ def test_an_actor_computes_by_its_numerics_and_its_parts_say_so(tmp_path, monkey
     assert (said["numerics"], said["torch"]) == ("tf32", torch.__version__)
     facts = score_table.part_facts(task.out_url, "own-000", task.provenance)
     assert facts.device == said["device"] != ""
+
+
+def test_on_a_gpu_the_batch_size_follows_from_what_passes_take(monkeypatch):
+    """Of the first real images; what they take in any case is told from what each takes."""
+    counts = []
+
+    def peak(work):
+        work()
+        return 10_000 + 100 * counts[-1]
+
+    assert measured_batch_size(counts.append, 10_000 + 100 * 70, 16, peak) == 64
+    assert counts == [4, 4, 16]
+    assert measured_batch_size(counts.append, 9_000, 16, peak) == 1
+    seen = []
+    monkeypatch.setattr(memory, "peak_bytes", lambda work: (work(), seen.append(1), len(seen))[2])
+    measured = scorer(net(SPEC), batch_size=2, budget_bytes=40)
+    images = np.random.default_rng(0).integers(0, 256, (20, 3, 8, 8), dtype=np.uint8)
+    found = measured.score(images, np.arange(20) % 3)
+    assert measured.batch_size == 32, "a byte for 12 images and none in any case"
+    whole = scorer(net(SPEC), batch_size=20).score(images, np.arange(20) % 3)
+    for name, values in whole.items():
+        assert found[name].shape == values.shape
+    measured.score(images, np.arange(20) % 3)
+    assert len(seen) == 2, "once"
 
 
 def test_the_batch_size_follows_from_bytes():
