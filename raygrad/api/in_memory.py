@@ -19,6 +19,7 @@ from raygrad.scoring import (
     check_columns,
     example_scores,
 )
+from raygrad.scoring.numerics import numerics
 
 log = logging.getLogger("raygrad")
 
@@ -78,7 +79,8 @@ def score(
         raise ConfigError(f"batch_size must be at least 1, got {batch_size}. Raise it.")
     grad_columns = [column for column in asked if column in GRAD_COLUMNS]
     batches = _batches(dataset, batch_size)
-    with _evaluating(model):
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    with _evaluating(model), numerics("exact", device):
         scorer = GradNormScorer(model, grad_columns, loss=loss) if grad_columns else None
         parts = [_scored(model, scorer, *batch, asked, loss) for batch in batches]
     if not parts:
