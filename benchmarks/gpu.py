@@ -33,6 +33,7 @@ from benchmarks.recording import Record
 from raygrad.scoring import GradNormScorer
 from raygrad.scoring.numerics import NUMERICS
 from raygrad.scoring.oracle import loop_grad_norms
+from raygrad.scoring.verdicts import Verdicts
 
 NORMS = {
     "l2": ("grad_l2_weights",),
@@ -173,7 +174,8 @@ def _ways(
     }
     for norm, columns in NORMS.items():
         scorer = GradNormScorer(model, columns)
-        steps[norm] = lambda scorer=scorer: scorer.score(images, labels)
+        # As an actor scores: what is checked is read once a shard, not once a batch.
+        steps[norm] = lambda scorer=scorer: scorer.score(images, labels, later=Verdicts())
     if kind != "bf16":
         steps |= _peers(model, images, labels)
     unit: list[float] = []

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from benchmarks.gpu_networks import CASES, computing
 from raygrad.scoring import GradNormScorer
+from raygrad.scoring.verdicts import Verdicts
 
 ROOT = Path(__file__).resolve().parent.parent
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -48,7 +49,12 @@ def tar_rows(device: torch.device, quick: bool, budget: Left) -> Iterator[dict[s
         scorer = GradNormScorer(model, ("grad_l2_weights",))
         images = torch.randn(batch, 3, side, side, device=device)
         labels = torch.zeros(batch, dtype=torch.int64, device=device)
-        own = own_rate(lambda: scorer.score(images, labels), batch, device, 2 if quick else 20)
+        own = own_rate(
+            lambda: scorer.score(images, labels, later=Verdicts()),
+            batch,
+            device,
+            2 if quick else 20,
+        )
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(os.cpu_count(), mp_context=context) as pool:
             list(pool.map(abs, range(2 * (os.cpu_count() or 1))))  # processes are there
@@ -117,13 +123,15 @@ def score_shard(
     """Scores a shard and commits its part; returns the seconds that the device took."""
     mean = torch.tensor(MEAN, device=device).view(3, 1, 1)
     std = torch.tensor(STD, device=device).view(3, 1, 1)
-    start_s, norms = time.perf_counter(), []
+    start_s, norms, later = time.perf_counter(), [], Verdicts()
     for at in range(0, len(pixels), batch):
         host = torch.from_numpy(pixels[at : at + batch])
         host = host.pin_memory() if device.type == "cuda" else host
         rows = host.to(device, non_blocking=True).permute(0, 3, 1, 2).float() / 255
         labels = torch.zeros(len(rows), dtype=torch.int64, device=device)
-        norms.append(scorer.score((rows - mean) / std, labels).norms["grad_l2_weights"])
+        scored = scorer.score((rows - mean) / std, labels, later=later)
+        norms.append(scored.norms["grad_l2_weights"])
+    later.read()
     found = torch.cat(norms).cpu().numpy()
     taken_s = time.perf_counter() - start_s
     whole = out.with_suffix(".part")
