@@ -93,14 +93,15 @@ def index_shards(config: StudyConfig) -> None:
 
 def _prepare(config: StudyConfig, layout: RunLayout) -> dict[str, Any]:
     data = config.data
-    ensure_ray()
-    wait_for("prepare", Need(1, {"CPU": 1.0}), config.wait_s)
     before = taken(data)
     given = resolved(data)
     if data.tars and given.name == "image-folder":
         refuse_unused_of_folders(data, data.tars[0])
     if given.source is None:
         refuse_unused_of_shards(data)
+    # What is wrong with the data's names is said before Ray, which takes seconds, is started.
+    ensure_ray()
+    wait_for("prepare", Need(1, {"CPU": 1.0}), config.wait_s)
     urls: _Urls = (given.train_urls, given.test_urls)
     facts: dict[str, Any] = {"channels": data.channels, "classes": given.classes}
     if given.source is not None:
