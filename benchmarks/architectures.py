@@ -1,18 +1,25 @@
 """Scores whole architectures of torchvision and timm, and compares them with the float64 loop.
 
-Each network has fresh weights, ten classes and the smallest image that it takes. Two examples of a
-batch of three are compared, in all three norms over all parameters, with plain autograd of each
-image beside its copy in float64; where the error is above 1e-5, also with the same loop in float32,
-which has an error of its own. A row an architecture goes to the file at once, and what is there is
-not run again.
+Each network has fresh weights, ten classes and the smallest image that it takes. Of timm a small
+one of each family is taken. A network of more parameters than `LARGEST` is shortened: of blocks in
+a row that have the same class and the same shapes, one stays.
 
-    python benchmarks/architectures.py --out benchmarks/records/NAME.json --families 130
-    python benchmarks/architectures.py --out benchmarks/records/NAME.json --table
+Two examples of a batch of three are compared, in all three norms over all parameters, with plain
+autograd of each image beside its copy in float64; where the error is above 1e-5, also with the same
+loop in float32, which has an error of its own. Times are CPU seconds of one run: of scoring the
+batch, of one forward and backward pass of it, and of a plain loop over single images, three times
+the first image's. A row an architecture goes to the file at once; what is there and comes from the
+same code (the digest of raygrad/scoring) is not run again.
+
+    python benchmarks/architectures.py --out ROWS.json
+    python benchmarks/architectures.py --out ROWS.json --table
 """
 
 import argparse
+import hashlib
 import json
 import re
+import signal
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -24,34 +31,41 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
+import raygrad.scoring
 from raygrad.errors import RaygradError
 from raygrad.scoring import GradNormScorer
 from raygrad.scoring.oracle import loop_grad_norms
 
 COLUMNS = ("grad_l1_all", "grad_l2_all", "grad_linf_all")
-SIZES = (64, 96, 128, 160, 224, 256, 299, 384)
-LARGEST = 45_000_000
-"""Parameters of the largest network that is run."""
+SIZES = (64, 96, 112, 128, 160, 224, 256, 299, 384)
+LARGEST = {"torchvision": 30_000_000, "timm": 5_000_000}
+"""Parameters of the largest network that is run as it is."""
+BUILT = 150_000_000
+"""Parameters above which another member of the family is taken, where there is one."""
+SECONDS = 600
+"""CPU seconds after which a network is left out."""
+CANDIDATES = 4
+"""Members of a family whose parameters are counted, those with the smallest names."""
 
 _SMALL = ("atto", "femto", "pico", "nano", "zepto", "xxt", "xx", "xt", "tiny", "mini", "micro",
           "small", "_s", "_t", "_0", "b0", "18", "lite", "a0", "s0", "t0")  # fmt: skip
 
 
-def torchvision_networks() -> Iterator[tuple[str, str]]:
+def torchvision_networks() -> Iterator[tuple[str, list[str]]]:
     """All classifiers of torchvision."""
     for name in torchvision.models.list_models(module=torchvision.models):
-        yield "torchvision", name
+        yield "torchvision", [name]
 
 
-def timm_families(count: int) -> Iterator[tuple[str, str]]:
-    """A small network of each family of timm: names that begin with the same letters."""
+def timm_families(count: int) -> Iterator[tuple[str, list[str]]]:
+    """The members of each family of timm: names of a module that begin with the same letters."""
     families: dict[str, list[str]] = {}
     for name in timm.list_models():
         letters = re.match(r"[a-z]+", name)
         family = timm.models.model_entrypoint(name).__module__ + (letters[0] if letters else name)
         families.setdefault(family, []).append(name)
     for names in list(families.values())[:count]:
-        yield "timm", min(names, key=_size_by_name)
+        yield "timm", sorted(names, key=_size_by_name)[:CANDIDATES]
 
 
 def _size_by_name(name: str) -> tuple[int, int, str]:
@@ -59,17 +73,57 @@ def _size_by_name(name: str) -> tuple[int, int, str]:
     return place, len(name), name
 
 
-def build(library: str, name: str) -> tuple[nn.Module, int]:
-    """The network in eval mode, and the smallest image that it takes."""
+def chosen(names: list[str]) -> str:
+    """The first network of a family that is not too large to be built, or else the smallest."""
+    counts: dict[str, float] = {}
+    for name in names:
+        try:
+            with torch.device("meta"):
+                counts[name] = parameters_of(timm.create_model(name, num_classes=10))
+        except (RuntimeError, NotImplementedError, TypeError, ValueError):
+            counts[name] = 0
+        if counts[name] <= BUILT:
+            return name
+    return min(counts, key=lambda name: counts[name])
+
+
+def parameters_of(model: nn.Module) -> int:
+    """The number of parameters."""
+    return sum(p.numel() for p in model.parameters())
+
+
+def shorten(model: nn.Module) -> int:
+    """Takes out blocks whose neighbour before has the same class and shapes; returns how many."""
+    taken = 0
+    for module in list(model.modules()):
+        if not isinstance(module, nn.Sequential | nn.ModuleList):
+            continue
+        kinds = [(type(m), [tuple(p.shape) for p in m.parameters()]) for m in module]
+        kept = [
+            m for i, m in enumerate(module) if not kinds[i][1] or i == 0 or kinds[i] != kinds[i - 1]
+        ]
+        taken += len(module) - len(kept)
+        if isinstance(module, nn.ModuleList):
+            module[:] = kept
+        else:
+            names = [name for name, m in module.named_children() if not any(m is k for k in kept)]
+            for name in names:
+                delattr(module, name)
+    return taken
+
+
+def build(library: str, name: str) -> tuple[nn.Module, int, int]:
+    """The network in eval mode, the smallest image that it takes, and the blocks taken out."""
+    taken = 0
     for size in SIZES:
         try:
             model = _make(library, name, size).eval()
-            if sum(p.numel() for p in model.parameters()) > LARGEST:
-                raise MemoryError("too large for this benchmark")
+            if parameters_of(model) > LARGEST[library]:
+                taken = shorten(model)
             with torch.no_grad():
                 logits = model(torch.randn(2, 3, size, size))
             if logits.shape == (2, 10) and bool(logits.isfinite().all()):
-                return model, size
+                return model, size, taken
         except (RuntimeError, ValueError, AssertionError, TypeError, IndexError):
             continue
     raise LookupError("no image size of the list is taken")
@@ -103,12 +157,20 @@ def seconds(step: Callable[[], object]) -> float:
     return time.process_time() - start
 
 
+def plain_loop(model: nn.Module, image: Tensor, label: Tensor) -> None:
+    """One example by plain autograd, with its three norms."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    loss = F.cross_entropy(model(image), label)
+    grads = [g for g in torch.autograd.grad(loss, parameters, allow_unused=True) if g is not None]
+    for order in (1, 2, torch.inf):
+        torch.stack([torch.linalg.vector_norm(g, order) for g in grads]).norm(order)
+
+
 def measure(library: str, name: str) -> dict[str, object]:
     """One row: the outcome, errors and times of an architecture."""
     row: dict[str, object] = {"library": library, "name": name}
-    model, size = build(library, name)
-    parameters = list(model.parameters())
-    row |= {"size": size, "parameters": sum(p.numel() for p in parameters)}
+    model, size, taken = build(library, name)
+    row |= {"size": size, "parameters": parameters_of(model), "blocks_taken_out": taken}
     torch.manual_seed(1)
     images, labels = torch.randn(3, 3, size, size), torch.tensor([3, 7, 1])
     scorer = GradNormScorer(model, COLUMNS)
@@ -121,43 +183,74 @@ def measure(library: str, name: str) -> dict[str, object]:
     row["score_s"] = time.process_time() - start
     plan = next(iter(scorer._plans.values()))
     ways = sorted(set(plan.fallback.values()))
-    row["fallback"] = len(plan.fallback)
-    row["channels_last"] = plan.channels_last
+    row |= {"fallback": len(plan.fallback), "channels_last": plan.channels_last}
+    row["last_layer"] = plan.last_layer is not None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        parameters = [p for p in model.parameters() if p.requires_grad]
         row["step_s"] = seconds(
             lambda: torch.autograd.grad(
                 F.cross_entropy(model(images), labels), parameters, allow_unused=True
             )
         )
+        row["loop_s"] = 3 * seconds(lambda: plain_loop(model, images[:1], labels[:1]))
         exact = loop_grad_norms(model, images[:2], labels[:2], COLUMNS)
-        row["error"] = error_of(found, exact)
-        start = time.process_time()
-        own = loop_grad_norms(model, images[:2], labels[:2], COLUMNS, dtype=None)
-        row["loop_s"] = (time.process_time() - start) * 3 / 2
-        row["error_of_float32_loop"] = error_of(own, exact)
-    limit = max(1e-5, 3 * float(row["error_of_float32_loop"]))  # type: ignore[arg-type]  # a float
+        row["error"] = error = error_of(found, exact)
+        limit = 1e-5
+        if not error <= limit:
+            own = error_of(
+                loop_grad_norms(model, images[:2], labels[:2], COLUMNS, dtype=None), exact
+            )
+            row["error_of_float32_loop"] = own
+            limit = max(limit, 3 * own)
     kind = "alone" if plan.alone else "+".join(["formulas", *ways])
-    return row | {"outcome": kind if float(row["error"]) <= limit else "inexact"}  # type: ignore[arg-type]  # a float
+    return row | {"outcome": kind if error <= limit else "inexact"}
+
+
+def _out_of_time(signum: int, frame: object) -> None:
+    raise TimeoutError(f"more than {SECONDS} s of CPU time")
 
 
 def table(rows: list[dict[str, object]]) -> str:
     """The rows as a table, and their counts."""
     lines = ["| network | px | how | error | float32 loop's | / step | / loop |", "|" + "---|" * 7]
-    for row in rows:
+    for row in sorted(rows, key=lambda row: (str(row["library"]) == "timm", str(row["name"]))):
+        short = f" (less {row['blocks_taken_out']} blocks)" if row.get("blocks_taken_out") else ""
+        name = f"{row['name']}{short}"
         if "error" not in row:
-            lines.append(f"| {row['name']} | | {row['outcome']}: {row.get('why', '')} | | | | |")
+            lines.append(f"| {name} | | {row['outcome']}: {row.get('why', '')} | | | | |")
             continue
-        score = float(row["score_s"])  # type: ignore[arg-type]  # a float
-        step, loop = float(row["step_s"]), float(row["loop_s"])  # type: ignore[arg-type]  # floats
+        score, step, loop = (float(row[k]) for k in ("score_s", "step_s", "loop_s"))  # type: ignore[arg-type]  # floats
+        own = f"{row['error_of_float32_loop']:.1e}" if "error_of_float32_loop" in row else ""
         lines.append(
-            f"| {row['name']} | {row['size']} | {row['outcome']} | {row['error']:.1e} | "
-            f"{row['error_of_float32_loop']:.1e} | {score / step:.2f} | {score / loop:.2f} |"
+            f"| {name} | {row['size']} | {row['outcome']} | {row['error']:.1e} | {own} | "
+            f"{score / step:.2f} | {score / loop:.2f} |"
         )
     counts: dict[str, int] = {}
     for row in rows:
         counts[str(row["outcome"])] = counts.get(str(row["outcome"]), 0) + 1
     return "\n".join([*lines, "", ", ".join(f"{n} {what}" for what, n in sorted(counts.items()))])
+
+
+def digest() -> str:
+    """A digest of the code that scores."""
+    files = sorted(Path(raygrad.scoring.__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
+
+
+def row_of(library: str, name: str) -> dict[str, object]:
+    """The row of an architecture, whatever comes of it."""
+    row: dict[str, object] = {"library": library, "name": name}
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
+    try:
+        return measure(library, name)
+    except (LookupError, TimeoutError) as reason:
+        return row | {"outcome": "left out", "why": str(reason)}
+    except Exception as error:  # noqa: BLE001 - a crash is a result
+        words = f"{type(error).__name__}: {error}".splitlines()[0]
+        return row | {"outcome": "crashed", "why": words}
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 def main() -> None:
@@ -174,19 +267,19 @@ def main() -> None:
         print(table(rows))
         return
     torch.set_num_threads(1)
-    done = {(row["library"], row["name"]) for row in rows}
+    signal.signal(signal.SIGPROF, _out_of_time)
+    code = digest()
+    rows = [row for row in rows if row["code"] == code]
+    done = {(row["library"], name) for row in rows for name in row["of"]}
     part, parts = map(int, args.part.split("/"))
-    networks = [*torchvision_networks(), *timm_families(args.families)][part::parts]
-    for library, name in networks:
-        if (library, name) in done or (args.names and name not in args.names):
+    networks = [*timm_families(args.families), *torchvision_networks()][part::parts]
+    for library, names in networks:
+        if (library, names[0]) in done or (args.names and not set(names) & set(args.names)):
             continue
-        try:
-            row = measure(library, name)
-        except (LookupError, MemoryError) as reason:
-            row = {"library": library, "name": name, "outcome": "left out", "why": str(reason)}
-        except Exception as error:  # noqa: BLE001 - a crash is a result
-            words = f"{type(error).__name__}: {error}".splitlines()[0]
-            row = {"library": library, "name": name, "outcome": "crashed", "why": words}
+        name = chosen(names) if len(names) > 1 else names[0]
+        start = time.process_time()
+        row = row_of(library, name)
+        row |= {"of": names, "code": code, "cpu_s": time.process_time() - start}
         rows.append(row)
         args.out.write_text(json.dumps(rows, indent=1) + "\n")
         print(row, flush=True)

@@ -1,68 +1,83 @@
-"""What the checks of scoring cost: 1,000 images with and without the audits and own copies.
+"""What the checks of scoring cost in a shard of 1,000 images.
 
-One scorer is prepared once; every round scores the same 1,000 images with a fresh set of audits and
-with none, in turn, in one process, by CPU time of one thread.
+One scorer is prepared. Every round scores one batch without a check, one in which the first check
+is due (an example by the plain loop), one in which a later check is due (an example alone), and
+copies the images (every call of the model has its own), in turn, in one process, by CPU time of one
+thread. A shard has one first check and a later one every `EVERY` images; its cost is what they add,
+against the shard's batches without any:
 
-    python benchmarks/scoring_checks.py --networks mnist_cnn five_layer_cnn resnet18 --rounds 5
+    (first - bare + later checks x (later - bare) + batches x copy) / (batches x bare)
+
+    python benchmarks/scoring_checks.py --networks mnist_cnn five_layer_cnn resnet18 --out NAME.json
 """
 
 import argparse
-import json
 import statistics
-import sys
-import time
-from pathlib import Path
+from collections.abc import Callable
 
 import torch
-
-sys.path.insert(0, str(Path(__file__).parent))
 from gradient_norms import CASES
+from recording import Record
+from scoring_calls import measured
 
 from raygrad.scoring import GradNormScorer
-from raygrad.scoring.audit import Audit
+from raygrad.scoring.audit import EVERY, Audit
 
 SHARD = 1000
 """Images of a shard."""
 
 
-def shard_seconds(
-    scorer: GradNormScorer, images: torch.Tensor, labels: torch.Tensor, *, audited: bool
-) -> float:
-    """CPU time of scoring a shard of batches like this one."""
-    scorer._audits.clear()
-    if not audited:
-        key = next(iter(scorer._plans))
+def ways(
+    scorer: GradNormScorer, images: torch.Tensor, labels: torch.Tensor
+) -> dict[str, Callable[[], object]]:
+    """The three kinds of batches, and the copy of one."""
+    key = next(iter(scorer._plans))
+
+    def score(audit: Audit) -> object:
+        scorer._audits[key] = audit
+        return scorer.score(images, labels)
+
+    return {
         # An audit that is never due again.
-        scorer._audits[key] = Audit(count=1, images=-(10**9))
-    start = time.process_time()
-    for _ in range(SHARD // len(images)):
-        scorer.score(images, labels)
-    return time.process_time() - start
+        "bare": lambda: score(Audit(count=1, images=-(10**9))),
+        "first": lambda: score(Audit()),
+        "later": lambda: score(Audit(count=1, images=EVERY)),
+        "copy": images.clone,
+    }
 
 
 def main() -> None:
-    """Prints a line of JSON for each network."""
+    """Prints a line for each network, and keeps every repetition."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--networks", nargs="+", choices=CASES, required=True)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--batch", type=int, default=50)
+    parser.add_argument("--networks", nargs="+", required=True, help="NAME or NAME:BATCH")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--out", required=True)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    for name in args.networks:
-        make, shape, _ = CASES[name]
+    record = Record(
+        "The checks of scoring cost at most 2% of a shard of 1,000 images, in CPU time.",
+        settings={**vars(args), "shard": SHARD, "every": EVERY},
+    )
+    for case in args.networks:
+        name, _, size = case.partition(":")
+        make, shape, batch = CASES[name]
+        batch = int(size or batch)
         torch.manual_seed(0)
         model = make().eval()
-        images, labels = torch.randn(args.batch, *shape), torch.randint(0, 10, (args.batch,))
+        images, labels = torch.randn(batch, *shape), torch.randint(0, 10, (batch,))
         scorer = GradNormScorer(model)
         scorer.score(images, labels)
-        with_s, without_s = [], []
-        for _ in range(args.rounds):
-            with_s.append(shard_seconds(scorer, images, labels, audited=True))
-            without_s.append(shard_seconds(scorer, images, labels, audited=False))
-        ratios = [a / b for a, b in zip(with_s, without_s, strict=True)]
-        row = {"network": name, "batch": args.batch, "audited_s": with_s, "bare_s": without_s,
-               "ratios": ratios, "median": statistics.median(ratios)}  # fmt: skip
-        print(json.dumps(row), flush=True)
+        scorer.score(images, labels)
+        rows = measured(ways(scorer, images, labels), args.rounds)
+        batches, later = SHARD / batch, (SHARD - batch) // EVERY
+        shares = [
+            (first - bare + later * (single - bare) + batches * copy) / (batches * bare)
+            for bare, first, single, copy in zip(*rows.values(), strict=True)
+        ]
+        record.add(network=name, batch=batch, later_checks=later, shares=shares, **rows)
+        print(f"{name} {batch}: median {statistics.median(shares):.2%}, {min(shares):.2%} to "
+              f"{max(shares):.2%}, n = {len(shares)}", flush=True)  # fmt: skip
+    record.write(args.out)
 
 
 if __name__ == "__main__":

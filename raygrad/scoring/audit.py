@@ -7,16 +7,21 @@ import torch
 from torch import Tensor
 
 from raygrad.errors import ConfigError
+from raygrad.scoring.apart import DEPENDS
 from raygrad.scoring.cost import CPU, device_class
-from raygrad.scoring.trial import DEPENDS
 from raygrad.scoring.verdicts import Verdicts
-from raygrad.scoring.verify import differ, is_half
+from raygrad.scoring.verify import differ, is_half, near
 
 EVERY = 500
 """Images between two audits: a shard of 1,000 has one of its first batch and one or two later."""
 
 EVERY_ON_GPU = 5000
 """The same where a pass of one image takes nearly as long as one of a hundred."""
+
+SHRINK = 2.0**-10
+"""The size of the direction in the first audit: a power of two, which changes no bit of a mantissa.
+
+A backward pass that clips or normalises gradients gives other norms for it."""
 
 
 @dataclass
@@ -108,3 +113,22 @@ def _depends(
         f"{float(found[at]):.6g} in a batch of {batch}, and of {float(exact[at]):.6g} alone. Make "
         "the model treat every example apart, or score batches of one."
     )
+
+
+def refuse_nonlinear(norms: Mapping[str, Tensor], shrunk: Mapping[str, Tensor]) -> None:
+    """Refuses a model whose backward pass is not linear in the gradient that arrives.
+
+    Args:
+        norms: The columns of one example by the plain loop.
+        shrunk: The same by a direction of another size, made up for.
+
+    Raises:
+        ConfigError: They differ.
+    """
+    for name, column in norms.items():
+        if not near(shrunk[name], column, 1e-4):
+            raise ConfigError(
+                "the backward pass must be linear in the gradient that arrives, got a model in "
+                f"which {name} depends on the loss's scale (gradients that are clipped, normalised "
+                "or rounded on the way). Take that out of the model that is scored."
+            )

@@ -14,6 +14,7 @@ from raygrad.scoring.cost import Method, scratch_budget
 from raygrad.scoring.layout import Layout
 from raygrad.scoring.operations import Operation
 from raygrad.scoring.reductions import Partial, concatenate, reduce_gradient
+from raygrad.scoring.strays import refuse_kept
 from raygrad.scoring.trace import COMPOSITES, Role
 
 
@@ -129,6 +130,7 @@ def _pull_back(
         return [(role.names[0], gradient.clone())]
     if not tensor.requires_grad:
         return []
+    refuse_kept(tensor, parameters)
     names = [name for name in role.names if parameters[name].requires_grad]
     sources = [parameters[name] for name in names]
     found = torch.autograd.grad(

@@ -1,15 +1,17 @@
 """Per-example gradients where no formula is known: vmap over examples, or a loop of them."""
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import grad, vmap
 
 from raygrad.scoring.cost import scratch_budget
 from raygrad.scoring.pulling import pull_back
 from raygrad.scoring.reductions import Partial, concatenate, reduce_gradient
 from raygrad.scoring.running import Runner
+from raygrad.scoring.strays import refuse_kept, stand_in
 
 _CHUNK = 16
 """How many times a chunk's scratch may exceed the cache: vmap pays a high price for every chunk."""
@@ -79,7 +81,11 @@ def _vmap(
 
 
 def single_run(
-    runner: Runner, image: Tensor, parameters: Mapping[str, Tensor], twice: bool
+    runner: Runner,
+    image: Tensor,
+    parameters: Mapping[str, Tensor],
+    twice: bool,
+    mode: AbstractContextManager[object] | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Runs one example with its graph.
 
@@ -90,14 +96,19 @@ def single_run(
         twice: Whether the image runs beside a copy of itself. The kernels of torch for a batch of
             one are not all right: the backward pass of an eval batch normalisation on the CPU
             takes a gradient that arrives transposed for a contiguous one (torch 2.14).
+        mode: A context to run in.
 
     Returns:
         The logits, ``[1, C]`` or ``[2, C]``, and the leaves to differentiate by.
     """
     # All of them require gradients, chosen or not: hooks on activations ask for that.
-    leaves = {name: tensor.detach().requires_grad_() for name, tensor in parameters.items()}
+    leaves = {name: stand_in(name, tensor) for name, tensor in parameters.items()}
     with torch.enable_grad():
-        return runner(leaves, torch.cat([image, image]) if twice else image), leaves
+        own = torch.cat([image, image]) if twice else image
+        output = runner(leaves, own, mode=mode)
+    if runner.by_copy:
+        refuse_kept(output, leaves)
+    return output, leaves
 
 
 def single_gradients(
@@ -119,7 +130,18 @@ def single_gradients(
         twice: Whether the image runs beside a copy of itself, which gets no gradient.
     """
     logits, leaves = single_run(runner, image, parameters, twice)
-    return gradients_of(logits, cotangent, {name: leaves[name] for name in chosen})
+    whole = hooks_backward(runner.model)
+    found = gradients_of(logits, cotangent, leaves if whole else {n: leaves[n] for n in chosen})
+    return {name: found[name] for name in chosen}
+
+
+def hooks_backward(model: nn.Module) -> bool:
+    """Whether a module hangs a hook on its backward pass.
+
+    Such a hook waits for the gradients of all that its module takes and returns, as in training,
+    so that the pass must go to every leaf.
+    """
+    return any(module._backward_hooks or module._backward_pre_hooks for module in model.modules())
 
 
 def gradients_of(

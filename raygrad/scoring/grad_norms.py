@@ -7,26 +7,27 @@ import torch
 from torch import Tensor, nn
 
 from raygrad.errors import ConfigError, unknown_name
-from raygrad.scoring.audit import Audit
+from raygrad.scoring.audit import SHRINK, Audit, refuse_nonlinear
 from raygrad.scoring.collect import ForwardChangedError
 from raygrad.scoring.columns import (
     GRAD_COLUMNS,
     asks_for,
     check_columns,
-    group_of,
-    split_column,
 )
 from raygrad.scoring.cost import device_class
-from raygrad.scoring.fallback import fallback_norms, gradients_of, single_run
+from raygrad.scoring.fallback import fallback_norms, gradients_of, hooks_backward, single_run
 from raygrad.scoring.labels import as_classes, check_labels
 from raygrad.scoring.losses import Loss
 from raygrad.scoring.own_loss import find_loss
 from raygrad.scoring.plan import Plan, backward, run_sites
 from raygrad.scoring.prepare import prepare, refuse_modules
 from raygrad.scoring.probes import is_channels_last
-from raygrad.scoring.reductions import Partial, combine, reduce_gradient
+from raygrad.scoring.reductions import reduce_gradient
 from raygrad.scoring.running import own_parameters
+from raygrad.scoring.strays import StrayParameterError
+from raygrad.scoring.totals import totals
 from raygrad.scoring.verdicts import Verdicts
+from raygrad.scoring.verify import is_half
 from raygrad.scoring.wrappers import uncompiled, unwrapped
 
 
@@ -129,20 +130,30 @@ class GradNormScorer:
         with torch.inference_mode(False), uncompiled():
             images = images.clone() if images.is_inference() else images
             parameters = own_parameters(self._model)
-            plan = self._plan(images, parameters)
             try:
-                result = self._pass(plan, images, labels, parameters, later)
-            except ForwardChangedError:
-                # The model was changed since, or what it calls depends on the images.
-                self._plans.clear()
-                self._audits.clear()
-                plan = self._plan(images, parameters)
-                try:
-                    result = self._pass(plan, images, labels, parameters, later)
-                except ForwardChangedError:
-                    plan = self._plan(images, parameters, alone=True)
-                    result = self._pass(plan, images, labels, parameters, later)
-            return self._audited(plan, images, labels, parameters, result, later)
+                plan, result = self._followed(images, labels, parameters, later)
+                return self._audited(plan, images, labels, parameters, result, later)
+            except StrayParameterError as stray:
+                raise stray.refusal() from None
+
+    def _followed(
+        self, images: Tensor, labels: Tensor, parameters: Mapping[str, Tensor],
+        later: Verdicts | None,
+    ) -> tuple[Plan, GradNorms]:  # fmt: skip
+        """Scores by the plan for such images, or by another where the forward pass has changed."""
+        plan = self._plan(images, parameters)
+        try:
+            return plan, self._pass(plan, images, labels, parameters, later)
+        except ForwardChangedError:
+            # The model was changed since, or what it calls depends on the images.
+            self._plans.clear()
+            self._audits.clear()
+        plan = self._plan(images, parameters)
+        try:
+            return plan, self._pass(plan, images, labels, parameters, later)
+        except ForwardChangedError:
+            plan = self._plan(images, parameters, alone=True)
+            return plan, self._pass(plan, images, labels, parameters, later)
 
     def _audited(
         self, plan: Plan, images: Tensor, labels: Tensor, parameters: Mapping[str, Tensor],
@@ -150,25 +161,53 @@ class GradNormScorer:
     ) -> GradNorms:  # fmt: skip
         """Compares one example with itself scored alone, now and then: see ``Audit``."""
         audit = self._audits.setdefault(self._key(images, parameters), Audit())
+        if plan.alone:
+            if audit.first and not is_half(result.logits):
+                audit.count += 1
+                refuse_nonlinear(*self._two_sizes(plan, images[:1], labels[:1], parameters))
+            return result
         if audit.first:
             # A plan is trusted after its first audit, which is waited for.
             later = None
-        at = None if plan.alone else audit.chosen(result.logits, later)
+        at = audit.chosen(result.logits, later)
         if at is None:
             return result
         one, calls = slice(at, at + 1), self.calls
+        bare = replace(plan, alone=True, sites={}, unused=frozenset(),
+                       fallback=dict.fromkeys(plan.needed, plan.loop))  # fmt: skip
         if audit.first:
-            bare = replace(plan, alone=True, sites={}, unused=frozenset(),
-                           fallback=dict.fromkeys(plan.needed, plan.loop))  # fmt: skip
-            alone = self._pass(bare, images[one], labels[one], parameters, later)
+            # At another size of the direction: a backward pass that is linear takes no notice.
+            shrink = 1.0 if is_half(result.logits) else SHRINK
+            alone = self._bare(bare, images[one], labels[one], parameters, shrink)
         else:
             alone = self._pass(plan, images[one], labels[one], parameters, later)
         self.calls = calls
         if audit.agrees(result.norms, result.logits, alone.norms, alone.logits, at, later):
             return result
-        # The logits are right and the norms are not: the plan was made for other images.
+        # The logits are right and the norms are not: the size of a gradient changes more than its
+        # size, or the plan was made for other images.
+        if not is_half(result.logits):
+            refuse_nonlinear(*self._two_sizes(bare, images[one], labels[one], parameters))
         plan = self._plan(images, parameters, alone=True)
         return self._pass(plan, images, labels, parameters, later)
+
+    def _two_sizes(
+        self, plan: Plan, image: Tensor, label: Tensor, parameters: Mapping[str, Tensor]
+    ) -> list[dict[str, Tensor]]:
+        """The norms of one example by the plain loop, for two sizes of the direction."""
+        sizes = (1.0, SHRINK)
+        return [self._bare(plan, image, label, parameters, size).norms for size in sizes]
+
+    def _bare(
+        self, plan: Plan, image: Tensor, label: Tensor, parameters: Mapping[str, Tensor],
+        shrink: float,
+    ) -> GradNorms:  # fmt: skip
+        """One example by the plain loop; by itself where the copy's zero gradient becomes NaN."""
+        found = self._alone(plan, image, label, parameters, None, shrink)
+        finite = all(bool(column.isfinite().all()) for column in found.norms.values())
+        if finite or plan.loop == "single":
+            return found
+        return self._alone(replace(plan, loop="single"), image, label, parameters, None, shrink)
 
     def prepared(self) -> "Prepared":
         """What was prepared so far; nothing in it refers to the model."""
@@ -274,14 +313,17 @@ class GradNormScorer:
             partials.update(
                 fallback_norms(plan.runner, images, direction, parameters, needed, method)
             )
-        norms = _columns(plan, partials, self.columns, scale, self._trainable())
+        norms = totals(plan, partials, self.columns, scale, self._trainable())
         return GradNorms(norms, logits.detach())
 
     def _alone(
         self, plan: Plan, images: Tensor, labels: Tensor, parameters: Mapping[str, Tensor],
-        later: Verdicts | None,
+        later: Verdicts | None, shrink: float = 1.0,
     ) -> GradNorms:  # fmt: skip
-        """Scores each example by itself, by ordinary autograd."""
+        """Scores each example by itself, by ordinary autograd.
+
+        The direction that is carried back is shrunk by a power of two, and the norms grown.
+        """
         self.calls = 0
         rows = []
         for image, label in zip(images.split(1), labels.split(1), strict=True):
@@ -289,16 +331,20 @@ class GradNormScorer:
             output, leaves = single_run(plan.runner, image, parameters, twice)
             logits = output[:1].detach()
             direction, scale = self._direction(logits, label, later)
-            found = gradients_of(output, direction, {name: leaves[name] for name in plan.needed})
+            direction, scale = direction * shrink, scale / shrink
+            if not hooks_backward(plan.runner.model):
+                leaves = {name: leaves[name] for name in plan.needed}
+            found = gradients_of(output, direction, leaves)
             partials = {
                 name: reduce_gradient(
                     torch.zeros_like(leaves[name])[None] if g is None else g[None].clone(),
                     plan.needed[name],
                 )
                 for name, g in found.items()
+                if name in plan.needed
             }
             rows.append(
-                GradNorms(_columns(plan, partials, self.columns, scale, self._trainable()), logits)
+                GradNorms(totals(plan, partials, self.columns, scale, self._trainable()), logits)
             )
         norms = {name: torch.cat([row.norms[name] for row in rows]) for name in self.columns}
         return GradNorms(norms, torch.cat([row.logits for row in rows]))
@@ -319,33 +365,6 @@ class GradNormScorer:
         direction = self._loss.gradient(logits.detach(), labels)
         scale = direction.abs().amax(1, keepdim=True)
         return direction / torch.where(scale > 0, scale, 1.0), scale[:, 0]
-
-
-def _columns(
-    plan: Plan,
-    partials: Mapping[str, Partial],
-    columns: Iterable[str],
-    scale: Tensor,
-    trainable: frozenset[str],
-) -> dict[str, Tensor]:
-    missing = set(plan.needed) - set(partials) - plan.unused
-    assert not missing, f"no norm was found for {sorted(missing)}"
-    norms = {}
-    for column in columns:
-        norm, subset = split_column(column)
-        names = [
-            name
-            for name in partials
-            if subset in ("all", group_of(name))
-            or (subset == "last_layer_weights" and name in (plan.last_layer or ()))
-            or (subset == "trainable" and name in trainable)
-        ]
-        if names:
-            total = combine([partials[name] for name in names], norm)
-            norms[column] = (total * scale).float()
-        else:
-            norms[column] = torch.zeros_like(scale, dtype=torch.float32)
-    return norms
 
 
 def _check_images(images: Tensor, labels: Tensor) -> Tensor:

@@ -97,9 +97,13 @@ class Linear(Operation):
     def forward(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Returns ``[..., O]`` for x ``[..., I]``."""
         assert self.weight is not None
+        weight, bias = self.weight.to(x.dtype), _like(self.bias, x)
+        if x.ndim > 2 and not weight.requires_grad and not x.is_contiguous():
+            # Torch makes a product for each row of these, unless the weight requires a gradient.
+            x = x.contiguous()
         if self.transposed:
-            return torch.matmul(x, self.weight.to(x.dtype)), ()
-        return F.linear(x, self.weight.to(x.dtype), _like(self.bias, x)), ()
+            return torch.matmul(x, weight), ()
+        return F.linear(x, weight, bias), ()
 
     def fits(self, layout: Layout, y: Tensor) -> bool:
         """Whether the batch is not the dimension that is multiplied."""

@@ -10,6 +10,7 @@ from raygrad.scoring.collect import Collector, Site, Watch, within
 from raygrad.scoring.pulling import pull_back
 from raygrad.scoring.reductions import Partial
 from raygrad.scoring.running import Runner
+from raygrad.scoring.strays import refuse_kept, stand_in
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def run_sites(
     """
     followed = plan.followed
     stand_ins = {
-        name: tensor.detach().requires_grad_() if name in followed else tensor
+        name: stand_in(name, tensor) if name in followed else tensor
         for name, tensor in parameters.items()
     }
     anchor = torch.zeros((), device=images.device, requires_grad=True)
@@ -93,6 +94,8 @@ def run_sites(
             with within(plan.runner.model.get_submodule(plan.inner), watch):
                 logits = plan.runner(stand_ins, images)
     watch.finish()
+    if plan.runner.by_copy:
+        refuse_kept(logits, stand_ins)
     return logits, collector, anchor, stand_ins
 
 

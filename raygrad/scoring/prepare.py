@@ -7,16 +7,16 @@ import torch
 from torch import Tensor, nn
 
 from raygrad.errors import ConfigError
-from raygrad.scoring.collect import Site
 from raygrad.scoring.columns import norms_needed, split_column
-from raygrad.scoring.cost import CPU, DeviceClass, Method, cheapest, device_class
+from raygrad.scoring.cost import CPU, device_class
+from raygrad.scoring.fallback import hooks_backward
 from raygrad.scoring.last_layer import find_last_layer, named_last_layer
-from raygrad.scoring.layout import find_layout
-from raygrad.scoring.narrow import narrowed
+from raygrad.scoring.narrow import last_alone, narrowed
 from raygrad.scoring.plan import Plan
 from raygrad.scoring.probes import is_channels_last, probe_pair
 from raygrad.scoring.reductions import Partial, combine
-from raygrad.scoring.trace import Call, Role
+from raygrad.scoring.sites import left_out, sites_of
+from raygrad.scoring.trace import Trace
 from raygrad.scoring.trial import Trial, same_calls, try_model
 from raygrad.scoring.verify import ALL_NORMS, Reference, check_formulas, choose_fallback, near
 
@@ -58,16 +58,15 @@ def prepare(
     only_last = last_layer is None and all(
         split_column(column)[1] == "last_layer_weights" for column in columns
     )
-    trial = try_model(model, parameters, pair, only_last=only_last)
     last = None if last_layer is None else named_last_layer(model, last_layer)
     asked = _Asked(columns, last, overrides, trainable)
-    layouts = [False]
-    if not (alone or trial.varies) and _may_be_channels_last(model, pair):
-        layouts = [True, False]
-    if only_last and not (alone or trial.varies) and layouts == [False]:
-        quick = _last_alone(trial, parameters, pair, asked)
+    faster = not alone and _may_be_channels_last(model, pair)
+    if only_last and not (alone or faster):
+        quick = last_alone(model, parameters, pair, asked.needed, overrides)
         if quick is not None:
             return quick
+    trial = try_model(model, parameters, pair, only_last=only_last)
+    layouts = [True, False] if faster and not trial.varies else [False]
     for channels_last in layouts:
         plan = _plan_for(trial, parameters, pair, asked, alone, channels_last)
         if plan is not None:
@@ -110,21 +109,6 @@ def _may_be_channels_last(model: nn.Module, pair: Tensor) -> bool:
     )
 
 
-def _last_alone(
-    trial: Trial, parameters: Mapping[str, Tensor], pair: Tensor, asked: _Asked
-) -> Plan | None:
-    """The plan that watches the last layer alone; None where only a whole pass can tell."""
-    reference, single = trial.reference, trial.single
-    needed = asked.needed(reference.asked, reference.last or ())
-    unknown = single.unknown | trial.double.unknown
-    sites = _sites(single.calls, trial.double.calls, unknown, needed, asked.overrides)
-    plan = Plan(sites, single.count, needed, {}, reference.unused, reference.last, trial.runner,
-                hooked=single.hooked,
-                never_one=single.normalises and trial.loop == "loop")  # fmt: skip
-    plan = narrowed(plan, parameters, pair, reference)
-    return None if plan.inner is None else plan
-
-
 def _plan_for(
     trial: Trial,
     parameters: Mapping[str, Tensor],
@@ -135,23 +119,17 @@ def _plan_for(
 ) -> Plan | None:
     """The plan for images in one layout; None where channels-last is not for this model."""
     reference, runner = trial.reference, trial.runner
-    if channels_last:
-        pair = pair.to(memory_format=torch.channels_last)
-        try:
-            double, single = trial.traces(parameters, pair)
-        except RuntimeError:
-            # A view that only the plain layout has.
-            return None
-        if not near(double.logits, reference.logits, TIGHT):
-            return None
-    else:
-        double, single = trial.double, trial.single
+    traces = _traced(trial, parameters, pair) if channels_last else (trial.double, trial.single)
+    if traces is None:
+        return None
+    double, single = traces
+    pair = pair.to(memory_format=torch.channels_last) if channels_last else pair
     alone = alone or not same_calls(double, single)
     every = dict.fromkeys(sorted(reference.asked), ALL_NORMS)
     unused = reference.unused
     unknown = single.unknown | double.unknown
-    sites = {} if alone else _sites(single.calls, double.calls, unknown, every, {})
-    unknown |= _left_out(single.calls, sites)
+    sites = {} if alone else sites_of(single.calls, double.calls, unknown, every, {})
+    unknown |= left_out(single.calls, sites)
     seen = {name for site in sites.values() for role in (site.weight, site.bias) if role
             for name in role.names}  # fmt: skip
     unknown = (unknown | (reference.asked - seen - unused)) & reference.asked
@@ -165,6 +143,10 @@ def _plan_for(
         last = last or reference.last
     else:
         wrong, logits, found = check_formulas(plan, parameters, pair, reference)
+        if wrong and not trial.beside:
+            return _plan_for(
+                trial.with_copies(parameters, pair), parameters, pair, asked, alone, channels_last
+            )
         if channels_last and not _as_exact(found, wrong, reference, logits):
             return None
         if last is None:
@@ -173,6 +155,8 @@ def _plan_for(
     unknown = (unknown | wrong) - unused
     needed = asked.needed(parameters, last or ())
     left = {name: norms for name, norms in needed.items() if name in unknown}
+    # A hook on a module's backward pass must see all gradients of it, or none of the formulas.
+    alone = alone or bool(left and hooks_backward(runner.model))
     if alone:
         # Other images may use what these did not.
         fallback, unused, sites = dict.fromkeys(needed, trial.loop), frozenset(), {}
@@ -180,11 +164,23 @@ def _plan_for(
         fallback = choose_fallback(runner, parameters, pair, reference, left)
         fallback = {n: trial.loop if how == "loop" else how for n, how in fallback.items()}
         wanted = {name: norms for name, norms in needed.items() if name not in unused}
-        sites = _sites(single.calls, double.calls, unknown, wanted, asked.overrides)
+        sites = sites_of(single.calls, double.calls, unknown, wanted, asked.overrides)
     plan = Plan(sites, single.count, needed, fallback, unused, last, runner, alone,
                 channels_last, trial.loop, single.hooked,
                 single.normalises and trial.loop == "loop", candidates=candidates)  # fmt: skip
     return narrowed(plan, parameters, pair, reference)
+
+
+def _traced(
+    trial: Trial, parameters: Mapping[str, Tensor], pair: Tensor
+) -> tuple[Trace, Trace] | None:
+    """The traces in the channels-last layout; None where it is not for this model."""
+    try:
+        traces = trial.traces(parameters, pair.to(memory_format=torch.channels_last))
+    except RuntimeError:
+        # A view that only the plain layout has.
+        return None
+    return traces if near(traces[0].logits, trial.reference.logits, TIGHT) else None
 
 
 TIGHT = 1e-5
@@ -237,104 +233,3 @@ def refuse_modules(model: nn.Module) -> None:
                 f"dropout must be off, got training mode with p={module.p} in {label}, where the "
                 "gradient is random. Call model.eval()."
             )
-
-
-def _sites(
-    single: list[Call],
-    double: list[Call],
-    unknown: set[str],
-    needed: Mapping[str, frozenset[str]],
-    overrides: Mapping[str, str],
-) -> dict[int, Site]:
-    """The sites of the calls whose parameters are wanted and have a formula."""
-    uses: dict[str, int] = {}
-    indirect: set[str] = set()
-    for call in single:
-        for role in (call.weight, call.bias):
-            for name in role.names if role else ():
-                uses[name] = uses.get(name, 0) + 1
-            if role and not role.direct:
-                indirect.update(role.names)
-    sites = {}
-    for one, two in zip(single, double, strict=True):
-        wanted = [_wanted(role, needed, unknown) for role in (one.weight, one.bias)]
-        if not any(wanted):
-            continue
-        site = _site(one, two, wanted, uses, indirect, needed, overrides)
-        if site is not None:
-            sites[one.index] = site
-    return sites
-
-
-def _wanted(role: Role | None, needed: Mapping[str, frozenset[str]], unknown: set[str]) -> bool:
-    return role is not None and bool((set(role.names) & set(needed)) - unknown)
-
-
-def _site(
-    one: Call,
-    two: Call,
-    wanted: list[bool],
-    uses: Mapping[str, int],
-    indirect: set[str],
-    needed: Mapping[str, frozenset[str]],
-    overrides: Mapping[str, str],
-) -> Site | None:
-    layout = find_layout(one.y, two.y)
-    if layout is None and one.x is not None and not bool(one.y.any()):
-        # An output that is all zero (a scale that starts at zero) is laid out as its input.
-        assert two.x is not None
-        layout = find_layout(one.x, two.x)
-    if layout is None:
-        return None
-    operation = one.operation
-    if not two.operation.fits(layout, two.y):
-        # A tensor made of parameters with a copy for each image: only two show which dimension.
-        return None
-    if one.x is not None:
-        assert two.x is not None
-        if find_layout(one.x, two.x) != layout:
-            return None
-    if not operation.fits(layout, one.y):
-        return None
-    operation.batch_dim, operation.folded = layout.dim, layout.fold > 1
-    norms: list[frozenset[str]] = []
-    deferred = False
-    for role, want in zip((one.weight, one.bias), wanted, strict=True):
-        now = bool(role and want and role.direct)
-        now = now and all(uses[name] == 1 and name not in indirect for name in role.names)  # type: ignore[union-attr]  # roles are known
-        norms.append(needed[role.names[0]] if now and role else frozenset())
-        deferred = deferred or (want and not now)
-    x = None if one.x is None else layout.split(one.x)
-    methods = operation.methods(x, layout.split(one.y), norms[0] or ALL_NORMS)  # type: ignore[arg-type]  # None where it expands
-    on = device_class(one.y.device.type)
-    method = _choose(methods, one.weight, overrides, on) if norms[0] else Method("sum", 0.0)
-    return Site(
-        one.index, one.function, operation.kind, one.swapped, layout, one.weight, one.bias, method,
-        norms[0], norms[1], deferred,
-    )  # fmt: skip
-
-
-def _choose(
-    methods: list[Method], role: Role | None, overrides: Mapping[str, str], on: DeviceClass
-) -> Method:
-    assert role is not None
-    for key in (role.names[0], role.names[0].rpartition(".")[0]):
-        if key in overrides:
-            known = {method.name: method for method in methods}
-            if overrides[key] not in known:
-                raise ConfigError(
-                    f"the method of {key!r} must be one of {', '.join(sorted(known))}, "
-                    f"got {overrides[key]!r}. Choose one of them, or leave the choice out."
-                )
-            return known[overrides[key]]
-    return cheapest(methods, on)
-
-
-def _left_out(calls: list[Call], sites: Mapping[int, Site]) -> set[str]:
-    """Parameters of calls that did not become sites: all their norms go to the fallback."""
-    names: set[str] = set()
-    for call in calls:
-        if call.index not in sites:
-            for role in (call.weight, call.bias):
-                names.update(role.names if role else ())
-    return names

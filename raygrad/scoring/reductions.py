@@ -26,6 +26,10 @@ def reduce_gradient(gradient: Tensor, norms: Collection[str]) -> Partial:
             count by their modulus.
         norms: Any of ``l1``, ``l2``, ``linf``.
     """
+    if gradient.numel() == 0:
+        # A parameter without entries.
+        zero = gradient.new_zeros(len(gradient), dtype=torch.float32)
+        return {norm: zero.clone() for norm in norms}
     rows = accumulation_type(gradient).reshape(len(gradient), -1)
     partial: Partial = {}
     if rows.is_complex():

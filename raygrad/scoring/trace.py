@@ -1,8 +1,8 @@
 """Watches one forward pass: which parameters meet which activations, in which calls."""
 
+import inspect
 import sys
 import types
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 from raygrad.errors import ConfigError
 from raygrad.scoring.calls import COMMUTES, PARSERS, parse, statistics_of_the_batch
 from raygrad.scoring.operations import Affine, Operation
+from raygrad.scoring.strays import leaves_of
 
 
 def _seen_through(function: Any) -> Callable[..., Any]:
@@ -39,6 +40,17 @@ _SHAPE_ONLY = frozenset(
     [Tensor.type_as, Tensor.expand_as, Tensor.view_as, Tensor.reshape_as, Tensor.to]
 )
 """Functions that take nothing of their second tensor but its shape or type."""
+
+
+_NO_WRITES = frozenset(["requires_grad_", "share_memory_", "detach_", "rename_"])
+"""Functions with the name of one that writes to its tensor, and that do not."""
+
+_AUGMENTED = frozenset(
+    f"__i{word}__"
+    for word in ("add", "sub", "mul", "div", "truediv", "floordiv", "mod", "pow", "and", "or",
+                 "xor", "lshift", "rshift")
+)  # fmt: skip
+"""Functions of augmented assignments."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +134,7 @@ class Trace(TorchFunctionMode):
         }
         self._expansions = expansions
         self._tainted = {id(images)}
+        self._storages = {tensor.untyped_storage()._cdata for tensor in parameters.values()}
         # Ids are of living tensors only if nothing dies meanwhile.
         self._alive: list[Any] = [images, parameters]
 
@@ -152,7 +165,8 @@ class Trace(TorchFunctionMode):
                 return COMPOSITES[func](*args, **kwargs)
         self.hooked = self.hooked or func in (Tensor.register_hook, Tensor.retain_grad)
         self.normalises = self.normalises or func is F.batch_norm
-        tensors = list(_tensors((args, kwargs)))
+        tensors = list(tensors_in((args, kwargs)))
+        self._refuse_writes(func, args, kwargs)
         self.strays.update(self._originals[id(t)] for t in tensors if id(t) in self._originals)
         made_of = [tensor for tensor in tensors if id(tensor) in self._sources]
         tainted = any(self._is_activation(tensor) for tensor in tensors)
@@ -167,7 +181,7 @@ class Trace(TorchFunctionMode):
                     self._note(call.y, self._tainted)
                     return call.y
         result = self._run(func, args, kwargs)
-        outputs = list(_tensors(result))
+        outputs = list(tensors_in(result))
         writes = getattr(func, "__name__", "") == "__setitem__"
         if writes and (tainted or made_of):
             outputs = [args[0]]
@@ -214,7 +228,7 @@ class Trace(TorchFunctionMode):
         x, operation = parsed
         if x is None and not self._over_batch(operation):
             return None
-        if x is not None and not any(self._is_activation(t) for t in _tensors((args, kwargs))):
+        if x is not None and not any(self._is_activation(t) for t in tensors_in((args, kwargs))):
             return None
         roles = [self._role(tensor) for tensor in (operation.weight, operation.bias)]
         activations = [t for t in (operation.weight, operation.bias) if t is not None]
@@ -232,6 +246,28 @@ class Trace(TorchFunctionMode):
         if words is not None:
             raise ConfigError(f"{words} It is in {calling_module(self._running)}.")
 
+    def _refuse_writes(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """Refuses what would change the model's own parameters, before it does."""
+        name = _name(func)
+        to: list[Any] = [*tensors_in(kwargs.get("out"))]
+        in_place = name.endswith("_") and not name.endswith("__") and name not in _NO_WRITES
+        if args and (in_place or name == "__setitem__" or name in _AUGMENTED):
+            to.append(args[0])
+        if func is F.embedding and inspect.signature(func).bind(*args, **kwargs).arguments.get(
+            "max_norm"
+        ):
+            to.append(inspect.signature(func).bind(*args, **kwargs).arguments["weight"])
+        for tensor in to:
+            if not isinstance(tensor, Tensor) or id(tensor) not in self._sources:
+                continue
+            if tensor.untyped_storage()._cdata in self._storages:
+                names = ", ".join(self._sources[id(tensor)])
+                raise ConfigError(
+                    f"the forward pass must leave the model as it is, got {name} in "
+                    f"{calling_module(self._running)}, which changes {names} in place. Change "
+                    "parameters before they are scored, not in forward."
+                )
+
     def _over_batch(self, operation: Operation) -> bool:
         if self._expansions is not None:
             return self.count - 1 in self._expansions
@@ -248,31 +284,16 @@ class Trace(TorchFunctionMode):
         return Role(self._sources[id(tensor)], id(tensor) in self._names)
 
 
-def leaves_of(output: Tensor) -> list[Tensor]:
-    """The tensors that an output's graph begins with."""
-    found: list[Tensor] = []
-    queue, seen = deque([output.grad_fn]), set()
-    while queue:
-        node = queue.popleft()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if hasattr(node, "variable"):
-            found.append(node.variable)
-        queue.extend(parent for parent, _ in node.next_functions)
-    return found
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
+def tensors_in(value: Any) -> Iterator[Tensor]:
     """The tensors in nested lists, tuples and dictionaries."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, list | tuple):
         for item in value:
-            yield from _tensors(item)
+            yield from tensors_in(item)
     elif isinstance(value, Mapping):
         for item in value.values():
-            yield from _tensors(item)
+            yield from tensors_in(item)
 
 
 def _name(func: Any) -> str:

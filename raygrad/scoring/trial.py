@@ -3,13 +3,17 @@
 import random
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from raygrad.errors import ConfigError
+from raygrad.scoring.apart import DEPENDS, ROUNDING, apart, refuse_drift
+from raygrad.scoring.collect import ForwardChangedError
 from raygrad.scoring.fallback import single_run
+from raygrad.scoring.out_of_memory import is_out_of_memory
 from raygrad.scoring.running import (
     Runner,
     UncopyableModelError,
@@ -18,8 +22,9 @@ from raygrad.scoring.running import (
     state_of,
     without_checkpoints,
 )
+from raygrad.scoring.strays import StrayParameterError
 from raygrad.scoring.trace import Trace
-from raygrad.scoring.verify import Reference, StrayParameterError, near, single_reference
+from raygrad.scoring.verify import Reference, near, single_reference
 
 
 @dataclass(frozen=True)
@@ -37,11 +42,20 @@ class Trial:
     loop: str
     """The kind of loop over single examples that is right: ``loop``, or ``single`` where the
     logits of an image beside its copy are not those of the image."""
+    beside: bool
+    """Whether the reference is of images beside copies of themselves, where ``loop`` is right."""
 
     @property
     def varies(self) -> bool:
         """Whether the calls of the two passes were not the same."""
         return not same_calls(self.double, self.single)
+
+    def with_copies(self, parameters: Mapping[str, Tensor], pair: Tensor) -> "Trial":
+        """The same trial, with references of each image beside a copy of itself."""
+        if self.beside:
+            return self
+        reference = single_reference(self.runner, parameters, pair, twice=True)
+        return replace(self, reference=reference, beside=True)
 
     def traces(self, parameters: Mapping[str, Tensor], pair: Tensor) -> tuple[Trace, Trace]:
         """The forward passes on the same two images in another layout."""
@@ -74,15 +88,37 @@ def try_model(
         ConfigError: An example's logits depend on the batch or on chance, the model is changed by
             its forward pass, or it reaches its parameters by ways that nothing can follow.
     """
-    try:
+    with refusing(pair):
         for runner in _runners(model, parameters, pair):
             try:
                 return _try(runner, parameters, pair, only_last)
             except UncopyableModelError:
                 continue
+    raise AssertionError("a model that is not copied can always be run")
+
+
+@contextmanager
+def refusing(images: Tensor) -> Iterator[None]:
+    """Says in one line why a model cannot be scored: what it reaches, or what torch says of it.
+
+    Raises:
+        ConfigError: It reaches parameters by ways that nothing can follow, or it fails to run
+            forward and backward.
+    """
+    try:
+        yield
     except StrayParameterError as stray:
         raise stray.refusal() from None
-    raise AssertionError("a model that is not copied can always be run")
+    except RuntimeError as error:
+        if is_out_of_memory(error) or isinstance(error, torch.AcceleratorError):
+            # Another batch size, or another device, may do.
+            raise
+        words = (str(error).strip().splitlines() or [""])[0]
+        raise ConfigError(
+            f"the model must run forward and backward on images {list(images.shape)} of "
+            f"{images.dtype}, got {type(error).__name__}: {words} Check that it takes such images "
+            "and that autograd can go through it."
+        ) from error
 
 
 def _runners(model: nn.Module, parameters: Mapping[str, Tensor], pair: Tensor) -> Iterator[Runner]:
@@ -108,9 +144,22 @@ def _try(runner: Runner, parameters: Mapping[str, Tensor], pair: Tensor, only_la
     strays = sorted(double.strays | single.strays)
     if strays:
         raise StrayParameterError(strays)
+    if not same_calls(double, single):
+        again = trace(runner, parameters, pair)
+        if _seen(again) != _seen(double):
+            # What one pass keeps outside of the model, the next finds.
+            raise StrayParameterError(sorted(_seen(double) ^ _seen(again)))
+    if runner.by_copy and not (double.pure and single.pure):
+        refuse_drift(runner, parameters, pair[:1])
+    quick = _quickly(runner, double, single, parameters, pair, only_last)
+    if quick is not None:
+        return quick
+    safe, seen = runner, _seen(single)
     runner = _again(runner, parameters, pair[:1], double, single)
     # A gradient that ends at the last layer passes none of the kernels that are wrong for one.
-    reference = single_reference(runner, parameters, pair, twice=not only_last, only_last=only_last)
+    runner, reference = _referred(
+        runner, safe, seen, parameters, pair, twice=not only_last, only_last=only_last
+    )
     if only_last and reference.asked == set(parameters):
         reference = single_reference(runner, parameters, pair, twice=True)
     loop = "loop"
@@ -120,10 +169,99 @@ def _try(runner: Runner, parameters: Mapping[str, Tensor], pair: Tensor, only_la
     ):
         # The image beside its copy is not the image alone: only alone it is itself.
         loop, reference = "single", single_reference(runner, parameters, pair, twice=False)
-    apart = near(double.logits, reference.logits) or not same_calls(double, single)
-    if not apart and not near(_plain(runner, parameters, pair), reference.logits):
+    if not same_calls(double, single):
+        return Trial(runner, double, single, reference, loop, beside=True)
+    together = double.logits
+    if not near(together, reference.logits):
+        together = _plain(runner, parameters, pair)
+    if not apart(together, reference.logits, runner, parameters, pair):
         raise ConfigError(DEPENDS)
-    return Trial(runner, double, single, reference, loop)
+    return Trial(runner, double, single, reference, loop, beside=True)
+
+
+def _seen(trace: Trace) -> frozenset[str]:
+    """The parameters that have met an activation in a pass."""
+    roles = (role for call in trace.calls for role in (call.weight, call.bias) if role)
+    return frozenset(trace.unknown).union(*(role.names for role in roles))
+
+
+def _referred(
+    runner: Runner,
+    safe: Runner,
+    seen: frozenset[str],
+    parameters: Mapping[str, Tensor],
+    pair: Tensor,
+    *,
+    twice: bool,
+    only_last: bool,
+    calls: int | None = None,
+) -> tuple[Runner, Reference]:
+    """The reference by the model itself, where it says what a copy says, else by copies.
+
+    What a model keeps outside of itself, by its identity, a copy computes anew.
+
+    Args:
+        runner: The model itself, where that is safe.
+        safe: Copies of it, where it can be copied.
+        seen: The parameters that copies use.
+        parameters: All parameters by name.
+        pair: The two images.
+        twice: See `single_reference`.
+        only_last: Likewise.
+        calls: Likewise.
+    """
+    options = {"twice": twice, "only_last": only_last}
+    if runner == safe:
+        return runner, single_reference(runner, parameters, pair, **options, calls=calls)
+    try:
+        found = single_reference(runner, parameters, pair, **options, calls=calls)
+    except StrayParameterError:
+        return safe, single_reference(safe, parameters, pair, **options)
+    if found.unused & seen:
+        again = single_reference(safe, parameters, pair, **options)
+        if again.unused != found.unused:
+            return safe, again
+    return runner, found
+
+
+def _quickly(
+    runner: Runner,
+    double: Trace,
+    single: Trace,
+    parameters: Mapping[str, Tensor],
+    pair: Tensor,
+    only_last: bool,
+) -> Trial | None:
+    """The trial of a model in which nothing is suspect: no more than each image alone.
+
+    These runs are the references, and the first is also the second run of the same image. Of the
+    kernels that are wrong for a batch of one, normalisation is the only one that is known; where
+    another makes norms differ, the caller compares again with each image beside its copy.
+
+    Returns:
+        None where anything is not as it should be, and must be looked into.
+    """
+    if double.draws or single.draws or not same_calls(double, single):
+        return None
+    if single.normalises and not only_last:
+        return None
+    safe = runner
+    if runner.by_copy and double.pure and single.pure:
+        runner = replace(runner, by_copy=False)
+    try:
+        runner, reference = _referred(
+            runner, safe, _seen(single), parameters, pair, twice=False, only_last=only_last,
+            calls=single.count,
+        )  # fmt: skip
+    except (StrayParameterError, ForwardChangedError):
+        return None
+    if single.normalises and reference.asked == set(parameters):
+        return None
+    if not near(reference.logits[:1], single.logits, ROUNDING):
+        return None
+    if not apart(double.logits, reference.logits, runner, parameters, pair):
+        return None
+    return Trial(runner, double, single, reference, "loop", beside=False)
 
 
 def _plain(runner: Runner, parameters: Mapping[str, Tensor], images: Tensor) -> Tensor:
@@ -152,20 +290,13 @@ def _again(
     else:
         third = trace(runner, parameters, image, double.expansions)
     foreign = [name for name in drawn if name in FOREIGN]
-    if foreign or not near(third.logits, single.logits, 1e-5):
+    if foreign or not near(third.logits, single.logits, ROUNDING):
         raise ConfigError(
             "the same image must give the same logits twice, got a model that draws random "
             f"numbers{': ' + drawn[0] if drawn else ' from a generator of its own'}. "
             "Call model.eval(), or turn the noise off."
         )
     return runner
-
-
-DEPENDS = (
-    "no example's logits may depend on the other examples of its batch, got a model in which they "
-    "do (statistics, a scale or an order that is taken over the whole batch). Make it treat "
-    "every example apart, or score batches of one."
-)
 
 
 def trace(
@@ -180,7 +311,8 @@ def trace(
         ConfigError: It draws random numbers, or changes a buffer in place.
     """
     buffers = own_buffers(runner.model)
-    versions = {name: buffer._version for name, buffer in buffers.items()}
+    held = {**parameters, **buffers}
+    versions = {n: 0 if tensor.is_inference() else tensor._version for n, tensor in held.items()}
     anchor = torch.zeros((), requires_grad=True)
     own = images.clone()
     if own.is_floating_point():
@@ -193,8 +325,8 @@ def trace(
     with torch.enable_grad(), without_checkpoints():
         watch.record(run, own)
     watch.pure = state is not None and state == state_of(run)
-    for name, buffer in buffers.items():
-        if buffer._version != versions[name]:
+    for name, tensor in held.items():
+        if not tensor.is_inference() and tensor._version != versions[name]:
             raise ConfigError(
                 f"the forward pass must leave the model as it is, got a change of {name!r}. "
                 "Call model.eval()."

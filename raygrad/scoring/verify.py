@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from raygrad.errors import ConfigError
 from raygrad.scoring.collect import ForwardChangedError
 from raygrad.scoring.fallback import fallback_norms, gradients_of, single_run
 from raygrad.scoring.labels import check_logits
@@ -16,9 +15,13 @@ from raygrad.scoring.out_of_memory import is_out_of_memory
 from raygrad.scoring.plan import Plan, backward, run_sites
 from raygrad.scoring.reductions import Partial, reduce_gradient
 from raygrad.scoring.running import Runner
-from raygrad.scoring.trace import leaves_of
+from raygrad.scoring.strays import StrayParameterError, kept_from_before, leaves_of
+from raygrad.scoring.witness import Witness
 
 ALL_NORMS = frozenset(["l1", "l2", "linf"])
+
+BROKEN = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError)
+"""What parts of a model (a hook, an operator) raise where only some tensors require gradients."""
 
 
 def is_half(tensor: Tensor) -> bool:
@@ -76,6 +79,7 @@ def single_reference(
     images: Tensor,
     twice: bool,
     only_last: bool = False,
+    calls: int | None = None,
 ) -> Reference:
     """Finds the norms of each image's own gradient, and what its logits depend on.
 
@@ -86,21 +90,19 @@ def single_reference(
         twice: Whether each runs beside a copy of itself.
         only_last: Whether the last layer's weight, where the graph shows one, is enough: a
             backward pass that ends there costs next to nothing.
+        calls: How many calls of functions with a formula a run must make, where each run is to be
+            watched for that, and for parameters that it reaches past their stand-ins.
 
     Raises:
-        ConfigError: The output is not logits, or depends on a parameter in a way that its stand-in
-            cannot follow.
+        ConfigError: The output is not logits.
+        StrayParameterError: It depends on a parameter in a way that its stand-in cannot follow.
+        ForwardChangedError: A run made more calls, or fewer.
     """
-    originals = {id(tensor): name for name, tensor in runner.model.named_parameters()}
     rows: dict[str, list[Partial | None]] = {name: [] for name in parameters}
     logits, directions = [], []
     last: tuple[str, ...] | None = None
     for index, image in enumerate(images.split(1)):
-        output, leaves = single_run(runner, image, parameters, twice)
-        check_logits(output, torch.zeros(2 if twice else 1, dtype=torch.int64))
-        stray = sorted({originals[id(leaf)] for leaf in leaves_of(output) if id(leaf) in originals})
-        if stray:
-            raise StrayParameterError(stray)
+        output, leaves = _looked_over(runner, image, parameters, twice, calls)
         logits.append(output[:1].detach())
         generator = torch.Generator().manual_seed(index)
         direction = torch.randn(logits[-1].shape, generator=generator).to(output.device)
@@ -108,7 +110,7 @@ def single_reference(
         here = last_layer_in_graph(output, {id(leaf): name for name, leaf in leaves.items()})
         changes, last = index > 0 and here != last, here
         if only_last and (last is None or changes):
-            return single_reference(runner, parameters, images, twice)
+            return single_reference(runner, parameters, images, twice, calls=calls)
         if only_last:
             leaves = {name: leaves[name] for name in last or ()}
         for name, gradient in gradients_of(output, direction, leaves).items():
@@ -126,23 +128,25 @@ def single_reference(
     return Reference(partials, unused, torch.cat(directions), torch.cat(logits), last, asked)
 
 
+def _looked_over(
+    runner: Runner, image: Tensor, parameters: Mapping[str, Tensor], twice: bool, calls: int | None
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Runs one example, and sees that it makes the calls and uses the parameters that it should."""
+    witness = None if calls is None else Witness(runner.model, parameters)
+    output, leaves = single_run(runner, image, parameters, twice, witness)
+    check_logits(output, torch.zeros(2 if twice else 1, dtype=torch.int64))
+    originals = {id(tensor): name for name, tensor in runner.model.named_parameters()}
+    strays = {originals[id(leaf)] for leaf in leaves_of(output) if id(leaf) in originals}
+    strays |= kept_from_before(output, leaves) | (witness.strays if witness else set())
+    if strays:
+        raise StrayParameterError(sorted(strays))
+    if witness is not None and witness.count != calls:
+        raise ForwardChangedError
+    return output, leaves
+
+
 def _joined(rows: list[Partial]) -> Partial:
     return {norm: torch.cat([row[norm].double() for row in rows]) for norm in ALL_NORMS}
-
-
-class StrayParameterError(Exception):
-    """The forward pass has used parameters of the model itself, not what stood for them."""
-
-    def __init__(self, names: list[str]) -> None:
-        super().__init__(", ".join(names))
-        self.names = names
-
-    def refusal(self) -> ConfigError:
-        """The error for the user, where no way of running the model helps."""
-        return ConfigError(
-            f"the forward pass must reach its parameters through the model, got {self} from a "
-            "closure or an object that cannot be copied. Read them from self in forward."
-        )
 
 
 def check_formulas(
@@ -163,7 +167,7 @@ def check_formulas(
         partials, reached = backward(
             plan, logits, reference.cotangent[order], collector, anchor, stand_ins
         )
-    except (ForwardChangedError, RuntimeError) as error:
+    except (ForwardChangedError, *BROKEN) as error:
         if is_out_of_memory(error):
             raise
         # A formula that cannot even run here is no formula: everything goes to the fallback.
@@ -235,10 +239,11 @@ def choose_fallback(
             partials = fallback_norms(
                 runner, images, reference.cotangent, parameters, needed, "vmap"
             )
-    except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
+    except BROKEN as error:
         if is_out_of_memory(error):
             raise
-        # Data-dependent control flow, or an operator without a batching rule.
+        # Data-dependent control flow, an operator without a batching rule, or a part of the model
+        # that cannot do without gradients of all else.
         return dict.fromkeys(needed, "loop")
     wrong = disagreeing(partials, expected, needed, reference.logits)
     return dict.fromkeys(needed, "loop" if wrong else "vmap")

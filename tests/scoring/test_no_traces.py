@@ -185,6 +185,6 @@ def test_a_module_that_stands_at_two_places_keeps_its_parameters():
     batch_bound(model, x, y)
     assert {id(t) for t in (*model.parameters(), *model.buffers())} == before
     assert all(type(p) is nn.Parameter and p.requires_grad for p in model.parameters())
-    with pytest.raises(RuntimeError, match="shapes"):
+    with pytest.raises(ConfigError, match=r"forward and backward.*shapes"):
         per_example_grad_norms(model, x[:, :5], y)
     assert {id(t) for t in (*model.parameters(), *model.buffers())} == before

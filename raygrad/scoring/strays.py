@@ -1,0 +1,77 @@
+"""Parameters that a forward pass reaches by ways that what stands for them cannot follow."""
+
+from collections import deque
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from raygrad.errors import ConfigError
+
+_MARK = "_raygrad_stands_for"
+
+
+class StrayParameterError(Exception):
+    """A pass has used parameters of the model itself, or of another pass, not what stood for them.
+
+    Args:
+        names: Theirs.
+    """
+
+    def __init__(self, names: list[str]) -> None:
+        super().__init__(", ".join(names))
+        self.names = names
+
+    def refusal(self) -> ConfigError:
+        """The error for the user, where no way of running the model helps."""
+        return ConfigError(
+            f"the forward pass must reach its parameters through the model, got {self} from a "
+            "closure, a cache outside of the model, or an object that cannot be copied. Read them "
+            "from self in forward."
+        )
+
+
+def stand_in(name: str, tensor: Tensor) -> Tensor:
+    """A leaf that stands for a parameter in one pass, and that later passes know for a stranger."""
+    leaf = tensor.detach().requires_grad_()
+    setattr(leaf, _MARK, name)
+    return leaf
+
+
+def kept_from_before(output: Tensor, stand_ins: Mapping[str, Tensor]) -> set[str]:
+    """Names the parameters whose stand-ins of an earlier pass an output depends on.
+
+    What a model keeps outside of itself (in a cache by its identity) is there in the next pass.
+
+    Args:
+        output: What the pass returned, with its graph.
+        stand_ins: Those of this pass, by name.
+    """
+    own = {id(leaf) for leaf in stand_ins.values()}
+    marked = (leaf for leaf in leaves_of(output) if hasattr(leaf, _MARK))
+    return {getattr(leaf, _MARK) for leaf in marked if id(leaf) not in own}
+
+
+def refuse_kept(output: object, stand_ins: Mapping[str, Tensor]) -> None:
+    """Refuses an output that depends on stand-ins of an earlier pass.
+
+    Raises:
+        StrayParameterError: It does.
+    """
+    kept = kept_from_before(output, stand_ins) if isinstance(output, Tensor) else set()
+    if kept:
+        raise StrayParameterError(sorted(kept))
+
+
+def leaves_of(output: Tensor) -> list[Tensor]:
+    """The tensors that an output's graph begins with."""
+    found: list[Tensor] = []
+    queue, seen = deque([output.grad_fn]), set()
+    while queue:
+        node = queue.popleft()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            found.append(node.variable)
+        queue.extend(parent for parent, _ in node.next_functions)
+    return found
