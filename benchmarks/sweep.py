@@ -37,7 +37,6 @@ from raygrad.config import DataConfig, SweepConfig, TrainConfig
 from raygrad.engine.session import ensure_ray
 from raygrad.engine.sweep import job as sweep_engine
 from raygrad.engine.sweep.calibrate import calibrate
-from raygrad.engine.sweep.packing import room_for_trials
 from raygrad.pipeline.stages import study_data
 from raygrad.runs.layout import RunLayout
 from raygrad.training.models import build_network
@@ -286,9 +285,9 @@ def main() -> None:
     def plan() -> None:
         ensure_ray()
         nonlocal slots
-        needs = sweep_engine.needs_of(SweepConfig())
-        slots = room_for_trials(needs, 0)
-        rates = calibrate(("cnn",), config, data, needs, slots, args.plan_seconds)["cnn"]
+        placed = sweep_engine.sweep_placement(SweepConfig(device="cpu"))
+        slots = placed.count
+        rates = calibrate(("cnn",), config, data, placed, args.plan_seconds)["cnn"]
         print(rates)
         sizes = Sizes(len(data.train.labels), *args.evaluated)
         times = [trial_time(trial, rates, config, sizes, config.epochs) for trial, _ in trials]

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import tyro
 
 from raygrad.config.declaring import BASIC, EXECUTION, positive, require
+from raygrad.config.nodes import check_nodes
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,9 @@ class DataConfig:
     node; larger ones are decoded once a node into files in `cache_dir`, which processes map."""
     cache_dir: str | None = field(default=None, metadata=EXECUTION)
     """A folder on each node's own disk; by default `raygrad-images` in its temporary folder."""
+    nodes: tuple[str, ...] = field(default=(), metadata=EXECUTION)
+    """Labels of the nodes that writing and indexing may stand on, NAME=VALUE, as Ray's label
+    selectors: raygrad=index; by default on any."""
     val_fraction: float = 0.1
     """The share of the training examples held out for validation, chosen by a hash of the key."""
     test_fraction: float = 0.2
@@ -74,6 +78,7 @@ class DataConfig:
         for name in ("image_size", "max_examples"):
             if getattr(self, name) is not None:
                 positive(name, getattr(self, name))
+        check_nodes(self.nodes)
         share = self.max_reject_share
         require(0 <= share <= 1, "max_reject_share must be in [0, 1]", share)
         require(0 <= self.val_fraction < 1, "val_fraction must be in [0, 1)", self.val_fraction)

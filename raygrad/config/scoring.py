@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from raygrad.config.declaring import ACTED_ON, BASIC, EXECUTION, positive, require
+from raygrad.config.nodes import check_nodes
 
 IMAGENET_SIZE, IMAGENET_RESIZE = 224, 256
 
@@ -51,7 +52,10 @@ class ScoreConfig:
     features: bool = False
     """Also write the penultimate features, float16, to scores/<network>/features/."""
     device: Literal["auto", "cpu", "cuda"] = field(default="auto", metadata=EXECUTION)
-    """Where networks run; auto takes GPUs where the cluster has one."""
+    """Where networks run; auto takes GPUs where the cluster has one, or may grow to one."""
+    nodes: tuple[str, ...] = field(default=(), metadata=EXECUTION)
+    """Labels of the nodes that actors may stand on, NAME=VALUE, as Ray's label
+    selectors: raygrad=score, ray.io/market-type=spot; by default on any."""
     actors_per_gpu: int = field(default=1, metadata=EXECUTION)
     """Actors that share a GPU."""
     channels_last: bool = field(default=False, metadata=EXECUTION)
@@ -63,7 +67,8 @@ class ScoreConfig:
     max_actors: int = field(default=0, metadata=EXECUTION)
     """The pool never grows above this; 0 is what the cluster holds when scoring begins."""
     decode_threads: int = field(default=0, metadata=EXECUTION)
-    """Threads of an actor that decode; 0 is one on a CPU, a share of the CPUs beside a GPU."""
+    """Threads of an actor that decode; 0 is one on a CPU; beside a GPU, its share of the CPUs of
+    the GPU node that has fewest for each, 8 at most."""
     shard_timeout_s: float = field(default=600.0, metadata=EXECUTION)
     """An actor without progress for so long is ended, and its shard tried elsewhere."""
     price_per_hour: float = field(default=0.0, metadata=EXECUTION)
@@ -76,6 +81,7 @@ class ScoreConfig:
         for name in ("columns", "checkpoint"):
             values = getattr(self, name)
             require(len(set(values)) == len(values), f"{name} must not repeat a name", values)
+        check_nodes(self.nodes)
         for name in ("image_size", "actors_per_gpu", "min_actors", "shard_timeout_s"):
             positive(name, getattr(self, name))
         for name in ("batch_size", "max_actors", "decode_threads", "price_per_hour"):

@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal
 import tyro
 
 from raygrad.config.declaring import BASIC, EXECUTION, positive, require
+from raygrad.config.nodes import check_nodes
 
 Protocol = Literal["equal_epochs", "equal_steps"]
 
@@ -34,8 +35,14 @@ class SweepConfig:
     """Processes that train one trial together (DDP)."""
     cpus_per_worker: float = field(default=1.0, metadata=EXECUTION)
     """CPUs of each of them; a fraction packs several trials on a CPU."""
-    gpus_per_worker: float = field(default=0.0, metadata=EXECUTION)
-    """GPUs of each of them; a fraction packs several trials on a GPU, 0 trains on the CPU."""
+    device: Literal["auto", "cpu", "cuda"] = field(default="auto", metadata=EXECUTION)
+    """Where trials train; auto takes GPUs where the cluster has one, or may grow to one."""
+    gpus_per_worker: float | None = field(default=None, metadata=EXECUTION)
+    """GPUs of each of them, 1 by default where trials train on GPUs; a fraction packs several
+    trials of one worker on a GPU, 0 trains on the CPU."""
+    nodes: tuple[str, ...] = field(default=(), metadata=EXECUTION)
+    """Labels of the nodes that trials may stand on, NAME=VALUE, as Ray's label
+    selectors: raygrad=train, ray.io/market-type=!spot; by default on any."""
     max_failures: int = field(default=2, metadata=EXECUTION)
     """How often a failed trial is tried again before it is listed as failed."""
     tensorboard: bool = field(default=False, metadata=EXECUTION)
@@ -46,13 +53,28 @@ class SweepConfig:
         require(not repeats, "networks must not repeat a name", self.networks)
         positive("workers_per_trial", self.workers_per_trial)
         positive("cpus_per_worker", self.cpus_per_worker)
-        gpus = self.gpus_per_worker
-        whole = gpus <= 1 or gpus == int(gpus)
-        require(gpus >= 0, "gpus_per_worker must be at least 0", gpus)
-        require(whole, "gpus_per_worker must be whole where it is above 1", gpus)
+        self._check_gpus()
+        check_nodes(self.nodes)
         require(len(self.protocols) > 0, "protocols must not be empty", self.protocols)
         known = ("equal_epochs", "equal_steps")
         for protocol in self.protocols:
             require(protocol in known, f"protocols must be of {known}", protocol)
         require(self.max_concurrent >= 0, "max_concurrent must be at least 0", self.max_concurrent)
         require(self.max_failures >= 0, "max_failures must be at least 0", self.max_failures)
+
+    def _check_gpus(self) -> None:
+        gpus, device = self.gpus_per_worker, self.device
+        if gpus is None:
+            return
+        require(gpus >= 0, "gpus_per_worker must be at least 0", gpus)
+        whole = gpus == int(gpus)
+        require(whole or gpus < 1, "gpus_per_worker must be whole where it is above 1", gpus)
+        require(
+            whole or self.workers_per_trial == 1,
+            "gpus_per_worker must be whole where a trial has several workers, which cannot share "
+            "a GPU",
+            gpus,
+            "Give 1, or one worker a trial.",
+        )
+        fits = device == "auto" or (device == "cuda") == (gpus > 0)
+        require(fits, f"gpus_per_worker must be of the device, {device}", gpus, "Leave one out.")

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from raygrad.config.declaring import ACTED_ON, BASIC, EXECUTION, fraction, positive, require
+from raygrad.config.nodes import check_nodes
 
 AUGMENTATIONS = ("shift", "shift_flip", "flip", "random_resized_crop", "cutout", "mixup")
 """The names that `augment` may join by +."""
@@ -85,19 +86,23 @@ class TrainConfig:
     the sums of their examples' norms (the paper's Figure 1)."""
     bound_batches: int = 50
     """Batches that are measured after each of `bound_epochs`."""
-    num_workers: int = field(default=2, metadata=EXECUTION)
-    """Ray Train workers; fewer are used, and it is said, when the CPUs are fewer."""
+    num_workers: int = field(default=0, metadata=EXECUTION)
+    """Ray Train workers, one a GPU; fewer are used, and it is said, where GPUs or CPUs are fewer.
+    0 is as many as there are GPUs, or 2 on CPUs."""
     min_workers: int = field(default=0, metadata=EXECUTION)
     """Go on with as few workers as these where nodes are lost, and with more again where there
     are more; 0 waits for all `num_workers`."""
     cpus_per_worker: int = field(default=1, metadata=EXECUTION)
     """CPUs, and threads, of each worker."""
     device: Literal["auto", "cpu", "cuda"] = field(default="auto", metadata=EXECUTION)
-    """Where workers train; auto takes GPUs where the cluster has one for every worker."""
+    """Where workers train; auto takes GPUs where the cluster has one, or may grow to one."""
     micro_batch: int = field(default=0, metadata=EXECUTION)
     """Examples that a worker's forward and backward passes take at a time; their gradients add up
     to those of its share of the batch. 0 is the whole share, halved where memory does not suffice.
     Batch normalisation goes by what a pass takes; nothing else but rounding does."""
+    nodes: tuple[str, ...] = field(default=(), metadata=EXECUTION)
+    """Labels of the nodes that workers may stand on, NAME=VALUE, as Ray's label
+    selectors: raygrad=train, ray.io/market-type=!spot; by default on any."""
     channels_last: bool = field(default=False, metadata=EXECUTION)
     """Keep images and convolutions in the layout NHWC, which can be faster; rounding differs."""
     compile: bool = field(default=False, metadata=EXECUTION)
@@ -112,13 +117,13 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for name in (
-            "epochs", "batch_size", "learning_rate", "patience", "validation_steps", "num_workers",
+            "epochs", "batch_size", "learning_rate", "patience", "validation_steps",
             "lr_decay_factor", "cpus_per_worker", "augment_pixels", "bound_batches",
         ):  # fmt: skip
             positive(name, getattr(self, name))
         for name in (
             "save_interval_s", "weight_decay", "probe_size", "warmup_epochs", "min_workers",
-            "micro_batch",
+            "micro_batch", "num_workers",
         ):  # fmt: skip
             value = getattr(self, name)
             require(value >= 0, f"{name} must be at least 0", value)
@@ -134,6 +139,7 @@ class TrainConfig:
             self.bound_epochs,
         )
         self._check_augment()
+        check_nodes(self.nodes)
         for name, known in (
             ("schedule", ("step", "cosine")),
             ("numerics", ("exact", "tf32", "bf16")),

@@ -1,25 +1,39 @@
 """The nodes of a cluster: those that live, and those that its autoscaler may add."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import ray
 
+from raygrad.config.nodes import is_selected, selector_of
 from raygrad.engine import ray_private
 
 MOST_PROMISED = 1000
 """Nodes that a group without a bound is taken to grow to."""
 
+Resources = Mapping[str, float]
+"""What a node has or a process takes, as Ray names it."""
 
-def living_nodes() -> list[dict[str, float]]:
-    """Returns the resources of every living node of the cluster."""
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+def living_nodes(selector: Mapping[str, str] | None = None) -> list[dict[str, float]]:
+    """Returns the resources of every living node of the cluster, of those that are selected.
+
+    Args:
+        selector: What labels must be, by name; None for any.
+    """
+    return [
+        node["Resources"]
+        for node in ray.nodes()
+        if node["Alive"] and is_selected(node.get("Labels") or {}, dict(selector or {}))
+    ]
 
 
 def promised_nodes() -> list[dict[str, float]]:
     """Returns the resources of every node that the cluster's autoscaler may add to it.
 
-    A living node is taken to be of the first group that has its CPUs and GPUs.
+    A living node is taken to be of the first group that has its CPUs and GPUs. The labels of nodes
+    that are not there yet are not told by Ray: any of them may be one that is selected.
     """
     living = Counter(kind_of(node) for node in living_nodes())
     promised = []
@@ -31,6 +45,59 @@ def promised_nodes() -> list[dict[str, float]]:
     return promised
 
 
-def kind_of(node: Mapping[str, float]) -> tuple[float, float]:
+def kind_of(node: Resources) -> tuple[float, float]:
     """Returns what tells kinds of nodes apart: CPUs and GPUs."""
     return node.get("CPU", 0.0), node.get("GPU", 0.0)
+
+
+def held_by(node: Resources, each: Resources) -> int:
+    """Returns how many processes, each of these resources, a node holds.
+
+    A fraction of a GPU is of one GPU: what two GPUs have left does not add up.
+    """
+    fitting = []
+    for name, of in each.items():
+        there = node.get(name, 0.0)
+        if name == "GPU" and 0 < of < 1:
+            fitting.append(int(there) * int(1 / of + 1e-9))
+        elif of > 0:
+            fitting.append(int(there / of + 1e-9))
+    return min(fitting, default=0)
+
+
+@dataclass(frozen=True)
+class Offer:
+    """The nodes that a stage may stand on."""
+
+    living: Sequence[Resources]
+    """The resources of each that is there."""
+    promised: Sequence[Resources] = ()
+    """The resources of each that an autoscaler may add."""
+    labels: Mapping[str, str] | None = None
+    """What their labels were asked to be."""
+
+    @property
+    def nodes(self) -> list[Resources]:
+        """All of them."""
+        return [*self.living, *self.promised]
+
+    @property
+    def where(self) -> str:
+        """How a sentence goes on that names them, where they are not all."""
+        if not self.labels:
+            return ""
+        return " among nodes of " + ", ".join(f"{k}={v}" for k, v in self.labels.items())
+
+    def room(self, each: Resources) -> int:
+        """Returns how many processes, each of these resources, they hold together."""
+        return sum(held_by(node, each) for node in self.nodes)
+
+    def total(self, name: str) -> float:
+        """Returns how much of a resource they have together."""
+        return sum(node.get(name, 0.0) for node in self.nodes)
+
+
+def offer_of(nodes: Sequence[str] = ()) -> Offer:
+    """Returns what the cluster offers to a stage that is tied to nodes of these labels."""
+    selector = selector_of(nodes)
+    return Offer(living_nodes(selector), promised_nodes(), selector)

@@ -1,12 +1,13 @@
 """A parallel map over Ray tasks, for the per-shard steps of the data floor."""
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import ray
 
-from raygrad.engine.session import cluster_capacity, fitting_workers
+from raygrad.engine.nodes import offer_of
+from raygrad.errors import ResourceError
 
 MAX_UNDER_WAY = 1024
 """An autoscaler without a bound must not make one of nothing."""
@@ -18,18 +19,32 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def ray_map(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+def ray_map(
+    function: Callable[[Item], Result], items: Iterable[Item], nodes: Sequence[str] = ()
+) -> Iterator[Result]:
     """Applies a function to items in parallel on the cluster, results in the items' order.
 
     At most two tasks a CPU are under way, so that neither the scheduler nor the object store
     holds more than that however many items there are.
 
+    Args:
+        function: What each task does.
+        items: What it is given, one at a time.
+        nodes: Labels of the nodes that tasks may stand on, as the configuration has them.
+
     Raises:
         ResourceError: The cluster has no CPU for a task.
     """
-    call, shared = ray.remote(num_cpus=1)(_call), ray.put(function)
-    fitting_workers(1, "tasks")
-    window = 2 * min(int(cluster_capacity()["CPU"]), MAX_UNDER_WAY)
+    offer = offer_of(nodes)
+    room = offer.room({"CPU": 1.0})
+    if room < 1:
+        raise ResourceError(
+            f"tasks need at least 1 CPU, got a cluster with {offer.total('CPU'):g}{offer.where}. "
+            "Start Ray with more CPUs (`ray start --num-cpus`) or join a larger cluster."
+        )
+    where = {"label_selector": dict(offer.labels)} if offer.labels else {}
+    call, shared = ray.remote(num_cpus=1, **where)(_call), ray.put(function)
+    window = 2 * min(room, MAX_UNDER_WAY)
     pending: list[Any] = []
     for item in items:
         pending.append(call.remote(shared, item))
@@ -39,7 +54,9 @@ def ray_map(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterat
         yield _result(pending.pop(0))
 
 
-def few_here(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+def few_here(
+    function: Callable[[Item], Result], items: Iterable[Item], nodes: Sequence[str] = ()
+) -> Iterator[Result]:
     """Applies a function to a few items in this process, and to more of them as `ray_map` does.
 
     For work that waits for storage more than it computes, such as reading the headers of shards.
@@ -48,7 +65,7 @@ def few_here(function: Callable[[Item], Result], items: Iterable[Item]) -> Itera
     first = list(itertools.islice(rest, FEW + 1))
     if len(first) <= FEW:
         return map(function, first)
-    return ray_map(function, itertools.chain(first, rest))
+    return ray_map(function, itertools.chain(first, rest), nodes)
 
 
 def _call(function: Callable[[Item], Result], item: Item) -> Result:

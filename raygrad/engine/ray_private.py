@@ -112,17 +112,6 @@ def shutdown() -> None:
             signal.signal(signal.SIGTERM, handler)
 
 
-def autoscaler_bounds() -> dict[str, float]:
-    """Returns the resources that the cluster's autoscaler may make it grow to; empty without one.
-
-    Ray tells the bounds of its autoscaler to its own libraries only.
-    """
-    import ray
-
-    found = _part(ray._private.state.state, "get_max_resources_from_cluster_config")() or {}
-    return {name: float(amount) for name, amount in found.items()}
-
-
 def autoscaler_groups() -> list[tuple[dict[str, float], int | None]]:
     """Returns, for each group of nodes of the autoscaler, a node's resources and how many at most.
 

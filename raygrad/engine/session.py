@@ -1,4 +1,4 @@
-"""The Ray session that a stage runs in, and what it has to offer.
+"""The Ray session that a stage runs in.
 
 Ray is imported by what uses it: the command asks for a session before it knows whether it will.
 """
@@ -12,8 +12,6 @@ from collections.abc import Iterator
 from raygrad.engine import ray_private
 from raygrad.engine.address import check_answers
 from raygrad.errors import ResourceError
-
-log = logging.getLogger("raygrad")
 
 
 @contextlib.contextmanager
@@ -73,46 +71,3 @@ def ensure_ray() -> None:
         what = "start on this machine" if address == "local" else f"be joined at {address}"
         raise ResourceError(f"Ray must {what}, got {reason!r}. Mend that and run again.") from error
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-
-
-def cluster_capacity() -> dict[str, float]:
-    """Returns the resources that the cluster has, or that its autoscaler may make it grow to.
-
-    A cluster that begins with no worker has no CPU when a job starts, and yet holds the job.
-    """
-    import ray
-
-    bounds = ray_private.autoscaler_bounds()
-    now = ray.cluster_resources()
-    return {name: max(now.get(name, 0.0), float(bounds.get(name, 0))) for name in {*now, *bounds}}
-
-
-def cluster_grows() -> bool:
-    """Returns whether an autoscaler may add CPUs or GPUs to those that the cluster has now."""
-    import ray
-
-    now, most = ray.cluster_resources(), cluster_capacity()
-    return any(most.get(name, 0.0) > now.get(name, 0.0) for name in ("CPU", "GPU"))
-
-
-def fitting_workers(asked: int, what: str, cpus_each: float = 1.0) -> int:
-    """Returns how many of the workers that were asked for the cluster's CPUs can hold.
-
-    Args:
-        asked: Workers wanted, at least 1.
-        what: What they are, in the plural, for the message.
-        cpus_each: CPUs that each one takes.
-
-    Raises:
-        ResourceError: Not even one fits.
-    """
-    cpus = cluster_capacity().get("CPU", 0.0)
-    fitting = min(asked, int(cpus / cpus_each + 1e-9))
-    if fitting < 1:
-        raise ResourceError(
-            f"{what} need at least {cpus_each:g} CPU, got a cluster with {cpus:g}. "
-            "Start Ray with more CPUs (`ray start --num-cpus`) or join a larger cluster."
-        )
-    if fitting < asked:
-        log.info("%d %s instead of %d: the cluster has %g CPUs", fitting, what, asked, cpus)
-    return fitting

@@ -9,13 +9,13 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import ray
 from ray.util.placement_group import placement_group, placement_group_table, remove_placement_group
 
-from raygrad.engine.nodes import living_nodes, promised_nodes
+from raygrad.engine.nodes import Offer, held_by, living_nodes, promised_nodes
 from raygrad.errors import IncompleteError, ResourceError
 
 log = logging.getLogger("raygrad")
@@ -38,6 +38,8 @@ class Need:
     """How many processes."""
     each: Mapping[str, float]
     """The resources of each, as Ray names them."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """What the labels of the nodes must be that they stand on, by name."""
 
     @property
     def bundles(self) -> list[dict[str, float]]:
@@ -47,13 +49,19 @@ class Need:
     def __str__(self) -> str:
         """Returns it as ``2 x (1 CPU and 1 GPU)``."""
         each = " and ".join(f"{amount:g} {name}" for name, amount in self.each.items())
-        if self.count == 1:
-            return each
-        return f"{self.count} x ({each})" if len(self.each) > 1 else f"{self.count} x {each}"
+        if self.count > 1:
+            each = f"{self.count} x ({each})" if len(self.each) > 1 else f"{self.count} x {each}"
+        return each + self.offer.where
 
-    def held_by(self, node: Mapping[str, float]) -> int:
-        """Returns how many of the processes a node of these resources holds."""
-        return min(int(node.get(name, 0.0) / of + 1e-9) for name, of in self.each.items())
+    @property
+    def offer(self) -> Offer:
+        """The nodes that they may stand on."""
+        return Offer(living_nodes(self.labels), promised_nodes(), self.labels)
+
+    def group(self) -> Any:
+        """Asks for a placement group of all of them."""
+        selectors = [dict(self.labels)] * self.count if self.labels else None
+        return placement_group(self.bundles, bundle_label_selector=selectors)
 
 
 class Waiting:
@@ -111,18 +119,20 @@ class Waiting:
 
 def offer(need: Need) -> str:
     """Returns what the cluster has of what is needed, what of it is free, and what may come."""
-    nodes, promised, free = living_nodes(), promised_nodes(), ray.available_resources()
+    nodes, free = need.offer, ray.available_resources()
     has = [
-        f"{sum(node.get(name, 0.0) for node in nodes):g} {name} ({free.get(name, 0.0):g} free)"
+        f"{sum(node.get(name, 0.0) for node in nodes.living):g} {name}"
+        # What is free is known of the whole cluster alone.
+        + ("" if need.labels else f" ({free.get(name, 0.0):g} free)")
         for name in need.each
     ]
     grows = [
         f"{more:g} {name}"
         for name in need.each
-        if (more := sum(node.get(name, 0.0) for node in promised))
+        if (more := sum(node.get(name, 0.0) for node in nodes.promised))
     ]
     may = f", may grow by {' and '.join(grows)}" if grows else ""
-    return f"the cluster has {' and '.join(has)}{may}"
+    return f"the cluster has {' and '.join(has)}{nodes.where}{may}"
 
 
 def check_ever(stage: str, need: Need) -> None:
@@ -131,9 +141,11 @@ def check_ever(stage: str, need: Need) -> None:
     Raises:
         ResourceError: They could not, were all of them free.
     """
-    nodes = [*living_nodes(), *promised_nodes()]
-    if sum(need.held_by(node) for node in nodes) < need.count:
-        largest = max(nodes, key=lambda node: tuple(node.get(name, 0.0) for name in need.each))
+    nodes = need.offer.nodes
+    if sum(held_by(node, need.each) for node in nodes) < need.count:
+        largest = max(
+            nodes, key=lambda node: tuple(node.get(name, 0.0) for name in need.each), default={}
+        )
         one = " and ".join(f"{largest.get(name, 0.0):g} {name}" for name in need.each)
         raise ResourceError(
             f"{stage} needs {need}, got {offer(need)}, {one} on its largest node. "
@@ -155,12 +167,12 @@ def wait_for(stage: str, need: Need, bound_s: float) -> None:
         ResourceError: The cluster can never hold it.
         IncompleteError: It was not free in time.
     """
-    with placed(stage, need, 1, bound_s, 0.0):
+    with granted(stage, need, 1, bound_s, 0.0):
         pass
 
 
 @contextlib.contextmanager
-def placed(
+def granted(
     stage: str, need: Need, count: int, bound_s: float, more_s: float
 ) -> Iterator[Sequence[Any]]:
     """Gives placement groups, each of what is needed, as many as come; removes them at the end.
@@ -177,7 +189,7 @@ def placed(
         IncompleteError: None was free in time.
     """
     check_ever(stage, need)
-    groups = [placement_group(need.bundles) for _ in range(count)]
+    groups = [need.group() for _ in range(count)]
     try:
         yield _first_ready(Waiting(stage, need, bound_s), groups, more_s)
     finally:

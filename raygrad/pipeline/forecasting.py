@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import functools
 import itertools
 import math
 import os
@@ -10,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from raygrad.config import StudyConfig
 from raygrad.data.decode import decode_image
@@ -18,11 +18,12 @@ from raygrad.data.limiting import limited_index
 from raygrad.data.reading import read_rows
 from raygrad.data.shards import DATASET_FILE
 from raygrad.data.transforms import CropTransform
-from raygrad.engine.score.pool import CPUS_PER_ACTOR, choose_device, decode_threads, pool_size
+from raygrad.engine.nodes import offer_of
+from raygrad.engine.placement import Placement, place_training, trial_needs
+from raygrad.engine.score.pool import pool_size, scoring_placement
 from raygrad.engine.session import ensure_ray
 from raygrad.engine.sweep import job as sweep_engine
 from raygrad.engine.sweep.calibrate import calibrate, scoring_rate
-from raygrad.engine.sweep.packing import TrialNeeds, room_for_trials
 from raygrad.errors import DataError
 from raygrad.pipeline.binding import complete_stages
 from raygrad.pipeline.replicates import compared_networks
@@ -36,7 +37,7 @@ from raygrad.training.plan import Rates, Sizes, predict, trial_time
 from raygrad.training.study_data import StudyData, load_study_data
 from raygrad.training.trials import Trial
 
-Measure = Callable[[tuple[str, ...], TrialNeeds, int], dict[str, Rates]]
+Measure = Callable[[tuple[str, ...], Placement], dict[str, Rates]]
 """Measures the rates of networks, for what one trial takes and how many run at a time."""
 
 SAMPLE = 512
@@ -57,12 +58,15 @@ class Forecast:
     """What device-hours count: CPU or GPU."""
     note: str
     """On what the figures stand."""
+    placed: str = ""
+    """Where the stage will stand, as a line."""
 
     def line(self, price_per_hour: float) -> str:
         """Returns the forecast as a line of text, with its cost where there is a price."""
         cost = f", cost {self.device_hours * price_per_hour:.2f}" if price_per_hour else ""
         hours = f"{self.device_hours:.3g} {self.device}-hours{cost}"
-        return f"{self.stage:8} at most {self.wall_s:,.0f} s, {hours} ({self.note})"
+        said = f"{self.stage:8} at most {self.wall_s:,.0f} s, {hours} ({self.note})"
+        return f"{said}\n{'':8} {self.placed}" if self.placed else said
 
 
 def forecast(config: StudyConfig, seconds: float) -> list[Forecast] | None:
@@ -89,11 +93,16 @@ def forecast(config: StudyConfig, seconds: float) -> list[Forecast] | None:
     done = complete_stages(config)
     sizes, sample, decode_s = _sample(config, layout)
     # Often a worker of the training is what a trial of the sweep is: then one measurement serves.
-    measure = functools.cache(
-        lambda networks, needs, at_a_time: calibrate(
-            networks, config.train, sample, needs, at_a_time, seconds, config.wait_s
-        )
-    )
+    measured: dict[Any, dict[str, Rates]] = {}
+
+    def measure(networks: tuple[str, ...], placed: Placement) -> dict[str, Rates]:
+        key = networks, trial_needs(placed), placed.count, tuple(placed.labels.items())
+        if key not in measured:
+            measured[key] = calibrate(
+                networks, config.train, sample, placed, seconds, config.wait_s
+            )
+        return measured[key]
+
     found = []
     trains = f"train-{config.train.network}" not in done
     if trains:
@@ -148,10 +157,9 @@ def _decoding(sizes: Sizes, decode_s: float) -> Forecast:
 
 def _training(config: StudyConfig, sizes: Sizes, measure: Measure) -> Forecast:
     recipe = config.train
-    gpus = choose_device(recipe.device) == "cuda"
-    needs = TrialNeeds(1, float(recipe.cpus_per_worker), float(gpus))
-    workers = room_for_trials(needs, recipe.num_workers)
-    rates = measure((recipe.network,), needs, workers)[recipe.network]
+    placed = place_training(recipe, offer_of(recipe.nodes))
+    gpus, workers = placed.device == "cuda", placed.count
+    rates = measure((recipe.network,), placed)[recipe.network]
     share = dataclasses.replace(
         rates,
         example_s=rates.example_s / workers,
@@ -160,25 +168,24 @@ def _training(config: StudyConfig, sizes: Sizes, measure: Measure) -> Forecast:
     took = trial_time(_full(recipe.network, sizes), share, recipe, sizes, recipe.epochs)
     devices = workers * (1 if gpus else recipe.cpus_per_worker)
     note = f"{recipe.epochs} epochs, {workers} workers, {_per_s(rates)} images/s each"
-    return _forecast("train", took.time_s, devices, gpus, note)
+    return _forecast("train", took.time_s, devices, gpus, note, placed.line())
 
 
 def _scoring(
     config: StudyConfig, sizes: Sizes, sample: StudyData, seconds: float, decode_s: float
 ) -> Forecast:
-    device = choose_device(config.score.device)
-    gpus = device == "cuda"
+    placed = scoring_placement(config.score)
+    gpus = placed.device == "cuda"
     # As many as begin; the data set has more shards than that.
-    *_, actors = pool_size(config.score, device, sizes.train)
-    each = 1.0 / config.score.actors_per_gpu if gpus else CPUS_PER_ACTOR
-    rate = scoring_rate(
-        config.score, config.scored_network, device, sample, actors, seconds, config.wait_s
-    )
+    *_, actors = pool_size(config.score, placed.count, sizes.train)
+    placed = dataclasses.replace(placed, count=actors)
+    each = placed.each["GPU" if gpus else "CPU"]
+    rate = scoring_rate(config.score, config.scored_network, placed, sample, seconds, config.wait_s)
     # A core that decodes does not score; beside a GPU the slower of the two is what counts.
-    threads = decode_threads(config.score, device)
-    image_s = max(1 / rate, decode_s / threads) if gpus else 1 / rate + decode_s
+    image_s = max(1 / rate, decode_s / placed.threads) if gpus else 1 / rate + decode_s
     note = f"{actors} actors, {1 / image_s:.3g} images/s each with decoding"
-    return _forecast("score", sizes.train * image_s / actors, actors * each, gpus, note)
+    wall_s = sizes.train * image_s / actors
+    return _forecast("score", wall_s, actors * each, gpus, note, placed.line())
 
 
 def _trials(config: StudyConfig, sizes: Sizes) -> list[Trial]:
@@ -198,9 +205,9 @@ def _trials(config: StudyConfig, sizes: Sizes) -> list[Trial]:
 def _sweep(
     config: StudyConfig, trials: list[Trial], asked: int, sizes: Sizes, measure: Measure
 ) -> Forecast:
-    needs = sweep_engine.needs_of(config.sweep)
-    at_a_time = room_for_trials(needs, config.sweep.max_concurrent)
-    rates = measure(config.sweep.networks or (config.train.network,), needs, at_a_time)
+    placed = sweep_engine.sweep_placement(config.sweep)
+    needs, at_a_time = trial_needs(placed), placed.count
+    rates = measure(config.sweep.networks or (config.train.network,), placed)
     times = [
         trial_time(t, rates[t.network], config.train, sizes, config.train.epochs) for t in trials
     ]
@@ -209,7 +216,8 @@ def _sweep(
     said = predict(times, at_a_time, start_s, devices)
     unit = "GPU" if needs.gpus_each else "CPU"
     note = f"{len(trials)} retrainings{_of(asked, len(trials))}, {at_a_time} at a time"
-    return Forecast("sweep", said.wall_s, said.device_hours, unit, note)
+    placed_line = placed.line(min(at_a_time, len(trials)))
+    return Forecast("sweep", said.wall_s, said.device_hours, unit, note, placed_line)
 
 
 def _of(asked: int, left: int) -> str:
@@ -241,6 +249,8 @@ def _per_s(rates: Rates) -> str:
     return f"{1 / rates.example_s:.3g}" if rates.example_s else "unmeasurably many"
 
 
-def _forecast(stage: str, wall_s: float, devices: float, gpus: bool, note: str) -> Forecast:
+def _forecast(
+    stage: str, wall_s: float, devices: float, gpus: bool, note: str, placed: str = ""
+) -> Forecast:
     unit = "GPU" if gpus else "CPU"
-    return Forecast(stage, wall_s, wall_s * devices / 3600, unit, note)
+    return Forecast(stage, wall_s, wall_s * devices / 3600, unit, note, placed)

@@ -9,10 +9,10 @@ from typing import Any
 
 from raygrad.config import StudyConfig
 from raygrad.config_values import identity
+from raygrad.engine.placement import Placement, trial_needs
 from raygrad.engine.session import ensure_ray
 from raygrad.engine.sweep import job as sweep_engine
 from raygrad.engine.sweep.calibrate import calibrate
-from raygrad.engine.sweep.packing import room_for_trials
 from raygrad.errors import ConfigError
 from raygrad.pipeline.selecting import score_source
 from raygrad.pipeline.stages import facts_of_data, study_data
@@ -41,12 +41,10 @@ class Plan:
     """If no trial stops early: every epoch of the recipe."""
     expected: Prediction | None
     """If trials stop when finished ones of the same network did on average; None before any."""
-    at_a_time: int
-    """Trials beside each other."""
     num_finished: int
     """Trials that are finished already."""
-    device: str
-    """What device-hours count: CPU or GPU."""
+    placed: Placement
+    """Where trials stand, and how many beside each other."""
 
     def lines(self, price_per_device_hour: float) -> list[str]:
         """Returns the plan as text: a row a kind of trial, then the sums."""
@@ -56,15 +54,16 @@ class Plan:
             cell = (trial.network, trial.protocol, trial.method, trial.keep_fraction)
             cells[cell].append(time.time_s)
         head = f"{'network':14} {'protocol':12} {'method':26} {'keep_fraction':>13}"
-        said = [f"{head} {'trials':>6} {'s each':>8}"]
+        unit = "GPU" if self.placed.device == "cuda" else "CPU"
+        said = [self.placed.line(), f"{head} {'trials':>6} {'s each':>8}"]
         for (network, protocol, method, fraction), times in cells.items():
             row = f"{network:14} {protocol:12} {method:26} {fraction:13g}"
             said.append(f"{row} {len(times):6d} {sum(times) / len(times):8.1f}")
         for text, found in (("every epoch", self.at_most), ("as finished ones", self.expected)):
             if found is not None:
                 said.append(
-                    f"{text}: {found.wall_s:.0f} s, {self.at_a_time} at a time; "
-                    f"{found.device_hours:.3f} {self.device}-hours, "
+                    f"{text}: {found.wall_s:.0f} s, {self.placed.count} at a time; "
+                    f"{found.device_hours:.3f} {unit}-hours, "
                     f"cost {found.cost(price_per_device_hour):.2f}"
                 )
         said.append(f"{self.num_finished} trials are finished already")
@@ -88,15 +87,14 @@ def plan(config: StudyConfig, seconds: float, own_subsets: Sequence[str] = ()) -
     trials = planned_trials(config, own_subsets)
     rows = ResultRows(layout.sweep, layout.results)
     ensure_ray()
-    needs = sweep_engine.needs_of(config.sweep)
-    at_a_time = room_for_trials(needs, config.sweep.max_concurrent)
+    placed = sweep_engine.sweep_placement(config.sweep)
     data = study_data(layout, config.data)
     networks = config.sweep.networks or (config.train.network,)
-    rates = calibrate(networks, config.train, data, needs, at_a_time, seconds, config.wait_s)
+    rates = calibrate(networks, config.train, data, placed, seconds, config.wait_s)
     sizes = Sizes(**data.num_examples)
     stored = {
         "key": _rates_key(config),
-        "at_a_time": at_a_time,
+        "at_a_time": placed.count,
         "sizes": dataclasses.asdict(sizes),
         "rates": {network: dataclasses.asdict(r) for network, r in rates.items()},
     }
@@ -107,9 +105,8 @@ def plan(config: StudyConfig, seconds: float, own_subsets: Sequence[str] = ()) -
     return Plan(
         _predict(config, stored, todo, {}),
         _predict(config, stored, todo, epochs) if known else None,
-        at_a_time,
         len(trials) - len(todo),
-        "GPU" if needs.gpus_each else "CPU",
+        placed,
     )
 
 
@@ -196,7 +193,7 @@ def _predict(
     """Predicts for the epochs known by trial or by network, else for the most there can be."""
     rates = {network: Rates(**values) for network, values in stored["rates"].items()}
     sizes = Sizes(**stored["sizes"])
-    needs = sweep_engine.needs_of(config.sweep)
+    needs = trial_needs(sweep_engine.sweep_placement(config.sweep))
     times = [
         trial_time(
             trial,
@@ -223,7 +220,7 @@ def _mean_epochs(rows: ResultRows) -> dict[str, float]:
 
 def _rates_key(config: StudyConfig) -> str:
     """Returns a hash of all that rates depend on."""
-    needs = dataclasses.asdict(sweep_engine.needs_of(config.sweep))
+    needs = dataclasses.asdict(trial_needs(sweep_engine.sweep_placement(config.sweep)))
     networks = config.sweep.networks or (config.train.network,)
     return digest({**identity(config.train), **needs, "networks": list(networks)})
 

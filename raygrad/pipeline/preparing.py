@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from raygrad.config import DataConfig, StudyConfig
+from raygrad.config.nodes import selector_of
 from raygrad.config_values import identity
 from raygrad.data.export import export_subset
 from raygrad.data.index import Index, build_index, read_index, read_shard_table, write_index
@@ -101,7 +102,7 @@ def _prepare(config: StudyConfig, layout: RunLayout) -> dict[str, Any]:
         refuse_unused_of_shards(data)
     # What is wrong with the data's names is said before Ray, which takes seconds, is started.
     ensure_ray()
-    wait_for("prepare", Need(1, {"CPU": 1.0}), config.wait_s)
+    wait_for("prepare", Need(1, {"CPU": 1.0}, selector_of(data.nodes)), config.wait_s)
     urls: _Urls = (given.train_urls, given.test_urls)
     facts: dict[str, Any] = {"channels": data.channels, "classes": given.classes}
     if given.source is not None:
@@ -170,7 +171,7 @@ def _build_index(
         unpack_to=files.join(layout.shards, "unpacked"),
         max_reject_share=data.max_reject_share,
         strict=data.strict,
-        map_fn=parallel.few_here,
+        map_fn=functools.partial(parallel.few_here, nodes=data.nodes),
     )
     if data.max_examples is None:
         index = build(*urls)
@@ -239,7 +240,7 @@ def _write_source(given: Data, data: DataConfig, out: str) -> tuple[_Urls, dict]
         source,
         given.name,
         out,
-        map_fn=parallel.ray_map,
+        map_fn=functools.partial(parallel.ray_map, nodes=data.nodes),
         **_writing(data),
     )
     return (written.train_urls, written.test_urls), read_json(files.join(out, DATASET_FILE))

@@ -7,7 +7,7 @@ from typing import Any
 from raygrad.config import ScoreConfig, StudyConfig
 from raygrad.engine.score import job as score_engine
 from raygrad.engine.score.networks import TABLE_COLUMNS
-from raygrad.engine.score.pool import choose_device, decode_threads
+from raygrad.engine.score.pool import scoring_placement
 from raygrad.engine.score.task import ScoreTask
 from raygrad.engine.session import ensure_ray
 from raygrad.pipeline.noticing import code_of, refuse_changed_shards
@@ -96,7 +96,9 @@ def _seen_as(config: ScoreConfig) -> str:
 
 def _task(study: StudyConfig, layout: RunLayout, network: str, inputs: ScoreInputs) -> ScoreTask:
     config = study.score
-    device = choose_device(config.device)
+    placed = scoring_placement(config)
+    for note in placed.notes:
+        log.warning("score: %s", note)
     return ScoreTask(
         data_url=layout.data,
         out_url=layout.scores(network),
@@ -107,12 +109,13 @@ def _task(study: StudyConfig, layout: RunLayout, network: str, inputs: ScoreInpu
         provenance=inputs.provenance,
         loss=inputs.loss,
         features=config.features,
-        device=device,
+        device=placed.device,
         actors_per_gpu=config.actors_per_gpu,
         numerics=config.numerics,
         channels_last=config.channels_last,
         batch_size=config.batch_size,
-        decode_threads=decode_threads(config, device),
+        decode_threads=placed.threads,
+        cpus=placed.each["CPU"],
         max_reject_share=study.data.max_reject_share,
         shard_timeout_s=config.shard_timeout_s,
     )

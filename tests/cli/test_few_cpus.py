@@ -42,7 +42,7 @@ def study_on(num_cpus, folder):
 def test_one_cpu_is_enough_and_it_is_said(tmp_path):
     done = study_on(1, tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "1 training workers instead of 2: the cluster has 1 CPUs" in done.stderr
+    assert "train: 1 worker instead of 2 on cpu, 1 CPU each: 1 node of 1 CPU" in done.stderr
     assert (tmp_path / "run" / "report" / "index.html").exists()
 
 

@@ -66,7 +66,7 @@ def test_on_aws_the_head_does_no_work_and_everything_else_begins_at_none():
     assert sum(kind["max_workers"] for kind in types.values()) == config["max_workers"]
     for name, kind in types.items():
         market = kind["node_config"].get("InstanceMarketOptions", {}).get("MarketType")
-        assert (market == "spot") == name.startswith("score-spot"), name
+        assert (market == "spot") == (kind["labels"] != {"raygrad": "train"}), name
 
 
 def test_on_aws_nothing_is_reachable_and_roles_stand_for_keys():
@@ -165,6 +165,7 @@ WORKERS = exactly(
     minReplicas=COUNT,
     maxReplicas=COUNT,
     idleTimeoutSeconds=COUNT,
+    labels=TEXTS,
     rayStartParams=TEXTS,
     template=POD,
 )
@@ -227,6 +228,18 @@ def test_on_kubernetes_groups_begin_at_none_and_the_head_does_no_work():
         for name, g in groups.items()
     }
     assert gpus == {"score-spot": True, "train": True, "cpu-spot": False}
+
+
+def test_every_stage_has_nodes_of_its_label_in_both_files():
+    """And the entrypoint of the RayJob names no other."""
+    stages = {"index", "score", "train"}
+    kinds = load("aws.yaml")["available_node_types"].values()
+    assert {kind["labels"]["raygrad"] for kind in kinds if "labels" in kind} == stages
+    spec = load("kuberay.yaml")["spec"]
+    groups = spec["rayClusterSpec"]["workerGroupSpecs"]
+    assert {group["labels"]["raygrad"] for group in groups} == stages
+    named = dict(re.findall(r"--(\w+)\.nodes raygrad=(\w+)", spec["entrypoint"]))
+    assert named == {"data": "index", "train": "train", "score": "score", "sweep": "train"}
 
 
 def test_what_deletes_the_cluster_comes_before_what_deletes_the_job():

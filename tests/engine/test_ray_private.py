@@ -42,11 +42,6 @@ def test_a_ray_of_the_range_is_taken(version):
     [
         ("ray._private.state.GlobalState", "get_cluster_config", ray_private.autoscaler_groups),
         (
-            "ray._private.state.GlobalState",
-            "get_max_resources_from_cluster_config",
-            ray_private.autoscaler_bounds,
-        ),
-        (
             "ray.tune.execution.class_cache",
             "ENV_VARS_TO_PROPAGATE",
             lambda: ray_private.keep_from_trials(["A"]),

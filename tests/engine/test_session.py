@@ -1,4 +1,4 @@
-"""What the cluster has to offer, also where it has yet to grow."""
+"""The Ray that a command starts or joins."""
 
 import os
 import subprocess
@@ -7,28 +7,8 @@ import sys
 import pytest
 import ray
 
-from raygrad.engine.session import cluster_capacity, cluster_grows, ensure_ray, fitting_workers
+from raygrad.engine.session import ensure_ray
 from raygrad.errors import ResourceError
-
-
-def offer(monkeypatch, now, bounds):
-    monkeypatch.setattr(ray, "cluster_resources", lambda: now)
-    state = ray._private.state.state
-    monkeypatch.setattr(state, "get_max_resources_from_cluster_config", lambda: bounds)
-
-
-def test_a_cluster_that_begins_with_no_worker_holds_what_it_may_grow_to(monkeypatch):
-    offer(monkeypatch, {"memory": 1.0}, {"CPU": 64, "GPU": 4})
-    assert cluster_capacity() == {"memory": 1.0, "CPU": 64.0, "GPU": 4.0}
-    assert cluster_grows()
-    assert fitting_workers(8, "workers") == 8
-
-
-def test_without_an_autoscaler_it_holds_what_it_has(monkeypatch):
-    offer(monkeypatch, {"CPU": 2.0}, None)
-    assert cluster_capacity() == {"CPU": 2.0}
-    assert not cluster_grows()
-    assert fitting_workers(8, "workers") == 2
 
 
 def test_an_own_ray_is_started_with_one_heap_a_process(monkeypatch):

@@ -10,11 +10,12 @@ import ray
 
 from raygrad.config import ScoreConfig, SweepConfig, TrainConfig
 from raygrad.engine import waiting
+from raygrad.engine.nodes import Offer
+from raygrad.engine.placement import place_scoring, place_sweep
 from raygrad.engine.score.job import score
 from raygrad.engine.sweep import calibrate as calibrating
 from raygrad.engine.sweep.calibrate import calibrate, scoring_rate
 from raygrad.engine.sweep.job import sweep
-from raygrad.engine.sweep.packing import TrialNeeds
 from raygrad.engine.train.job import train
 from raygrad.engine.waiting import Need, Waiting, check_ever, offer, wait_for, watched
 from raygrad.errors import IncompleteError, ResourceError
@@ -73,12 +74,18 @@ def run_score(folder, wait_s):
     score(ScoreConfig(columns=("loss",)), make_score_task(folder, make_shards(folder)), wait_s)
 
 
+def two(place, config, nodes=1):
+    """Returns what is decided for so many nodes of two CPUs."""
+    return place(config, Offer([{"CPU": 2.0}] * nodes))
+
+
 def run_calibrate(folder, wait_s):
-    calibrate(("linear",), RECIPE, make_data(), TrialNeeds(1, 1.0, 0.0), 2, 0.2, wait_s)
+    calibrate(("linear",), RECIPE, make_data(), two(place_sweep, SweepConfig()), 0.2, wait_s)
 
 
 def run_scoring_rate(folder, wait_s):
-    scoring_rate(ScoreConfig(), "linear", "cpu", make_data(), 2, 0.2, wait_s)
+    placed = two(place_scoring, ScoreConfig())
+    scoring_rate(ScoreConfig(), "linear", placed, make_data(), 0.2, wait_s)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +134,9 @@ def test_rates_are_measured_on_what_there_is_where_more_was_promised(held, lines
     monkeypatch.setattr(calibrating, "OTHERS_S", 1.0)
     hold, _ = held
     hold(1)
-    rates = calibrate(("linear",), RECIPE, make_data(), TrialNeeds(1, 1.0, 0.0), 4, 0.2, 60.0)
+    rates = calibrate(
+        ("linear",), RECIPE, make_data(), two(place_sweep, SweepConfig(), 2), 0.2, 60.0
+    )
     # What one more example costs a linear network may be lost in the noise of a step.
     assert rates["linear"].step_s > 0
     assert rates["linear"].example_s >= 0

@@ -5,6 +5,9 @@ from types import SimpleNamespace
 import numpy as np
 from PIL import Image
 
+from raygrad.config import ScoreConfig
+from raygrad.engine.nodes import Offer
+from raygrad.engine.placement import place_scoring
 from raygrad.engine.score import job
 from raygrad.engine.score.actor import ShardWork
 from raygrad.pipeline import preparing, scoring
@@ -16,8 +19,9 @@ def without_ray(monkeypatch):
         monkeypatch.setattr(module, "ensure_ray", lambda: None)
     for module in (preparing, job):
         monkeypatch.setattr(module, "wait_for", lambda *needed: None)
-    monkeypatch.setattr(preparing.parallel, "ray_map", map)
-    monkeypatch.setattr(scoring, "choose_device", lambda device: "cpu")
+    monkeypatch.setattr(preparing.parallel, "ray_map", lambda do, items, nodes=(): map(do, items))
+    placed = place_scoring(ScoreConfig(device="cpu"), Offer([{"CPU": 2.0}]))
+    monkeypatch.setattr(scoring, "scoring_placement", lambda config: placed)
     monkeypatch.setattr(job, "pool_statuses", _scored)
     monkeypatch.setattr(job, "start_board", _board)
     monkeypatch.setattr(job.ray, "get", lambda value: value)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from raygrad import pipeline
-from raygrad.errors import ConfigError, ResourceError
+from raygrad.errors import ConfigError
 from raygrad.pipeline import planning, preparing, scoring, stages, training
 from raygrad.runs import score_table
 from raygrad.runs.layout import RunLayout
@@ -369,16 +369,6 @@ def test_keeping_everything_is_drawn_once_and_impossible_fractions_are_left_out(
         ("non_extreme_max_gradient", 0.5, 0),
         ("random", 1.0, 0),
     ]
-
-
-def test_workers_adapt_to_the_cpus_there_are(ray_session, caplog):
-    from raygrad.engine.session import fitting_workers
-
-    with caplog.at_level(logging.INFO, "raygrad"):
-        assert fitting_workers(16, "scoring actors", 0.9) == 2
-    assert "2 scoring actors instead of 16: the cluster has 2 CPUs" in caplog.text
-    with pytest.raises(ResourceError, match="need at least 4 CPU, got a cluster with 2"):
-        fitting_workers(1, "training workers", 4.0)
 
 
 def test_a_plan_counts_what_is_missing_and_the_sweep_is_set_against_it(study, caplog):

@@ -171,7 +171,7 @@ def _score_all(
     progress = Progress("score", sum(shards[shard][0] for shard in todo), "images")
     shown = settled = 0
     told = _LastNote()
-    need = actor_need(task)
+    need = actor_need(config, task)
     wait_for("score", need, wait_s)
     waiting = Waiting("score", need, wait_s)
     for attempt in range(1, MAX_TRIES + 1):

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from raygrad.data.decode import decode_image
 from raygrad.data.reading import EncodedExample
 from raygrad.data.transforms import CropTransform
+from raygrad.engine.placement import CPUS_PER_ACTOR
 from raygrad.training.losses import DEFAULT_LOSS
 from raygrad.training.outside import NetworkSource
 from raygrad.training.preprocess import Normalize
@@ -73,6 +74,8 @@ class ScoreTask:
     """Examples a pass; 0 finds it within the memory there is."""
     decode_threads: int = 1
     """Threads of an actor that decode."""
+    cpus: float = CPUS_PER_ACTOR
+    """CPUs that an actor takes."""
     max_reject_share: float = 1.0
     """The share of examples that may be undecodable, in [0, 1]."""
     shard_timeout_s: float = 600.0

@@ -10,12 +10,12 @@ import torch
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from raygrad.config import DEFAULT_WAIT_S, ScoreConfig, TrainConfig
+from raygrad.engine.placement import Placement, trial_needs
 from raygrad.engine.score.networks import NetworkScorer
-from raygrad.engine.score.pool import CPUS_PER_ACTOR
 from raygrad.engine.sweep.group import run_in_group
 from raygrad.engine.sweep.packing import TrialNeeds
 from raygrad.engine.sweep.trial_process import SharedData
-from raygrad.engine.waiting import Need, placed
+from raygrad.engine.waiting import Need, granted
 from raygrad.errors import IncompleteError
 from raygrad.scoring.memory import batch_size_for
 from raygrad.training.calibration import mean_rates, measure_rates
@@ -37,8 +37,7 @@ def calibrate(
     networks: tuple[str, ...],
     recipe: TrainConfig,
     data: StudyData | StudySource,
-    needs: TrialNeeds,
-    at_a_time: int,
+    placed: Placement,
     seconds: float,
     wait_s: float = DEFAULT_WAIT_S,
 ) -> dict[str, Rates]:
@@ -48,8 +47,7 @@ def calibrate(
         networks: The networks that will be retrained.
         recipe: How they are trained.
         data: The data set in memory.
-        needs: What one trial takes.
-        at_a_time: How many trials the sweep runs at a time.
+        placed: What one trial takes, and how many run at a time.
         seconds: How long each network is measured.
         wait_s: How long room for one trial is waited for.
 
@@ -58,9 +56,10 @@ def calibrate(
         IncompleteError: There was no room for one in time, or the measurement does not end.
     """
     shared = SharedData.put(data)
-    count = min(at_a_time, MOST_AT_A_TIME)
-    need = Need(needs.num_workers, needs.bundle)
-    with placed("plan", need, count, wait_s, OTHERS_S) as groups:
+    count = min(placed.count, MOST_AT_A_TIME)
+    needs = trial_needs(placed)
+    need = Need(placed.workers, placed.each, placed.labels)
+    with granted("plan", need, count, wait_s, OTHERS_S) as groups:
         _tell_fewer(len(groups), count, "trials")
         begun_s = time.perf_counter()
         actors = [
@@ -114,9 +113,8 @@ def _results(tasks: Sequence[Any], bound_s: float) -> list[Any]:
 def scoring_rate(
     config: ScoreConfig,
     network: str,
-    device: str,
+    placed: Placement,
     data: StudyData,
-    actors: int,
     seconds: float,
     wait_s: float = DEFAULT_WAIT_S,
 ) -> float:
@@ -125,9 +123,8 @@ def scoring_rate(
     Args:
         config: The columns and the arithmetic.
         network: What is scored with, here with fresh weights.
-        device: cpu or cuda.
+        placed: Where actors stand, and how many score at a time.
         data: Examples, decoded.
-        actors: How many score at a time.
         seconds: How long, about.
         wait_s: How long room for one actor is waited for.
 
@@ -135,9 +132,9 @@ def scoring_rate(
         ResourceError: The cluster can never hold an actor.
         IncompleteError: There was no room for one in time, or the measurement does not end.
     """
-    each = {"GPU": 1 / config.actors_per_gpu} if device == "cuda" else {"CPU": CPUS_PER_ACTOR}
-    shared, count = ray.put(data), min(actors, MOST_AT_A_TIME)
-    with placed("plan", Need(1, each), count, wait_s, OTHERS_S) as groups:
+    each = placed.each
+    shared, count = ray.put(data), min(placed.count, MOST_AT_A_TIME)
+    with granted("plan", Need(1, each, placed.labels), count, wait_s, OTHERS_S) as groups:
         _tell_fewer(len(groups), count, "actors")
         tasks = [
             ray.remote(_score_for)
@@ -146,7 +143,7 @@ def scoring_rate(
                 num_gpus=each.get("GPU", 0),
                 scheduling_strategy=PlacementGroupSchedulingStrategy(group),
             )
-            .remote(config, network, device, shared, seconds)
+            .remote(config, network, placed.device, shared, seconds)
             for group in groups
         ]
         measured = _results(tasks, BOUND_S + seconds)

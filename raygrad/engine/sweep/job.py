@@ -16,8 +16,9 @@ from ray import tune
 
 from raygrad.config import DEFAULT_WAIT_S, SweepConfig, TrainConfig
 from raygrad.engine import ray_private
+from raygrad.engine.nodes import offer_of
+from raygrad.engine.placement import Placement, place_sweep, trial_needs
 from raygrad.engine.session import ensure_ray
-from raygrad.engine.sweep.packing import TrialNeeds, room_for_trials
 from raygrad.engine.sweep.trial_process import SharedData, TrialWork, run_trial
 from raygrad.engine.waiting import Need, Waiting, wait_for
 from raygrad.errors import IncompleteError
@@ -57,9 +58,13 @@ _CREDENTIALS = {
 Ray writes to its logs and shows in its dashboard. Nodes have credentials of their own."""
 
 
-def needs_of(config: SweepConfig) -> TrialNeeds:
-    """Returns what one trial of a sweep takes."""
-    return TrialNeeds(config.workers_per_trial, config.cpus_per_worker, config.gpus_per_worker)
+def sweep_placement(config: SweepConfig) -> Placement:
+    """Returns what is decided for a sweep on the cluster that there is.
+
+    Raises:
+        ResourceError: The cluster cannot hold one trial.
+    """
+    return place_sweep(config, offer_of(config.nodes))
 
 
 def missing_trials(
@@ -113,17 +118,17 @@ def sweep(
         log.info("sweep: %d of %d trials are finished", len(trials) - len(todo), len(trials))
     if todo:
         ensure_ray()
-        tell_arithmetic("sweep", recipe.numerics, needs_of(config).gpus_each > 0)
-        at_a_time = room_for_trials(needs_of(config), config.max_concurrent)
-        needs = needs_of(config)
-        need = Need(needs.num_workers, needs.bundle)
+        placed = sweep_placement(config)
+        tell_arithmetic("sweep", recipe.numerics, placed.device == "cuda")
+        log.info("%s", placed.line(min(placed.count, len(todo))))
+        need = Need(placed.workers, placed.each, placed.labels)
         wait_for("sweep", need, wait_s)
         waiting = Waiting("sweep", need, wait_s)
         watch = _Watch(rows, layout.sweep, {t.id: t for t, _ in todo}, waiting)
         data = load_data()
         if isinstance(data, StudyData):
             settle_rejects("sweep", layout.sweep, data.rejects.to_pylist(), data.num_used, 1.0)
-        _run_trials(config, recipe, data, todo, layout, at_a_time, watch)
+        _run_trials(config, recipe, data, todo, layout, placed, watch)
         if isinstance(data, StudySource):
             tell_rejects("sweep", layout.sweep, sum(data.num_examples.values()))
         _raise_for_failed(layout, todo, trials, rows, watch.failures)
@@ -244,13 +249,14 @@ def _run_trials(
     data: StudyData | StudySource,
     todo: Sequence[PlannedTrial],
     layout: RunLayout,
-    at_a_time: int,
+    placed: Placement,
     watch: _Watch,
 ) -> None:
     os.environ.update(_TUNE_ENVIRONMENT)
     ray_private.keep_from_trials(_CREDENTIALS)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    needs = needs_of(config)
+    needs = trial_needs(placed)
+    selectors = [placed.labels] * needs.num_workers if placed.labels else None
     reports_epochs = config.early_termination != "no" or config.tensorboard
     work = TrialWork(recipe, SharedData.put(data), tuple(todo), needs, layout.sweep, reports_epochs)
     callbacks: list[Any] = [watch]
@@ -261,12 +267,14 @@ def _run_trials(
     tune.Tuner(
         tune.with_resources(
             tune.with_parameters(run_trial, work=work),
-            tune.PlacementGroupFactory([needs.bundle] * needs.num_workers),
+            tune.PlacementGroupFactory(
+                [needs.bundle] * needs.num_workers, bundle_label_selector=selectors
+            ),
         ),
         # The longest first, so that no long one is left running alone at the end.
         param_space={"position": tune.grid_search(_longest_first(todo))},
         tune_config=tune.TuneConfig(
-            max_concurrent_trials=at_a_time,
+            max_concurrent_trials=placed.count,
             reuse_actors=True,
             scheduler=_scheduler(config, recipe),
         ),

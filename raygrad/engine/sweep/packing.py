@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from raygrad.engine.nodes import kind_of, living_nodes, promised_nodes
+from raygrad.engine.nodes import held_by, kind_of
 from raygrad.errors import ResourceError
 
 
@@ -24,11 +24,6 @@ class TrialNeeds:
         """The resources of one worker, as Ray names them."""
         needs = {"CPU": self.cpus_each, "GPU": self.gpus_each}
         return {name: amount for name, amount in needs.items() if amount > 0}
-
-
-def room_for_trials(needs: TrialNeeds, asked: int) -> int:
-    """Returns how many trials the cluster holds at a time, now or grown; see `trials_at_a_time`."""
-    return trials_at_a_time(needs, living_nodes(), asked, promised_nodes())
 
 
 def trials_at_a_time(
@@ -51,7 +46,7 @@ def trials_at_a_time(
     Raises:
         ResourceError: Not even one trial fits; the text spells the sum out.
     """
-    fitting = sum(_workers_on(node, needs) for node in (*nodes, *promised)) // needs.num_workers
+    fitting = sum(held_by(node, needs.bundle) for node in (*nodes, *promised)) // needs.num_workers
     if fitting < 1:
         more = f", and {_offer(promised, needs)} that the autoscaler may add" if promised else ""
         raise ResourceError(
@@ -60,16 +55,6 @@ def trials_at_a_time(
             "--gpus-per-worker, or join a larger cluster."
         )
     return min(fitting, asked) if asked else fitting
-
-
-def _workers_on(node: Mapping[str, float], needs: TrialNeeds) -> int:
-    fitting = [int(node.get("CPU", 0.0) / needs.cpus_each + 1e-9)]
-    if 0 < needs.gpus_each < 1:
-        # A worker's fraction is of one GPU: what two GPUs have left does not add up.
-        fitting.append(int(node.get("GPU", 0.0)) * int(1 / needs.gpus_each + 1e-9))
-    elif needs.gpus_each:
-        fitting.append(int(node.get("GPU", 0.0) / needs.gpus_each + 1e-9))
-    return min(fitting)
 
 
 def _sum(needs: TrialNeeds) -> str:
@@ -84,10 +69,10 @@ def _offer(nodes: Sequence[Mapping[str, float]], needs: TrialNeeds) -> str:
     kinds = Counter(kind_of(node) for node in nodes)
     offers = [
         f"{f'{count} x ' if count > 1 else ''}{cpus:g} CPU and {gpus:g} GPU "
-        f"(holds {_workers_on({'CPU': cpus, 'GPU': gpus}, needs)})"
+        f"(holds {held_by({'CPU': cpus, 'GPU': gpus}, needs.bundle)})"
         for (cpus, gpus), count in kinds.items()
     ]
-    room = sum(_workers_on(node, needs) for node in nodes)
+    room = sum(held_by(node, needs.bundle) for node in nodes)
     return f"room for {room} on {len(nodes)} node{'s' * (len(nodes) != 1)}: " + ", ".join(
         offers[:5] + ["..."] * (len(offers) > 5)
     )

@@ -16,12 +16,13 @@ from torch import nn
 
 from raygrad.config import DEFAULT_WAIT_S, TrainConfig
 from raygrad.engine import ray_private
+from raygrad.engine.nodes import offer_of
+from raygrad.engine.placement import Placement, place_training
 from raygrad.engine.relay import relayed
-from raygrad.engine.session import cluster_capacity, fitting_workers
 from raygrad.engine.train.state import StateFile
 from raygrad.engine.train.telling import Telling
 from raygrad.engine.waiting import Need, Waiting, wait_for, watched
-from raygrad.errors import RaygradError, ResourceError, TooManyRejectsError
+from raygrad.errors import RaygradError, TooManyRejectsError
 from raygrad.progress import Progress
 from raygrad.runs.reject_table import settle_rejects
 from raygrad.scoring.numerics import computed_by, numerics
@@ -110,11 +111,12 @@ def train(
     """
     config = task.config
     check_installed(config.track)
-    scaling = _scaling(config)
-    need = _need(scaling)
+    placed = place_training(config, offer_of(config.nodes))
+    scaling, need = _scaling(placed, config), _need(placed, config)
+    log.info("%s", placed.line())
     wait_for("train", need, wait_s)
-    tell_arithmetic("train", config.numerics, scaling.use_gpu)
-    arguments = {"task": task, "data": ray.put(data), "use_gpu": scaling.use_gpu}
+    tell_arithmetic("train", config.numerics, placed.device == "cuda")
+    arguments = {"task": task, "data": ray.put(data), "use_gpu": placed.device == "cuda"}
     trainer = _trainer(task, scaling, arguments, wait_s)
     waiting = Waiting("train", need, wait_s)
     try:
@@ -177,31 +179,20 @@ def _failures(config: TrainConfig, wait_s: float) -> ray.train.FailureConfig:
     )
 
 
-def _need(scaling: ray.train.ScalingConfig) -> Need:
+def _need(placed: Placement, config: TrainConfig) -> Need:
     """Returns what has to be free before a training can begin: room for the fewest workers."""
-    fewest = scaling.num_workers if isinstance(scaling.num_workers, int) else scaling.num_workers[0]
-    return Need(fewest, scaling.resources_per_worker or {})
+    fewest = min(config.min_workers, placed.count) or placed.count
+    return Need(fewest, placed.each, placed.labels)
 
 
-def _scaling(config: TrainConfig) -> ray.train.ScalingConfig:
-    """Returns how many workers there are and what each one has."""
-    num_gpus = int(cluster_capacity().get("GPU", 0))
-    if config.device == "cuda" and num_gpus == 0:
-        raise ResourceError(
-            "device cuda needs a GPU, got a cluster without one. Set device to cpu or auto."
-        )
-    cpus = config.cpus_per_worker
-    num_workers = fitting_workers(config.num_workers, "training workers", cpus)
-    use_gpu = num_gpus > 0 and (config.device == "cuda" or num_gpus >= num_workers > 0)
-    use_gpu = use_gpu and config.device != "cpu"
-    if use_gpu and num_gpus < num_workers:
-        log.info("%d training workers instead of %d: one a GPU", num_gpus, num_workers)
-        num_workers = num_gpus
-    least = min(config.min_workers, num_workers)
+def _scaling(placed: Placement, config: TrainConfig) -> ray.train.ScalingConfig:
+    """Returns how many workers there are and what each one has, as Ray Train is told."""
+    least = min(config.min_workers, placed.count)
     return ray.train.ScalingConfig(
-        num_workers=(least, num_workers) if least else num_workers,
-        use_gpu=use_gpu,
-        resources_per_worker={"CPU": cpus, **({"GPU": 1} if use_gpu else {})},
+        num_workers=(least, placed.count) if least else placed.count,
+        use_gpu=placed.device == "cuda",
+        resources_per_worker=dict(placed.each),
+        label_selector=placed.labels or None,
     )
 
 

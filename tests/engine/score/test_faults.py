@@ -202,5 +202,5 @@ def test_a_job_for_other_scores_in_the_same_folder_is_refused_at_once(tmp_path, 
         ({"min_actors": 3, "max_actors": 8}, 100, (3, 8, 3)),
     ],
 )
-def test_the_pool_is_between_its_bounds(ray_session, options, num_shards, expected):
-    assert score_pool.pool_size(make_config(**options), "cpu", num_shards) == expected
+def test_the_pool_is_between_its_bounds(options, num_shards, expected):
+    assert score_pool.pool_size(make_config(**options), 2, num_shards) == expected

@@ -5,8 +5,8 @@ import types
 import pytest
 import ray
 
-from raygrad.engine.nodes import MOST_PROMISED, promised_nodes
-from raygrad.engine.sweep.packing import TrialNeeds, room_for_trials, trials_at_a_time
+from raygrad.engine.nodes import MOST_PROMISED, living_nodes, promised_nodes
+from raygrad.engine.sweep.packing import TrialNeeds, trials_at_a_time
 from raygrad.errors import ResourceError
 
 
@@ -40,6 +40,10 @@ def test_the_sum_is_spelled_out_where_none_fits():
         "2 CPU and 0 GPU (holds 0). Lower --workers-per-trial, --cpus-per-worker or "
         "--gpus-per-worker, or join a larger cluster."
     )
+
+
+def room_for_trials(needs, asked):
+    return trials_at_a_time(needs, living_nodes(), asked, promised_nodes())
 
 
 def grow(monkeypatch, living, groups):
