@@ -83,7 +83,8 @@ def test_every_stage_says_what_computed_it_and_how(study):
     layout = RunLayout(config.run)
     manifest = json.loads(Path(layout.scores("linear"), "_manifest.json").read_text())
     device = device_name("cpu")
-    assert (manifest["numerics"], manifest["devices"]) == ("exact", {device: 2})
+    assert manifest["numerics"] == "exact"
+    assert manifest["devices"] == {device: len(manifest["shards"])}
     said = {"numerics": "exact", "device": device, "torch": torch.__version__}
     assert load_checkpoint(layout.checkpoint("linear")).computed_by == said
     rows = pq.read_table(layout.results).select(["numerics", "device_name", "torch"])
