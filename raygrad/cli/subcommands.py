@@ -135,6 +135,7 @@ class Score:
                 renumber=self.renumber,
                 channels=self.channels,
                 max_reject_share=self._index_share(config),
+                nodes=config.data.nodes,
                 val_fraction=0.0,
                 test_fraction=0.0,
             )
