@@ -8,6 +8,7 @@ import tyro
 from tyro.conf import OmitArgPrefixes
 
 from raygrad import pipeline
+from raygrad.cli.audit_subcommand import Audit
 from raygrad.cli.data_subcommands import Export, IndexTars, Prepare, Scores
 from raygrad.cli.run_flags import (
     Redo,
@@ -370,6 +371,7 @@ COMMANDS: dict[str, type[Command]] = {
     "train": Train,
     "score": Score,
     "scores": Scores,
+    "audit": Audit,
     "select": Select,
     "plan": PlanSweep,
     "sweep": Sweep,

@@ -14,6 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from raygrad.pipeline.auditing import audit
     from raygrad.pipeline.binding import (
         bind,
         bound,
@@ -37,6 +38,7 @@ __all__ = [
     "Forecast",
     "Plan",
     "StageStatus",
+    "audit",
     "bind",
     "bound",
     "check",
@@ -66,6 +68,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "auditing": ("audit",),
     "binding": ("bind", "bound", "check", "complete_stages", "is_trained", "stored_config"),
     "exporting": ("export_as", "write_scores", "write_subset_list"),
     "forecasting": ("Forecast", "forecast"),

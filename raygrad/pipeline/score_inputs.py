@@ -68,7 +68,7 @@ def score_inputs(config: StudyConfig, name: str | None = None) -> ScoreInputs:
     layout, network = RunLayout(config.run), name or config.scored_network
     facts = read_json(files.join(layout.data, DATASET_FILE))
     if config.score.is_own:
-        sources, preprocess = _own(config.score, config.scored_network, facts)
+        sources, preprocess = own_network(config.score, config.scored_network, facts)
         weights = own_digests = tuple(weights_digest(source.build()) for source in sources)
     else:
         weights, own_digests = (facts_of(layout, f"train-{network}")["digest"],), ()
@@ -100,7 +100,7 @@ def _trained(checkpoint_url: str, facts: dict) -> tuple[tuple[NetworkSource, ...
     return (source,), Preprocess(facts["channels"], transform_of(facts), checkpoint.normalize)
 
 
-def _own(
+def own_network(
     config: ScoreConfig, network: str, facts: dict
 ) -> tuple[tuple[NetworkSource, ...], Preprocess]:
     """Returns the user's network once a checkpoint, and the preprocessing of the flags.

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+from raygrad.report.audit_page import audit_section
 from raygrad.report.figures.accuracy import accuracy_figure, panel_title
 from raygrad.report.figures.attributes import attributes_figure
 from raygrad.report.figures.base import Drawn, Figure
@@ -47,6 +48,7 @@ def run_chapter(run: Run, panels: Sequence[Panel], alone: bool) -> Chapter:
     nothing = "There are no scores yet; `raygrad score` computes them."
     sweep = run.results is not None
     sections = [
+        audit_section(run),
         Section("Findings", parts=_findings(found, main_panel(panels, run.main_network))),
         Section("Accuracy", parts=_accuracy(panels) if sweep else []),
         *(

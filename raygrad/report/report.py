@@ -7,6 +7,7 @@ import pyarrow.csv
 
 from raygrad import __version__
 from raygrad.errors import ConfigError
+from raygrad.report.audit_page import write_audit_page
 from raygrad.report.chapter import run_chapter, run_panels
 from raygrad.report.compared import compared_chapter
 from raygrad.report.figures.base import Figure
@@ -58,6 +59,8 @@ def write_report(run_urls: Sequence[str], out_url: str | None = None) -> str:
         rendered,
         f"Made by raygrad {__version__} from {listed([run.url for run in runs])}.",
     )
+    if len(runs) == 1:
+        write_audit_page(runs[0], out)
     index_url = join(out, "index.html")
     write_bytes(index_url, html.encode("utf-8"))
     return index_url

@@ -61,6 +61,11 @@ class RunLayout:
         return files.join(self.sweep, "results.parquet")
 
     @property
+    def audit(self) -> str:
+        """The folder of an audit's tables."""
+        return files.join(self.url, "audit")
+
+    @property
     def report(self) -> str:
         """The folder of figures and page."""
         return files.join(self.url, "report")

@@ -146,6 +146,7 @@ OWN_FLAGS = {
     "seconds": "how long is measured",
     "price_per_device_hour": "what is printed",
     "place": "is data_dir",
+    "audit": "is the section of the command alone, whose change does more or does it again",
     "score_seeds": "is select.score_seeds",
     "wait_s": "how long is waited for machines; no part of the configuration",
 }

@@ -10,12 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from raygrad.errors import ConfigError
 from raygrad.scoring import GRAD_COLUMNS, SCORE_COLUMNS, GradNormScorer, example_scores
 from raygrad.scoring import numerics as arithmetic
 from raygrad.scoring.memory import MEASURED, measured_batch_size
 from raygrad.scoring.out_of_memory import is_out_of_memory
 from raygrad.scoring.verdicts import Verdicts
+from raygrad.training.features import FeatureTap
 from raygrad.training.losses import DEFAULT_LOSS, build_loss
 
 log = logging.getLogger("raygrad")
@@ -81,7 +81,7 @@ class NetworkScorer:
             GradNormScorer(network, grad_columns, loss=self._loss) if grad_columns else None
             for network in self._networks
         ]
-        self._features = _FeatureTap(self._networks[0]) if features else None
+        self._features = FeatureTap(self._networks[0]) if features else None
 
     def score(self, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> dict[str, Any]:
         """Returns every column for a batch, each an array `[B]`; features float16 `[B, D]`.
@@ -233,38 +233,6 @@ class NetworkScorer:
             for k, scores in enumerate(found):
                 result |= {f"{name}@{k}": scores[name] for name in _EXTRA}
         return result
-
-
-class _FeatureTap:
-    """What enters the linear layer that makes the logits, from a forward pass of its own.
-
-    The passes that score are no place to listen: an example may run alone, or beside its copy.
-    """
-
-    def __init__(self, network: nn.Module) -> None:
-        linear = [m for m in network.modules() if isinstance(m, nn.Linear)]
-        if not linear:
-            raise ConfigError(
-                "features must be the input of a last linear layer, got a network without one. "
-                "Score without --features."
-            )
-        self._network, self._last = network, linear[-1]
-
-    def of(self, inputs: Tensor) -> Tensor:
-        """Returns the features of a batch `[B, C, H, W]`, float16 `[B, D]`."""
-        seen: list[Tensor] = []
-        hook = self._last.register_forward_pre_hook(lambda _, given: seen.append(given[0].detach()))
-        try:
-            with torch.no_grad():
-                self._network(inputs.clone())
-        finally:
-            hook.remove()
-        if len(seen) != 1 or len(seen[0]) != len(inputs):
-            raise ConfigError(
-                "features must be one row an example, from one call of the last linear layer, got "
-                f"{len(seen)} calls for {len(inputs)} examples. Score without --features."
-            )
-        return seen[0].flatten(1).half()
 
 
 def _placed(network: nn.Module, device: torch.device, memory_format: Any) -> nn.Module:

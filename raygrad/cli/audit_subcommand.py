@@ -1,0 +1,92 @@
+"""The subcommand `raygrad audit`: what is wrong with a data set, and what can go."""
+
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any
+
+import tyro
+from tyro.conf import OmitArgPrefixes
+
+from raygrad import pipeline
+from raygrad.cli.run_flags import Redo, Run, Wait, accepting, layout, stored_or_new
+from raygrad.config import DEFAULT_WAIT_S, DataConfig, StudyConfig
+from raygrad.config.auditing import AuditConfig
+from raygrad.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Find wrong labels, repeats and outliers, and what can go; nothing needs to be done before.
+
+    Every image is judged by networks that have not seen it. Writes <run>/audit/: labels, repeats,
+    outliers, keep and drop, as Parquet and CSV. Example: raygrad audit photos/ --run runs/photos
+    """
+
+    tars: tyro.conf.Positional[tuple[str, ...]] = ()
+    """A folder of class folders, of tars or of Parquet files, or tars as URLs; by default the run's
+    prepared data."""
+    run: Run = ""
+    test_tars: Annotated[tuple[str, ...], tyro.conf.arg(aliases=("--test-data",))] = ()
+    """Test data, so that what is in both is found."""
+    labels: str = "cls"
+    """Where the labels of your own shards stand; see raygrad index."""
+    renumber: bool = False
+    """Number the classes anew where numbers count from 1 or have gaps."""
+    max_reject_share: float | None = None
+    """The largest share of images that may be unusable, in [0, 1]; by default the run's."""
+    audit: OmitArgPrefixes[AuditConfig] = field(default_factory=AuditConfig)
+    redo: Redo = False
+    wait_s: Wait = DEFAULT_WAIT_S
+
+    def execute(self) -> None:
+        """Prepares what is not, and audits."""
+        if not self.run:
+            raise ConfigError("audit must be given its run folder, got none. Give --run.")
+        config = self._config()
+        with pipeline.bound(config, self.redo, "prepare" if self.tars else None):
+            if self.tars:
+                pipeline.prepare(config)
+            facts = pipeline.audit(accepting(config, self.max_reject_share), self.audit)
+        for text in _lines(facts):
+            print(text)
+        where = layout(self.run)
+        print(f"{where.audit}/labels.csv, repeats.csv, outliers.csv, keep.csv, drop.csv")
+        print(
+            f"next: raygrad report {self.run}, then raygrad export {where.audit}/keep.parquet "
+            f"--run {self.run} --out kept/"
+        )
+
+    def _config(self) -> StudyConfig:
+        config = replace(stored_or_new(self.run), wait_s=self.wait_s)
+        if self.tars:
+            data = DataConfig(
+                tars=self.tars,
+                test_tars=self.test_tars,
+                labels=self.labels,
+                renumber=self.renumber,
+            )
+            if self.max_reject_share is not None:
+                data = replace(data, max_reject_share=self.max_reject_share)
+            config = replace(config, data=data)
+        return config
+
+
+def _lines(facts: dict[str, Any]) -> list[str]:
+    """Returns what an audit came to, a line each."""
+    total = facts["num_examples"]
+    found = [
+        f"{total:,} images judged by {facts['how']}; right {facts['accuracy']:.1%} of the time",
+        f"labels   {facts['num_suspects']:,} suspects; about {facts['num_wrong']:,.0f} wrong "
+        f"({facts['num_wrong_low']:,.0f} to {facts['num_wrong_high']:,.0f}, if the network is "
+        "right where it is sure)",
+        f"repeats  {facts['num_repeated']:,} images in {facts['num_groups']:,} groups, "
+        f"{facts['num_across_splits']:,} across splits, {facts['num_across_labels']:,} across "
+        "labels",
+        f"outliers {facts['num_odd']:,} far from every class, blank, tiny or of one colour",
+        f"keep     {facts['num_kept']:,} training images, drop {facts['num_dropped']:,}: "
+        f"flaws first, then {facts['rule']}",
+    ]
+    if facts["not_judged"]:
+        found.append(f"{facts['not_judged']:,} images are alone in their class: not judged")
+    if facts["rejected"]:
+        found.append(f"{facts['rejected']:,} images could not be decoded: rejects.parquet")
+    return found

@@ -1,0 +1,279 @@
+"""From what was seen and judged to the tables of an audit."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from raygrad.audit import confident, keeping, outliers
+from raygrad.audit.pictures import mirrored
+from raygrad.audit.repeats import NearCopies, Pairs, equal_pairs, groups_of, near_copies
+from raygrad.config.auditing import AuditConfig
+from raygrad.pipeline.audit_judging import Judgement
+from raygrad.pipeline.audit_looking import Seen
+from raygrad.selection.keyed_random import random_bits, random_uniform
+
+HARD_SHARE, HARD_ACCURACY = 0.1, 0.95
+"""Where a network is right this often on what it has not seen, as on MNIST, the hardest did best
+from this share on; elsewhere, as on CIFAR-10, random subsets did (benchmarks/records)."""
+
+_SPLITS = ("test", "val", "train")
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """What repeats, over all examples."""
+
+    groups: NDArray[np.int64]
+    """``[N]``, -1 for none."""
+    exact: Pairs
+    near: Pairs
+    notes: tuple[str, ...]
+    """How the thresholds were found."""
+
+
+def find_repeats(seen: Seen) -> Repeats:
+    """Finds equal pixels and near copies, by frequencies and, where there are any, by features."""
+    digests = seen.rows["digest"].to_pylist()
+    exact = equal_pairs(digests)
+    # Each kind of pixels once: copies of copies would prove one another.
+    _, first = np.unique(np.array(digests), return_index=True)
+    first = np.sort(first)
+    by = [("lowest frequencies", seen.descriptors, mirrored(seen.descriptors))]
+    if seen.features is not None and seen.mirrored is not None:
+        by.append(("features", seen.features, seen.mirrored))
+    found: list[Pairs] = []
+    notes = []
+    for name, vectors, decoys in by:
+        near = near_copies(vectors[first], decoys[first])
+        pairs = near.pairs
+        found.append(Pairs(first[pairs.one], first[pairs.other], pairs.similarity))
+        notes.append(_near_note(name, near))
+    near_pairs = Pairs(
+        np.concatenate([p.one for p in found]),
+        np.concatenate([p.other for p in found]),
+        np.concatenate([p.similarity for p in found]),
+    )
+    groups = groups_of([exact, near_pairs], seen.rows.num_rows)
+    return Repeats(groups, exact, near_pairs, tuple(notes))
+
+
+def _near_note(name: str, near: NearCopies) -> str:
+    if near.threshold > 1:
+        return f"by {name}: no pair stands out from chance"
+    return (
+        f"by {name}: {len(near.pairs.one):,} pairs of a cosine of {near.threshold:.3f} or more, "
+        f"which {near.expected_false:.0f} mirrored images reach by chance"
+    )
+
+
+def label_table(
+    facts: pa.Table, judged: Judgement, names: Sequence[str]
+) -> tuple[pa.Table, dict[str, Any]]:
+    """Returns the table of labels, the likeliest wrong first, and what is estimated of them.
+
+    Args:
+        facts: key, file, shard, split, label of each example.
+        judged: What was said of them.
+        names: Of the classes.
+    """
+    p, labels = judged.probabilities, facts["label"].to_numpy()
+    confident.check_probabilities(p, labels)
+    thresholds = confident.class_thresholds(p, labels)
+    found = confident.confident_classes(p, thresholds)
+    counts = np.bincount(labels, minlength=p.shape[1])
+    judgeable = counts[labels] > 1
+    suspects = (found != confident.NONE) & (found != labels) & judgeable
+    errors = confident.label_errors(labels, found, p.shape[1])
+    score = np.where(judgeable, confident.normalized_margin(p, labels), 0.0)
+    suggested = np.where(suspects, found, confident.suggested_labels(p, labels))
+    rows = np.arange(len(labels))
+    order = np.lexsort((rows, -score, ~suspects))
+    rank = np.empty(len(rows), np.int64)
+    rank[order] = np.arange(1, len(rows) + 1)
+    table = facts.append_column("label_name", _names(names, labels))
+    for name, values in {
+        "suggested": suggested,
+        "suggested_name": _names(names, suggested),
+        "confidence": p[rows, suggested].astype(np.float64),
+        "label_probability": p[rows, labels].astype(np.float64),
+        "loss": -np.log(np.maximum(p[rows, labels].astype(np.float64), 1e-12)),
+        "score": score,
+        "rank": rank,
+        "suspect": suspects,
+    }.items():
+        table = table.append_column(name, pa.array(values))
+    said = np.where(suspects, "confident learning", "")
+    said = np.where(judgeable, said, "the class has one example: not judged")
+    table = table.append_column("says", pa.array(said.tolist(), pa.string()))
+    estimate = {
+        "num_suspects": int(suspects.sum()),
+        "num_wrong": errors.num_wrong,
+        "num_wrong_low": errors.low,
+        "num_wrong_high": errors.high,
+        "joint": errors.joint.tolist(),
+        "accuracy": float((p.argmax(1) == labels).mean()),
+        "not_judged": int((~judgeable).sum()),
+    }
+    return table.take(pa.array(order)), estimate
+
+
+def repeat_table(facts: pa.Table, repeats: Repeats, names: Sequence[str]) -> pa.Table:
+    """Returns the members of groups of repeats: groups that cross labels or splits come first.
+
+    Args:
+        facts: key, file, shard, split, label of each example.
+        repeats: What repeats.
+        names: Of the classes.
+    """
+    groups = repeats.groups
+    number = int(groups.max(initial=-1)) + 1
+    labels, splits = facts["label"].to_numpy(), np.array(facts["split"].to_pylist())
+    similarity = np.zeros(len(groups))
+    kind = np.full(len(groups), "near", object)
+    for pairs in (repeats.near, repeats.exact):
+        for one, other in ((pairs.one, pairs.other), (pairs.other, pairs.one)):
+            np.maximum.at(similarity, one, pairs.similarity[np.arange(len(other))])
+    kind[np.concatenate([repeats.exact.one, repeats.exact.other])] = "exact"
+    across_labels, across_splits = (_differs(groups, of, number) for of in (labels, splits))
+    at = np.flatnonzero(groups >= 0)
+    serious = across_labels[groups[at]].astype(int) + across_splits[groups[at]]
+    at = at[np.lexsort((at, groups[at], -serious))]
+    _, shown = np.unique(groups[at], return_index=True)
+    order = {int(groups[at[first]]): place for place, first in enumerate(np.sort(shown))}
+    table = facts.take(pa.array(at)).append_column("label_name", _names(names, labels[at]))
+    for name, values in {
+        "kind": kind[at].tolist(),
+        "similarity": similarity[at],
+        "across_labels": across_labels[groups[at]] if number else np.zeros(0, bool),
+        "across_splits": across_splits[groups[at]] if number else np.zeros(0, bool),
+    }.items():
+        table = table.append_column(name, pa.array(values, pa.string() if name == "kind" else None))
+    column = pa.array([order[int(groups[one])] + 1 for one in at], pa.int64())
+    return table.add_column(0, "group", column)
+
+
+def _differs(groups: NDArray[np.int64], of: NDArray[Any], number: int) -> NDArray[np.bool_]:
+    """Returns whether the members of each group differ in something, ``[G]``."""
+    found = np.zeros(number, bool)
+    at = np.flatnonzero(groups >= 0)
+    if at.size:
+        _, codes = np.unique(of, return_inverse=True)
+        low, high = np.full(number, codes.max()), np.zeros(number, codes.dtype)
+        np.minimum.at(low, groups[at], codes[at])
+        np.maximum.at(high, groups[at], codes[at])
+        found = low != high
+    return found
+
+
+def outlier_table(facts: pa.Table, seen: Seen, judged: Judgement) -> pa.Table:
+    """Returns how far each example is from every class, odd pictures and the farthest first.
+
+    Args:
+        facts: key, file, shard, split, label of each example.
+        seen: What was seen of them.
+        judged: With the features.
+    """
+    labels = facts["label"].to_numpy()
+    distance, far = np.zeros(len(labels)), np.zeros(len(labels), bool)
+    for space in np.unique(judged.spaces):
+        at = np.flatnonzero(judged.spaces == space)
+        distance[at] = outliers.class_distances(judged.features[at], labels[at])
+        far[at] = outliers.far_from_all(distance[at])
+    columns = ("width", "height", "contrast", "one_colour")
+    width, height, contrast, one_colour = (seen.rows[name].to_numpy() for name in columns)
+    odd = outliers.odd_pictures(width, height, contrast, one_colour)
+    reasons = [o or ("far from every class" if f else "") for o, f in zip(odd, far, strict=True)]
+    order = np.lexsort((-distance, np.array([not o for o in odd])))
+    table = facts
+    for name in ("width", "height", "brightness", "contrast", "one_colour"):
+        table = table.append_column(name, seen.rows[name])
+    table = table.append_column("distance", pa.array(distance))
+    table = table.append_column("reason", pa.array(reasons, pa.string()))
+    table = table.take(pa.array(order))
+    return table.append_column("rank", pa.array(np.arange(1, len(order) + 1)))
+
+
+def keep_tables(
+    audit: AuditConfig,
+    facts: pa.Table,
+    labels: pa.Table,
+    found: pa.Table,
+    repeats: Repeats,
+    judged: Judgement,
+    hashes: NDArray[np.uint64],
+) -> tuple[pa.Table, pa.Table, str]:
+    """Returns what of the training split is kept and what goes, and by which rule.
+
+    Args:
+        audit: Goal and share.
+        facts: key, file, shard, split, label of each example.
+        labels: Of `label_table`.
+        found: Of `outlier_table`.
+        repeats: What repeats.
+        judged: What was said of them.
+        hashes: Of the keys.
+    """
+    suspect = _in_order(labels, "suspect", facts)
+    reason = np.array(_in_order(found, "reason", facts).tolist(), object)
+    odd = np.isin(reason.astype(str), ["blank", "nearly one colour", "tiny"])
+    splits = facts["split"].to_pylist()
+    # Of a group that crosses splits the test image stays: what trains on it would know the answer.
+    preference = np.array([_SPLITS.index(split) for split in splits], float)
+    preference += np.where(suspect, 0.5, 0.0)
+    goes = keeping.redundant(repeats.groups, preference)
+    train = np.array([split == "train" for split in splits])
+    reasons = keeping.flawed(goes, suspect.astype(bool), odd)
+    order, rule = _order(audit, facts, judged, hashes, reasons)
+    at = np.flatnonzero(train)
+    budget = None
+    if audit.keep_fraction is not None:
+        budget = max(1, round(audit.keep_fraction * len(at)))
+    stays = np.zeros(len(train), bool)
+    stays[at] = keeping.kept([reasons[i] for i in at], order[at], budget)
+    keep = facts.filter(pa.array(stays)).select(["key", "shard"])
+    keep = keep.append_column("weight", pa.array(np.ones(keep.num_rows)))
+    gone = train & ~stays
+    drop = facts.filter(pa.array(gone))
+    why = [reasons[i] or rule for i in np.flatnonzero(gone)]
+    return keep, drop.append_column("reason", pa.array(why, pa.string())), rule
+
+
+def _in_order(table: pa.Table, column: str, facts: pa.Table) -> NDArray[Any]:
+    """Returns a column of a table in the order of the facts' keys."""
+    at = pc.index_in(facts["key"], value_set=table["key"].combine_chunks())
+    return np.asarray(table[column].combine_chunks().take(at.combine_chunks()).to_pylist())
+
+
+def _order(
+    audit: AuditConfig,
+    facts: pa.Table,
+    judged: Judgement,
+    hashes: NDArray[np.uint64],
+    reasons: Sequence[str],
+) -> tuple[NDArray[np.float64], str]:
+    """Returns what orders the examples, the first to stay lowest, and the rule in words."""
+    labels = facts["label"].to_numpy()
+    by_chance = random_uniform(audit.seed, hashes)
+    if audit.goal == "coverage":
+        clean = np.array([not reason for reason in reasons])
+        within = (labels * 2 + clean) * (int(judged.spaces.max()) + 1) + judged.spaces
+        bits = random_bits(audit.seed, hashes)
+        place = keeping.spread_order(judged.features, within, bits)
+        return place, "k-center greedy within each class: what is left is covered by what stays"
+    right = float((judged.probabilities.argmax(1) == labels).mean())
+    if audit.goal == "accuracy":
+        share = audit.keep_fraction or 1.0
+        if right >= HARD_ACCURACY and share >= HARD_SHARE:
+            own = judged.probabilities[np.arange(len(labels)), labels]
+            return own.astype(np.float64), "the hardest stay: they did best on MNIST at such shares"
+        return by_chance, "a random draw: no selector did better on CIFAR-10 at up to 20%"
+    return by_chance, "a random draw of what nothing is wrong with"
+
+
+def _names(names: Sequence[str], labels: NDArray[np.int64]) -> pa.Array:
+    return pa.array([names[i] if i < len(names) else str(i) for i in labels.tolist()], pa.string())

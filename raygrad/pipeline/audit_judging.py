@@ -1,0 +1,157 @@
+"""What a network that has not seen an example says of its label: K folds, trained or fitted."""
+
+import io
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raygrad.audit.folds import fold_numbers, head_probabilities
+from raygrad.config.auditing import AuditConfig
+from raygrad.data.index import Index
+from raygrad.pipeline.audit_looking import Seen, squares, typical_side
+from raygrad.progress import Progress
+from raygrad.selection.keyed_random import random_bits
+from raygrad.storage import files
+from raygrad.storage.manifest import digest
+from raygrad.training.fold_training import audit_recipe, judged_fold
+
+log = logging.getLogger("raygrad")
+
+MOST_SIDE = 64
+"""Images are trained on as squares of at most so many pixels, so that an audit takes minutes."""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What is said of all examples."""
+
+    probabilities: NDArray[np.float32]
+    """Out-of-sample, ``[N, C]``."""
+    features: NDArray[np.float32]
+    """``[N, D]``; comparable within a space."""
+    spaces: NDArray[np.int64]
+    """Which network saw an example, ``[N]``: features of two have nothing in common."""
+    how: str
+    """In a few words, for people."""
+
+
+def judge(
+    audit: AuditConfig,
+    network: str,
+    index: Index,
+    seen: Seen,
+    groups: NDArray[np.int64],
+    num_classes: int,
+    channels: int,
+    folder: str,
+) -> Judgement:
+    """Judges each example by what was fitted to the other folds; copies are in one fold.
+
+    Args:
+        audit: Folds, epochs, seed, sizes.
+        network: The network's name.
+        index: The data set.
+        seen: What was seen of it, with features where there is a checkpoint.
+        groups: Of repeats, ``[N]``, -1 for none.
+        num_classes: C.
+        channels: 1 or 3.
+        folder: Where finished folds are kept, so that an interrupted audit goes on.
+    """
+    labels = seen.rows["label"].to_numpy()
+    hashes = seen.rows["key_hash"].to_numpy()
+    folds = fold_of_groups(labels, hashes, groups, audit.folds, audit.seed)
+    if seen.features is not None:
+        features = seen.features
+        probabilities = head_probabilities(features, labels, folds, num_classes)
+        how = f"linear heads on features of {network}, in {audit.folds} folds"
+        return Judgement(probabilities, features, np.zeros(len(labels), np.int64), how)
+    side = audit.image_size or typical_side(seen.rows, MOST_SIDE)
+    probabilities = np.empty((len(labels), num_classes), np.float32)
+    parts: list[NDArray[np.float32]] = []
+    work = _Trainings(audit, network, side, folder, index, seen, channels)
+    for fold in range(audit.folds):
+        held = folds == fold
+        found, features = work.of(fold, held, num_classes)
+        probabilities[held] = found
+        parts.append(features)
+    gathered = np.zeros((len(labels), max(part.shape[1] for part in parts)), np.float32)
+    for fold, part in enumerate(parts):
+        gathered[folds == fold, : part.shape[1]] = part
+    how = f"{network} trained in {audit.folds} folds, at {side} pixels"
+    return Judgement(probabilities, gathered, folds, how)
+
+
+def fold_of_groups(
+    labels: NDArray[np.int64],
+    hashes: NDArray[np.uint64],
+    groups: NDArray[np.int64],
+    num_folds: int,
+    seed: int,
+) -> NDArray[np.int64]:
+    """Returns folds that no copy crosses: a copy in another fold would give the label away.
+
+    Args:
+        labels: Classes, ``[N]``.
+        hashes: Of the keys, ``[N]``.
+        groups: Of repeats, ``[N]``, -1 for none.
+        num_folds: K.
+        seed: Changes them.
+
+    Returns:
+        int64 ``[N]``, in ``0..K-1``.
+    """
+    folds = fold_numbers(labels, random_bits(seed, hashes), num_folds)
+    joined = np.flatnonzero(groups >= 0)
+    # The member of least hash speaks for its group, whatever the order of the examples.
+    order = joined[np.lexsort((hashes[joined], groups[joined]))]
+    _, first, inverse = np.unique(groups[order], return_index=True, return_inverse=True)
+    folds[order] = folds[order[first]][inverse]
+    return folds
+
+
+class _Trainings:
+    """One training a fold; images are decoded once, when the first fold needs them."""
+
+    def __init__(
+        self,
+        audit: AuditConfig,
+        network: str,
+        side: int,
+        folder: str,
+        index: Index,
+        seen: Seen,
+        channels: int,
+    ) -> None:
+        self._audit, self._network, self._side, self._folder = audit, network, side, folder
+        self._index, self._seen, self._channels = index, seen, channels
+        self._images: NDArray[np.uint8] | None = None
+        self._progress = Progress("audit", audit.folds, "folds")
+
+    def of(
+        self, fold: int, held: NDArray[np.bool_], num_classes: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Returns probabilities and features of a fold, kept or made now."""
+        labels = self._seen.rows["label"].to_numpy()
+        recipe = audit_recipe(
+            self._network,
+            self._audit.epochs,
+            int((~held).sum()),
+            self._side,
+            self._audit.seed + 1000 * fold,
+        )
+        said = [self._seen.rows["digest"].to_pylist(), labels.tolist(), held.tolist(), recipe]
+        name = digest([*map(str, said), self._side])[:12]
+        url = files.join(self._folder, f"fold-{fold}-{name}.npz")
+        if not files.exists(url):
+            if self._images is None:
+                self._images = squares(self._index, self._seen, self._channels, self._side)
+            judged = judged_fold(self._images, labels, held, num_classes, recipe)
+            log.info("audit: fold %d, accuracy on what it has not seen %.3f", fold, judged.accuracy)
+            out = io.BytesIO()
+            np.savez(out, probabilities=judged.probabilities, features=judged.features)
+            files.write_bytes(url, out.getvalue())
+        self._progress.add(1)
+        kept = np.load(io.BytesIO(files.read_bytes(url)), allow_pickle=False)
+        return kept["probabilities"], kept["features"]

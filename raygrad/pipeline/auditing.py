@@ -1,0 +1,178 @@
+"""The audit: which labels are wrong, what repeats, what does not belong, what can go."""
+
+import logging
+import time
+from typing import Any
+
+import pyarrow as pa
+
+import raygrad
+from raygrad.config import ScoreConfig, StudyConfig
+from raygrad.config.auditing import AuditConfig
+from raygrad.data.file_names import file_names
+from raygrad.data.index import Index, read_index
+from raygrad.data.reading import rows_of_keys
+from raygrad.errors import ConfigError
+from raygrad.pipeline.audit_findings import (
+    find_repeats,
+    keep_tables,
+    label_table,
+    outlier_table,
+    repeat_table,
+)
+from raygrad.pipeline.audit_judging import judge
+from raygrad.pipeline.audit_looking import Network, Seen, look
+from raygrad.pipeline.noticing import code_of, refuse_changed_shards
+from raygrad.pipeline.score_inputs import own_network
+from raygrad.pipeline.stages import facts_of, facts_of_data
+from raygrad.runs.audit_tables import write_audit
+from raygrad.runs.journal import recorded
+from raygrad.runs.layout import RunLayout
+from raygrad.runs.reject_table import settle_rejects
+from raygrad.storage import files
+from raygrad.storage.manifest import digest, read_marker, write_marker
+from raygrad.training.models import check_network
+from raygrad.training.outside import weights_digest
+
+log = logging.getLogger("raygrad")
+
+
+def audit(config: StudyConfig, options: AuditConfig) -> dict[str, Any]:
+    """Audits the data of a run; returns what it came to, as `summary.json` holds it.
+
+    Every example of all splits is looked at and judged; what is kept and dropped is of the training
+    split. An audit that is complete with these options is left as it is; with others it is done
+    again, of which the looks and trainings that did not change are kept.
+
+    Args:
+        config: The run; its data are prepared.
+        options: How, and what is kept.
+
+    Raises:
+        ConfigError: The network, its weights and the data do not fit.
+        DataError: No image can be decoded.
+        TooManyRejectsError: More images cannot be decoded than is accepted.
+    """
+    layout = RunLayout(config.run)
+    prepared = facts_of(layout, "prepare")
+    refuse_changed_shards(config)
+    network = options.network or config.train.network
+    check_network(network)
+    shown = _shown(options, network, facts_of_data(layout))
+    weights = "" if shown is None else weights_digest(shown.source.build())
+    inputs = digest(
+        {"data": prepared["digest"], **vars(options), "network": network, "weights": weights,
+         "code": code_of(network)}
+    )  # fmt: skip
+    marker = read_marker(layout.marker("audit"))
+    if marker is not None and marker["inputs_digest"] == inputs and _is_whole(layout):
+        log.info("audit: complete, skipped")
+        return marker
+    start_s = time.monotonic()
+    with recorded(layout.journal, "audit"):
+        log.info("audit: starts")
+        said = digest([prepared["digest"], weights, shown and shown.preprocess])
+        facts = _audit(config, options, network, shown, said[:12])
+        write_marker(layout.marker("audit"), inputs, **facts, digest=inputs)
+    log.info("audit: complete in %.1f s", time.monotonic() - start_s)
+    return facts
+
+
+def _is_whole(layout: RunLayout) -> bool:
+    return all(
+        files.exists(files.join(layout.audit, name))
+        for name in ("summary.json", "labels.parquet", "keep.parquet", "drop.parquet")
+    )
+
+
+def _shown(options: AuditConfig, network: str, facts: dict[str, Any]) -> Network | None:
+    """Returns the network of the checkpoint with how it is shown images; None without one."""
+    if options.checkpoint is None:
+        return None
+    config = ScoreConfig(
+        network=network,
+        checkpoint=(options.checkpoint,),
+        num_classes=options.num_classes,
+        image_size=options.image_size or ScoreConfig.image_size,
+        mean=options.mean,
+        std=options.std,
+    )
+    (source,), preprocess = own_network(config, network, facts)
+    return Network(source, preprocess)
+
+
+def _audit(
+    config: StudyConfig, options: AuditConfig, network: str, shown: Network | None, said: str
+) -> dict[str, Any]:
+    layout = RunLayout(config.run)
+    index, data = read_index(layout.data), facts_of_data(layout)
+    names, channels = list(data["classes"]), int(data["channels"])
+    if len(names) < 2:
+        raise ConfigError(
+            f"an audit must have two classes to tell apart, got {names}. Name the labels: --labels."
+        )
+    steps = files.join(layout.audit, "steps")
+    seen = look(index, channels, shown, files.join(steps, f"look-{said}"))
+    settle_rejects(
+        "audit", layout.audit, seen.rejects, seen.rows.num_rows, config.data.max_reject_share
+    )
+    repeats = find_repeats(seen)
+    for note in repeats.notes:
+        log.info("audit: near copies %s", note)
+    judged = judge(options, network, index, seen, repeats.groups, len(names), channels, steps)
+    facts = _facts(index, seen)
+    labels, estimate = label_table(facts, judged, names)
+    found = outlier_table(facts, seen, judged)
+    hashes = seen.rows["key_hash"].to_numpy()
+    keep, drop, rule = keep_tables(options, facts, labels, found, repeats, judged, hashes)
+    repeated = repeat_table(facts, repeats, names)
+    summary = {
+        **estimate,
+        **_repeat_counts(repeated),
+        "num_examples": facts.num_rows,
+        "rejected": len(seen.rejects),
+        "num_odd": found.num_rows - found["reason"].to_pylist().count(""),
+        "num_kept": keep.num_rows,
+        "num_dropped": drop.num_rows,
+        "classes": names,
+        "how": judged.how,
+        "near": list(repeats.notes),
+        "rule": rule,
+        "options": vars(options),
+        "raygrad": raygrad.__version__,
+    }
+    tables = {
+        "labels": labels,
+        "repeats": repeated,
+        "outliers": found,
+        "keep": keep,
+        "drop": drop,
+    }
+    write_audit(layout.audit, tables, summary)
+    return {name: value for name, value in summary.items() if name not in ("joint", "classes")}
+
+
+def _facts(index: Index, seen: Seen) -> pa.Table:
+    """Returns key, file, shard, split and label of each example that was seen, in its order."""
+    rows = rows_of_keys(index, seen.rows["key"].to_pylist())
+    return pa.table(
+        {
+            "key": seen.rows["key"],
+            "file": pa.array(file_names(index, rows), pa.string()),
+            "shard": seen.rows["shard"],
+            "split": seen.rows["split"],
+            "label": seen.rows["label"],
+        }
+    ).combine_chunks()
+
+
+def _repeat_counts(repeated: pa.Table) -> dict[str, int]:
+    groups, labels, splits = (
+        repeated[name].to_pylist() for name in ("group", "across_labels", "across_splits")
+    )
+    return {
+        "num_groups": len(set(groups)),
+        "num_repeated": len(groups),
+        "num_across_labels": len({g for g, of in zip(groups, labels, strict=True) if of}),
+        "num_across_splits": len({g for g, of in zip(groups, splits, strict=True) if of}),
+    }

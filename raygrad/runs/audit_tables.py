@@ -1,0 +1,57 @@
+"""The tables of an audit: what they are called, and what stands in them."""
+
+from collections.abc import Mapping
+
+import pyarrow as pa
+
+from raygrad.data.index import read_table, write_table
+from raygrad.data.table_formats import write_as
+from raygrad.storage import files
+from raygrad.storage.manifest import read_json, write_json
+
+TABLES = ("labels", "repeats", "outliers", "keep", "drop")
+"""labels: every example, the likeliest wrong first. repeats: members of groups. outliers: every
+example, the farthest first. keep and drop: the training examples, keep as a subset."""
+
+SUMMARY = "summary.json"
+"""What the audit came to, and what decided it."""
+
+
+def table_url(folder: str, name: str) -> str:
+    """Returns where a table is.
+
+    Args:
+        folder: The audit's folder.
+        name: One of `TABLES`.
+    """
+    return files.join(folder, f"{name}.parquet")
+
+
+def write_audit(folder: str, tables: Mapping[str, pa.Table], summary: Mapping[str, object]) -> None:
+    """Writes all tables, as Parquet and as CSV, and last what they came to.
+
+    Args:
+        folder: The audit's folder.
+        tables: By name.
+        summary: Facts and settings.
+    """
+    for name, table in tables.items():
+        write_table(table_url(folder, name), table)
+        write_as(table.replace_schema_metadata(None), files.join(folder, f"{name}.csv"))
+    write_json(files.join(folder, SUMMARY), dict(summary))
+
+
+def read_audit(folder: str) -> tuple[dict[str, pa.Table], dict]:
+    """Returns an audit's tables by name and its summary; nothing of an audit that is not whole.
+
+    Args:
+        folder: The audit's folder.
+    """
+    if not files.exists(files.join(folder, SUMMARY)):
+        return {}, {}
+    tables = {
+        name: read_table(table_url(folder, name))
+        for name in TABLES
+        if files.exists(table_url(folder, name))
+    }
+    return tables, dict(read_json(files.join(folder, SUMMARY)))

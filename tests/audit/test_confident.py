@@ -1,0 +1,129 @@
+"""Confident learning, against its definition written out in loops and against cleanlab itself."""
+
+import numpy as np
+import pytest
+
+from raygrad.audit.confident import (
+    NONE,
+    check_probabilities,
+    class_thresholds,
+    confident_classes,
+    confident_joint,
+    label_errors,
+    normalized_margin,
+    self_confidence,
+    suggested_labels,
+    threshold_margin,
+)
+from raygrad.errors import ConfigError, DataError
+
+
+def planted(number=600, num_classes=4, noise=0.15, seed=0):
+    """Labels of which a share is wrong, with probabilities that mostly know the truth."""
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(0, num_classes, number)
+    wrong = rng.random(number) < noise
+    labels = np.where(wrong, (truth + rng.integers(1, num_classes, number)) % num_classes, truth)
+    logits = rng.normal(size=(number, num_classes))
+    logits[np.arange(number), truth] += 3.0
+    probabilities = np.exp(logits)
+    return probabilities / probabilities.sum(1, keepdims=True), labels, wrong
+
+
+def joint_in_loops(p, labels, num_classes):
+    """Equations 1 and 2 of arXiv 1911.00068, one example at a time."""
+    t = [np.mean([p[i][j] for i in range(len(p)) if labels[i] == j]) for j in range(num_classes)]
+    counts = np.zeros((num_classes, num_classes), int)
+    for i in range(len(p)):
+        reached = [j for j in range(num_classes) if p[i][j] >= t[j]]
+        if reached:
+            counts[labels[i], max(reached, key=lambda j: p[i][j])] += 1
+    return np.array(t), counts
+
+
+def test_thresholds_and_joint_are_their_definition():
+    p, labels, _ = planted()
+    thresholds, counts = joint_in_loops(p, labels, 4)
+    np.testing.assert_allclose(class_thresholds(p, labels), thresholds)
+    found = confident_classes(p, thresholds)
+    np.testing.assert_array_equal(confident_joint(labels, found, 4), counts)
+    assert (found == NONE).sum() == len(labels) - counts.sum()
+
+
+def test_rankings_are_their_definition():
+    p, labels, _ = planted(50)
+    for i, y in enumerate(labels):
+        others = max(p[i][k] for k in range(4) if k != y)
+        assert normalized_margin(p, labels)[i] == pytest.approx((1 + others - p[i][y]) / 2)
+        assert self_confidence(p, labels)[i] == pytest.approx(1 - p[i][y])
+    assert (suggested_labels(p, labels) == p.argmax(1)).all()
+
+
+def test_each_ranking_finds_the_planted_labels():
+    from sklearn.metrics import roc_auc_score
+
+    p, labels, wrong = planted()
+    for values in (
+        self_confidence(p, labels),
+        normalized_margin(p, labels),
+        threshold_margin(p, labels, class_thresholds(p, labels)),
+    ):
+        assert roc_auc_score(wrong, values) > 0.95
+
+
+def test_cleanlab_counts_and_ranks_the_same():
+    count = pytest.importorskip("cleanlab.count")
+    rank = pytest.importorskip("cleanlab.rank")
+    p, labels, _ = planted()
+    ours = confident_joint(labels, confident_classes(p, class_thresholds(p, labels)), 4)
+    theirs = count.compute_confident_joint(labels, p, calibrate=False)
+    np.testing.assert_array_equal(ours, theirs)
+    errors = label_errors(labels, confident_classes(p, class_thresholds(p, labels)), 4)
+    # It rounds to whole examples.
+    np.testing.assert_allclose(errors.joint, count.estimate_joint(labels, p), atol=1 / 600)
+    for name, mine in (
+        ("self_confidence", 1 - self_confidence(p, labels)),
+        ("normalized_margin", 1 - normalized_margin(p, labels)),
+    ):
+        theirs = rank.get_label_quality_scores(labels, p, method=name)
+        np.testing.assert_allclose(mine, theirs, atol=1e-6)
+    theirs = rank.get_label_quality_scores(
+        labels, p, method="normalized_margin", adjust_pred_probs=True
+    )
+    mine = 1 - threshold_margin(p, labels, class_thresholds(p, labels))
+    np.testing.assert_allclose(mine, theirs, atol=1e-6)
+
+
+def test_the_number_of_wrong_labels_is_near_what_was_planted_and_within_its_interval():
+    """Of 40 data sets of calibrated probabilities, the interval holds the truth in most."""
+    held = 0
+    for seed in range(40):
+        p, labels, wrong = planted(2000, noise=0.1, seed=seed)
+        errors = label_errors(labels, confident_classes(p, class_thresholds(p, labels)), 4)
+        assert errors.low <= errors.num_wrong <= errors.high
+        assert abs(errors.num_wrong - wrong.sum()) < 0.35 * wrong.sum()
+        held += errors.low <= wrong.sum() <= errors.high
+    assert held >= 28
+
+
+def test_a_class_without_examples_or_without_confidence_breaks_nothing():
+    p = np.array([[0.9, 0.1, 0.0], [0.6, 0.4, 0.0], [0.3, 0.3, 0.4]])
+    labels = np.array([0, 0, 0])
+    thresholds = class_thresholds(p, labels)
+    assert np.isinf(thresholds[1:]).all()
+    found = confident_classes(p, thresholds)
+    assert found.tolist() == [0, 0, NONE]
+    assert label_errors(labels, found, 3).num_wrong == 0
+    assert np.isfinite(threshold_margin(p, labels, thresholds)).all()
+
+
+def test_what_is_no_distribution_over_the_classes_is_refused():
+    p, labels, _ = planted(10)
+    with pytest.raises(DataError, match="sum to 1, got a sum of 2"):
+        check_probabilities(2 * p, labels)
+    with pytest.raises(DataError, match=r"classes 0\.\.3, got 7"):
+        check_probabilities(p, np.full(10, 7))
+    with pytest.raises(ConfigError, match="got \\[10, 4\\] for 9"):
+        check_probabilities(p, labels[:9])
+    with pytest.raises(DataError, match="row 3"):
+        check_probabilities(np.where(np.arange(10)[:, None] == 3, np.nan, p), labels)

@@ -1,0 +1,239 @@
+"""An audit from a folder: planted errors and copies come first, nothing is done twice, it nests."""
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.datasets import load_digits
+from sklearn.metrics import roc_auc_score
+
+from raygrad import pipeline
+from raygrad.audit.keeping import REPEAT
+from raygrad.cli import command
+from raygrad.config.auditing import AuditConfig
+from raygrad.data.index import read_index, read_table
+from raygrad.errors import ConfigError
+from raygrad.pipeline import audit_judging, audit_looking
+from raygrad.pipeline.audit_findings import find_repeats
+from raygrad.pipeline.audit_looking import look
+from raygrad.runs.audit_tables import read_audit
+from raygrad.runs.layout import RunLayout
+from raygrad.runs.subsets import read_subset
+from raygrad.training.models import ImageSpec, build_network
+from tests.pipeline.making_runs import without_ray
+
+WRONG, COPIES, NUMBER = 16, 12, 400
+FLAGS = ("--network", "linear", "--folds", "2", "--epochs", "8")
+OPTIONS = AuditConfig(network="linear", folds=2, epochs=8)
+
+
+def digit_folders(root):
+    """Digits as class folders, of which some are labelled wrongly, with copies, one broken file."""
+    data = load_digits()
+    images, labels = (data.images * 15.9).astype(np.uint8)[:NUMBER], data.target[:NUMBER].copy()
+    labels[:WRONG] = (labels[:WRONG] + 3) % 10
+    for at, (image, label) in enumerate(zip(images, labels, strict=True)):
+        folder = root / f"class{label}"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / f"{at:04d}.png")
+    for at in range(100, 100 + COPIES):
+        Image.fromarray(images[at]).save(root / f"class{labels[at]}" / f"copy{at}.png")
+    Image.fromarray(np.full((8, 8), 90, np.uint8)).save(root / "class0" / "blank.png")
+    (root / "class0" / "broken.png").write_bytes(
+        (root / "class0" / "blank.png").read_bytes()[:60] + b"no picture"
+    )
+    return root
+
+
+@pytest.fixture(scope="module")
+def audited(tmp_path_factory):
+    """The folder and the run that the command audits, in one go."""
+    folder = tmp_path_factory.mktemp("audit")
+    digit_folders(folder / "digits")
+    with pytest.MonkeyPatch.context() as patched:
+        without_ray(patched)
+        status = command.main(
+            ["audit", str(folder / "digits"), "--run", str(folder / "run"), *FLAGS]
+        )
+    assert status == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tables(audited):
+    return read_audit(RunLayout(str(audited / "run")).audit)
+
+
+def numbers(keys):
+    return [int(key.rsplit("/", 1)[-1]) for key in keys if key.rsplit("/", 1)[-1].isdigit()]
+
+
+def test_planted_wrong_labels_come_first_with_the_right_label_suggested(tables):
+    """200 digits and a linear network are right 4 times of 5, and yet tell them apart."""
+    found, summary = tables
+    rows = [row for row in found["labels"].to_pylist() if numbers([row["key"]])]
+    at = np.array([numbers([row["key"]])[0] for row in rows])
+    wrong = at < WRONG
+    assert roc_auc_score(wrong, -np.arange(len(rows))) > 0.9
+    assert wrong[:WRONG].sum() >= WRONG / 2
+    truth = load_digits().target
+    right = [rows[i]["suggested_name"] == f"class{truth[at[i]]}" for i in np.flatnonzero(wrong)]
+    assert np.mean(right) >= 0.6
+    assert found["labels"]["rank"].to_pylist() == list(range(1, summary["num_examples"] + 1))
+    assert summary["num_wrong_low"] <= summary["num_wrong"] <= summary["num_wrong_high"]
+
+
+def test_used_and_rejected_are_the_index(audited, tables):
+    found, summary = tables
+    index = read_index(RunLayout(str(audited / "run")).data)
+    used = sorted(found["labels"]["key"].to_pylist())
+    rejected = rejects_of(audited)
+    assert len(used) + len(rejected) + index.rejects.num_rows == NUMBER + COPIES + 2
+    assert summary["num_examples"] == len(used)
+    assert sorted(found["outliers"]["key"].to_pylist()) == used
+
+
+def rejects_of(audited):
+    url = f"{audited}/run/audit/rejects.parquet"
+    return read_table(url).to_pylist()
+
+
+def test_copies_are_groups_and_one_of_each_stays(tables):
+    found, _ = tables
+    rows = found["repeats"].to_pylist()
+    exact = [row for row in rows if row["kind"] == "exact"]
+    assert len({row["group"] for row in exact}) == COPIES
+    assert sum("copy" in row["key"] for row in exact) == COPIES
+    gone = {row["key"] for row in found["drop"].to_pylist() if row["reason"] == REPEAT}
+    for group in {row["group"] for row in exact if row["split"] == "train"}:
+        members = [row for row in exact if row["group"] == group]
+        stay = [row for row in members if row["key"] not in gone]
+        assert stay, "a picture is left out altogether"
+        if any(row["split"] == "test" for row in members):
+            assert all(row["split"] != "train" for row in stay), "the test image is trained on"
+
+
+def test_a_blank_picture_is_named(tables):
+    found, _ = tables
+    first = found["outliers"].slice(0, 1).to_pylist()[0]
+    assert (first["key"].rsplit("/", 1)[-1], first["reason"]) == ("blank", "blank")
+
+
+def test_kept_and_dropped_are_the_training_split_and_kept_is_a_subset(audited, tables):
+    found, summary = tables
+    keep, origin = read_subset(f"{audited}/run/audit/keep.parquet")
+    index = read_index(RunLayout(str(audited / "run")).data)
+    train = set(index.rows("train")["key"].to_pylist())
+    kept, gone = set(keep["key"].to_pylist()), set(found["drop"]["key"].to_pylist())
+    bad = {row["key"] for row in rejects_of(audited)}
+    assert kept | gone | (bad & train) == train
+    assert not kept & gone
+    assert set(keep["weight"].to_pylist()) == {1.0}
+    assert origin["method"] == "keep"
+    assert summary["num_kept"] == len(kept)
+
+
+def again(audited, options, caplog):
+    config = pipeline.stored_config(str(audited / "run"))
+    with caplog.at_level(logging.INFO, "raygrad"):
+        return pipeline.audit(config, options)
+
+
+def test_the_same_audit_is_skipped_and_another_share_trains_nothing_again(
+    audited, tables, caplog, monkeypatch
+):
+    again(audited, OPTIONS, caplog)
+    assert "audit: complete, skipped" in caplog.text
+
+    def trained(*given):
+        raise AssertionError("a fold that is there is trained again")
+
+    monkeypatch.setattr(audit_judging, "judged_fold", trained)
+    previous = None
+    for goal in ("clean", "coverage", "accuracy"):
+        for share in (0.3, 0.6):
+            options = AuditConfig(
+                network="linear", folds=2, epochs=8, goal=goal, keep_fraction=share
+            )
+            facts = again(audited, options, caplog)
+            total = facts["num_kept"] + facts["num_dropped"]
+            assert facts["num_kept"] == round(share * total)
+            kept = set(read_audit(f"{audited}/run/audit")[0]["keep"]["key"].to_pylist())
+            assert share == 0.3 or previous <= kept, "a larger share keeps what a smaller one does"
+            previous = kept
+    again(audited, OPTIONS, caplog)
+
+
+def test_no_copy_stands_in_another_fold():
+    labels = np.arange(40) % 4
+    hashes = np.random.default_rng(0).integers(0, 2**63, 40).astype(np.uint64)
+    groups = np.where(np.arange(40) < 12, np.arange(40) // 3, -1)
+    folds = audit_judging.fold_of_groups(labels, hashes, groups, 5, seed=0)
+    for group in range(4):
+        assert len(set(folds[groups == group].tolist())) == 1
+
+
+def test_with_a_checkpoint_heads_on_its_features_judge(audited, tmp_path, caplog):
+    """Also of a network that tells other classes apart: its features are what is used."""
+    torch.manual_seed(0)
+    path = tmp_path / "net.pt"
+    torch.save(build_network("mlp", ImageSpec(3, 8, 8, 17), 0).state_dict(), path)
+    options = AuditConfig(
+        network="mlp", checkpoint=str(path), num_classes=17, image_size=8, folds=3
+    )
+    facts = again(audited, options, caplog)
+    assert facts["how"] == "linear heads on features of mlp, in 3 folds"
+    assert facts["accuracy"] > 0.7
+    assert "by features" in " ".join(facts["near"])
+    top = read_audit(f"{audited}/run/audit")[0]["labels"].slice(0, WRONG)["key"].to_pylist()
+    assert sum(at < WRONG for at in numbers(top)) >= 0.4 * WRONG
+
+
+def test_looking_goes_on_where_it_was_interrupted(audited, tmp_path, monkeypatch):
+    index = read_index(RunLayout(str(audited / "run")).data)
+    whole = look(index, 3, None, str(tmp_path / "a"))
+    first = index.examples["shard"].to_pylist()[0]
+    made = []
+    old = audit_looking._look_at
+
+    def stopped(index, shard, *rest):
+        if shard != first:
+            raise KeyboardInterrupt
+        made.append(shard)
+        return old(index, shard, *rest)
+
+    monkeypatch.setattr(audit_looking, "_look_at", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        look(index, 3, None, str(tmp_path / "b"))
+    monkeypatch.setattr(
+        audit_looking, "_look_at", lambda i, s, *rest: made.append(s) or old(i, s, *rest)
+    )
+    assert look(index, 3, None, str(tmp_path / "b")).rows == whole.rows
+    assert made.count(first) == 1
+    assert (find_repeats(whole).groups >= 0).sum() >= 2 * COPIES
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"folds": 1}, "folds must be at least 2, got 1"),
+        ({"keep_fraction": 1.5}, r"keep_fraction must be in \(0, 1\]"),
+        ({"goal": "best"}, "goal must be of"),
+        ({"checkpoint": "net.pt"}, "Give --network"),
+        ({"std": (0.0,)}, "std above 0"),
+    ],
+)
+def test_options_that_cannot_be_meant_are_refused(options, text):
+    with pytest.raises(ConfigError, match=text):
+        AuditConfig(**options)
+
+
+def test_wrong_usage_is_one_line_and_status_2(audited, capsys):
+    assert command.main(["audit"]) == 2
+    assert "Give --run" in capsys.readouterr().err
+    assert command.main(["audit", "--run", f"{audited}/none"]) == 2
+    assert "prepare" in capsys.readouterr().err
+    assert command.main(["audit", "--run", f"{audited}/run", "--network", "nett"]) == 2
+    assert "nett" in capsys.readouterr().err

@@ -1,0 +1,99 @@
+"""The audit's page shows the tables' rows in their order, escapes names, and is there alone."""
+
+import json
+import re
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from raygrad.report.audit_browser import audit_browser, views
+from raygrad.report.audit_page import audit_section, write_audit_page
+from raygrad.report.tables import Run
+from raygrad.report.thumbnails import make_thumbnail
+from raygrad.runs.audit_tables import read_audit, write_audit
+
+NUMBER = 30
+
+
+def made_tables():
+    keys = [f"k{at:02d}" for at in range(NUMBER)]
+    base = {"key": keys, "file": [f"{key}.png" for key in keys], "split": ["train"] * NUMBER}
+    labels = pa.table(
+        base
+        | {
+            "label_name": ["</script><b>cat"] * NUMBER,
+            "suggested_name": ["dog"] * NUMBER,
+            "confidence": np.linspace(0.9, 0.1, NUMBER),
+            "suspect": [at < 5 for at in range(NUMBER)],
+        }
+    )
+    repeats = pa.table(
+        {"group": [1, 1], "key": ["k07", "k08"], "kind": ["exact", "exact"],
+         "across_splits": [True, True]}
+    )  # fmt: skip
+    outliers = pa.table(
+        base | {"distance": np.arange(NUMBER), "reason": ["blank"] + [""] * (NUMBER - 1)}
+    )
+    drop = pa.table({"key": keys[:6], "reason": ["repeats"] * 6})
+    return {
+        "labels": labels, "repeats": repeats, "outliers": outliers,
+        "keep": pa.table({"key": keys[6:]}), "drop": drop,
+    }  # fmt: skip
+
+
+SUMMARY = {
+    "num_examples": NUMBER, "num_wrong": 5.0, "num_wrong_low": 2.0, "num_wrong_high": 8.0,
+    "num_suspects": 5, "num_repeated": 2, "num_across_splits": 1, "num_across_labels": 0,
+    "num_odd": 1, "num_kept": 24, "num_dropped": 6, "accuracy": 0.8,
+    "joint": [[0.5, 5 / NUMBER], [0.0, 0.5 - 5 / NUMBER]], "classes": ["<cat>", "dog"],
+    "how": "cnn", "near": [], "rule": "a random draw",
+}  # fmt: skip
+
+
+@pytest.fixture
+def run(tmp_path):
+    write_audit(str(tmp_path / "audit"), made_tables(), SUMMARY)
+    return Run(url=str(tmp_path), name="made")
+
+
+def test_each_list_holds_its_tables_rows_in_order():
+    found = {view.name: view for view in views(made_tables())}
+    assert found["suspects"].keys == ["k00", "k01", "k02", "k03", "k04"]
+    assert found["suspects"].rows[0]["note"] == "rather dog, 90%"
+    assert [row["note"] for row in found["repeats"].rows] == ["group 1, exact across splits"] * 2
+    assert found["outliers"].keys == ["k00"]
+    assert (found["kept"].total, found["dropped"].total) == (24, 6)
+
+
+def test_pictures_are_embedded_once_and_names_cannot_end_the_script():
+    pictures = {key: make_thumbnail(np.zeros((8, 8), np.uint8)) for key in ("k00", "k07")}
+    html = audit_browser(views(made_tables()), pictures)
+    blob = re.search(r'<script type="application/json">(.*?)</script>', html, re.S).group(1)
+    data = json.loads(blob.replace("<\\/", "</"))
+    assert len(data["images"]) == 2
+    places = {row[0]: row[6] for view in data["views"].values() for row in view["rows"]}
+    assert (places["k00"], places["k07"], places["k01"]) == (0, 1, -1)
+    assert data["views"]["suspects"]["rows"][0][3] == "</script><b>cat"
+
+
+def test_the_page_and_the_report_say_the_same_and_only_where_there_is_an_audit(run, tmp_path):
+    url = write_audit_page(run, str(tmp_path / "report"))
+    text = (tmp_path / "report" / "audit.html").read_text()
+    assert url.endswith("report/audit.html")
+    assert "about 5 are labelled wrongly (2 to 8" in text
+    assert "&lt;cat&gt;" in text
+    assert "<cat>" not in text
+    section = audit_section(run)
+    assert section.intro[0].startswith("Of 30 images about 5")
+    assert 'href="audit.html"' in section.parts[0]
+    nothing = Run(url=str(tmp_path / "none"), name="none")
+    assert write_audit_page(nothing, str(tmp_path / "none")) is None
+    assert not audit_section(nothing).parts
+
+
+def test_an_audit_whose_summary_is_not_there_is_not_whole(run, tmp_path):
+    tables, summary = read_audit(str(tmp_path / "audit"))
+    assert (len(tables), summary["num_wrong"]) == (5, 5.0)
+    (tmp_path / "audit" / "summary.json").unlink()
+    assert read_audit(str(tmp_path / "audit")) == ({}, {})
