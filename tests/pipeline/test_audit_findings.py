@@ -1,0 +1,136 @@
+"""The tables of an audit, from hand-made judgements: their order, reasons and rules."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from raygrad.audit.keeping import LABEL, PICTURE, REPEAT
+from raygrad.audit.repeats import Pairs, groups_of
+from raygrad.cli.audit_subcommand import _lines
+from raygrad.config.auditing import AuditConfig
+from raygrad.pipeline.audit_findings import (
+    Repeats,
+    keep_tables,
+    label_table,
+    outlier_table,
+    repeat_table,
+)
+from raygrad.pipeline.audit_judging import Judgement
+from raygrad.pipeline.audit_looking import Seen, typical_side
+
+NAMES = ["cat", "dog", "owl"]
+SPLITS = ["train"] * 8 + ["test"] * 2
+LABELS = [0, 0, 0, 0, 1, 1, 1, 1, 0, 1]
+HASHES = np.arange(10, dtype=np.uint64) * 7919
+
+
+def pairs(*found):
+    one, other = (np.array(column, np.int64) for column in zip(*found, strict=True))
+    return Pairs(one, other, np.full(len(one), 0.97))
+
+
+@pytest.fixture
+def facts():
+    keys = [f"k{at}" for at in range(10)]
+    return pa.table(
+        {"key": keys, "file": [f"{key}.png" for key in keys], "shard": ["s"] * 10,
+         "split": SPLITS, "label": pa.array(LABELS, pa.int64())}
+    )  # fmt: skip
+
+
+@pytest.fixture
+def judged():
+    p = np.full((10, 3), 0.05, np.float32)
+    p[np.arange(10), LABELS] = 0.9
+    p[3] = [0.02, 0.96, 0.02]
+    features = np.random.default_rng(0).normal(size=(10, 4)).astype(np.float32)
+    return Judgement(p, features, np.zeros(10, np.int64), "by hand")
+
+
+@pytest.fixture
+def repeats():
+    """0 and 1 have equal pixels; 4 is a near copy of the test example 9."""
+    exact, near = pairs((0, 1)), pairs((4, 9))
+    return Repeats(groups_of([exact, near], 10), exact, near, ())
+
+
+@pytest.fixture
+def seen():
+    rows = {"width": [32] * 10, "height": [32] * 10, "brightness": [99.0] * 10}
+    rows |= {"contrast": [40.0] * 9 + [0.0], "one_colour": [0.1] * 10}
+    rows["contrast"][7] = 0.5
+    return Seen(pa.table(rows), np.zeros((10, 63), np.float32), None, None, [])
+
+
+def kept(options, facts, judged, repeats, seen):
+    labels, _ = label_table(facts, judged, NAMES)
+    found = outlier_table(facts, seen, judged)
+    return keep_tables(options, facts, labels, found, repeats, judged, HASHES)
+
+
+def test_the_contradicted_label_is_first_and_rather_the_other_class(facts, judged):
+    table, estimate = label_table(facts, judged, NAMES)
+    first = table.slice(0, 1).to_pylist()[0]
+    assert (first["key"], first["label_name"], first["suggested_name"]) == ("k3", "cat", "dog")
+    assert (first["rank"], first["suspect"], first["says"]) == (1, True, "confident learning")
+    assert first["loss"] == pytest.approx(-np.log(0.02), rel=1e-5)
+    assert (estimate["num_suspects"], estimate["not_judged"]) == (1, 0)
+    assert estimate["accuracy"] == pytest.approx(0.9)
+
+
+def test_an_example_that_is_alone_in_its_class_is_not_judged_and_last(facts, judged):
+    alone = facts.set_column(4, "label", pa.array([2, *LABELS[1:]], pa.int64()))
+    table, estimate = label_table(alone, judged, NAMES)
+    last = table.slice(9, 1).to_pylist()[0]
+    assert (last["key"], last["suspect"]) == ("k0", False)
+    assert last["says"] == "the class has one example: not judged"
+    assert estimate["not_judged"] == 1
+
+
+def test_groups_that_cross_splits_or_labels_come_first(facts, repeats):
+    rows = repeat_table(facts, repeats, NAMES).to_pylist()
+    assert [(row["group"], row["key"], row["kind"]) for row in rows] == [
+        (1, "k4", "near"), (1, "k9", "near"), (2, "k0", "exact"), (2, "k1", "exact"),
+    ]  # fmt: skip
+    assert [row["across_splits"] for row in rows] == [True, True, False, False]
+    assert not any(row["across_labels"] for row in rows)
+    assert rows[0]["similarity"] == pytest.approx(0.97)
+
+
+def test_each_flaw_is_its_reason_and_the_test_image_stays_in_test(facts, judged, repeats, seen):
+    keep, drop, _ = kept(AuditConfig(), facts, judged, repeats, seen)
+    reasons = {row["key"]: row["reason"] for row in drop.to_pylist()}
+    assert reasons == {"k1": REPEAT, "k3": LABEL, "k4": REPEAT, "k7": PICTURE}
+    assert keep["key"].to_pylist() == ["k0", "k2", "k5", "k6"]
+
+
+@pytest.mark.parametrize("goal", ["clean", "accuracy", "coverage"])
+def test_a_share_is_met_flaws_first_and_what_else_goes_has_the_rule(
+    goal, facts, judged, repeats, seen
+):
+    few = AuditConfig(goal=goal, keep_fraction=0.25)
+    more = AuditConfig(goal=goal, keep_fraction=0.75)
+    keep, drop, rule = kept(few, facts, judged, repeats, seen)
+    assert (keep.num_rows, drop.num_rows) == (2, 6)
+    assert [row["reason"] for row in drop.to_pylist()].count(rule) == 2
+    larger, _, _ = kept(more, facts, judged, repeats, seen)
+    assert set(keep["key"].to_pylist()) <= set(larger["key"].to_pylist())
+    assert {"k0", "k2", "k5", "k6"} <= set(larger["key"].to_pylist())
+
+
+def test_the_side_that_is_trained_on_is_the_middle_one_and_at_most_what_is_asked():
+    rows = pa.table({"width": [28, 40, 500], "height": [28, 30, 400]})
+    assert (typical_side(rows, 64), typical_side(rows, 20)) == (30, 20)
+
+
+def test_what_is_printed_names_what_was_not_judged_and_not_decoded():
+    facts = dict.fromkeys(
+        ["num_examples", "num_suspects", "num_repeated", "num_groups", "num_across_splits",
+         "num_across_labels", "num_odd", "num_kept", "num_dropped", "not_judged", "rejected"], 3
+    )  # fmt: skip
+    facts |= {"how": "cnn", "accuracy": 0.5, "rule": "a random draw"}
+    facts |= {"num_wrong": 2.0, "num_wrong_low": 1.0, "num_wrong_high": 4.0}
+    text = "\n".join(_lines(facts))
+    assert "about 2 wrong (1 to 4" in text
+    assert "3 images are alone in their class: not judged" in text
+    assert "3 images could not be decoded: rejects.parquet" in text

@@ -1,0 +1,93 @@
+"""A fold's network has not seen what it judges, and what enters its last layer is what is kept."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from raygrad.errors import ConfigError
+from raygrad.training.features import FeatureTap
+from raygrad.training.fold_training import audit_recipe, judged_fold, outputs
+from raygrad.training.preprocess import Normalize
+
+
+def bars(number, seed=0):
+    """Images of a bright row or a bright column, which any network tells apart."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 2, number)
+    images = rng.integers(0, 60, (number, 1, 6, 6)).astype(np.uint8)
+    for at, label in enumerate(labels):
+        place = int(rng.integers(0, 6))
+        if label:
+            images[at, 0, :, place] = 255
+        else:
+            images[at, 0, place, :] = 255
+    return images, labels
+
+
+@pytest.fixture(scope="module")
+def judged():
+    images, labels = bars(240)
+    held = np.arange(240) % 3 == 0
+    recipe = audit_recipe("mlp", 2, 160, 6, 0)
+    return images, labels, held, recipe, judged_fold(images, labels, held, 2, recipe)
+
+
+def test_what_is_held_out_is_judged_and_nothing_else(judged):
+    _, _, held, _, found = judged
+    assert found.probabilities.shape == (held.sum(), 2)
+    assert len(found.features) == held.sum()
+    np.testing.assert_allclose(found.probabilities.sum(1), 1, atol=1e-5)
+    assert found.accuracy > 0.7
+
+
+def test_another_label_of_a_held_out_example_changes_nothing(judged):
+    images, labels, held, recipe, found = judged
+    changed = labels.copy()
+    changed[held] = 1 - changed[held]
+    again = judged_fold(images, changed, held, 2, recipe)
+    np.testing.assert_array_equal(found.probabilities, again.probabilities)
+    assert again.accuracy == pytest.approx(1 - found.accuracy)
+
+
+@pytest.mark.parametrize(
+    ("number", "batch_size", "steps"), [(100, 32, 400), (3000, 32, 1000), (50_000, 64, 9000)]
+)
+def test_no_training_has_fewer_than_400_steps(number, batch_size, steps):
+    recipe = audit_recipe("cnn", 12, number, 32, 7)
+    assert recipe.batch_size == batch_size
+    assert recipe.epochs * (number // batch_size) >= steps
+    assert recipe.patience >= recipe.epochs
+    assert (recipe.seed, recipe.augment_pixels) == (7, 2)
+
+
+def test_features_are_the_last_linear_layers_input():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(36, 5), nn.ReLU(), nn.Linear(5, 2)).eval()
+    images = torch.rand(7, 1, 6, 6)
+    features, logits = FeatureTap(network).with_logits(images)
+    torch.testing.assert_close(features, network[:3](images))
+    torch.testing.assert_close(logits, network(images))
+
+
+def test_a_network_without_a_linear_layer_has_its_logits_as_features():
+    network = nn.Sequential(nn.Conv2d(1, 3, 6), nn.Flatten()).eval()
+    with pytest.raises(ConfigError, match="a network without one"):
+        FeatureTap(network)
+    pixels = torch.from_numpy(bars(9)[0])
+    features, logits = outputs(network, Normalize((0.5,), (0.5,)), pixels, torch.arange(2, 9))
+    torch.testing.assert_close(features, logits)
+    assert features.shape == (7, 3)
+
+
+def test_a_last_layer_that_is_called_twice_is_refused():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(4, 4)
+
+        def forward(self, images):
+            return self.layer(self.layer(images))
+
+    with pytest.raises(ConfigError, match="2 calls for 3 examples"):
+        FeatureTap(Twice()).of(torch.rand(3, 4))
