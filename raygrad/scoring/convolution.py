@@ -100,18 +100,22 @@ def convolution_methods(
             )
         )
     if set(norms) == {"l2"} and positions > 1:
-        taps = sum(geometry.kernel)
-        methods.append(
-            Method(
-                "shifted_gram",
-                2 * groups * (pixels**2 * inputs + positions**2 * outputs),
-                2 * groups * (taps + 3) * positions * max(pixels, positions),
-                4 * groups * (pixels**2 + 2 * positions * max(pixels, positions)),
-                efficiency=0.7,
-                shared_calls=8.0 + 8 * taps,
-            )
-        )
+        methods.append(_shifted_gram_method(pixels, positions, inputs, outputs, geometry))
     return methods
+
+
+def _shifted_gram_method(
+    pixels: int, positions: int, inputs: int, outputs: int, geometry: Geometry
+) -> Method:
+    groups, taps = geometry.groups, sum(geometry.kernel)
+    return Method(
+        "shifted_gram",
+        2 * groups * (pixels**2 * inputs + positions**2 * outputs),
+        2 * groups * (taps + 3) * positions * max(pixels, positions),
+        4 * groups * (pixels**2 + 2 * positions * max(pixels, positions)),
+        efficiency=0.7,
+        shared_calls=8.0 + 8 * taps,
+    )
 
 
 def convolution_norms(

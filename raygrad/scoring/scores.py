@@ -34,11 +34,9 @@ def example_scores(
     it has, and is :math:`z_r - z_y` for two classes; but that difference is -1 in float32 for
     every example that the network is sure of by 17 nats, where this one keeps its digits.
 
-    Under another loss than cross-entropy the column ``loss`` is that loss. The others stay as they
-    are written here, of the softmax and of the label as one class: they say how far the
-    network's softmax is from the label, not what its own loss is. Of a network that was trained
-    with label smoothing no example has an el2n near 0, and of one trained with a logistic loss a
-    class (``binary_cross_entropy``) the softmax is no probability, only an order of the logits.
+    Under another loss than cross-entropy the column ``loss`` is that loss. The others stay of the
+    softmax and of the label as one class, not of the network's own loss: after label smoothing no
+    el2n is near 0, and after a logistic loss a class the softmax only orders the logits.
 
     Args:
         logits: Floating point ``[B, C]``, C at least 2.
@@ -48,14 +46,12 @@ def example_scores(
         later: Takes the check of labels, where nothing shall wait for the device.
 
     Returns:
-        ``loss`` (nats, >= 0), ``el2n`` (0..sqrt 2), ``margin`` (nats,
-        -700..700), ``entropy`` (nats, 0..log C), ``least_confidence`` (0..1 - 1/C), all float32
-        ``[B]``; ``prediction`` (int64 ``[B]``, the first of equal maxima) and ``correct`` (bool
-        ``[B]``).
+        ``loss`` (nats, >= 0), ``el2n`` (0..sqrt 2), ``margin`` (nats, -700..700), ``entropy``
+        (nats, 0..log C), ``least_confidence`` (0..1 - 1/C), all float32 ``[B]``; ``prediction``
+        (int64 ``[B]``, the first of equal maxima) and ``correct`` (bool ``[B]``).
 
     Raises:
-        ConfigError: The logits or the labels have the wrong type or shape, or the loss does not
-            take them.
+        ConfigError: Logits or labels have the wrong type or shape, or the loss refuses them.
         DataError: A label is not a class.
     """
     logits = check_logits(logits, labels, later).detach()
