@@ -12,7 +12,7 @@ the first image's. A row an architecture goes to the file at once; what is there
 same code (the digest of raygrad/scoring) is not run again.
 
     python benchmarks/architectures.py --out ROWS.json
-    python benchmarks/architectures.py --out ROWS.json --table
+    python benchmarks/architectures.py --out ROWS.json MORE.json --table --record RECORD.json
 """
 
 import argparse
@@ -29,6 +29,7 @@ import timm
 import torch
 import torch.nn.functional as F
 import torchvision
+from recording import Record
 from torch import Tensor, nn
 
 import raygrad.scoring
@@ -256,16 +257,25 @@ def row_of(library: str, name: str) -> dict[str, object]:
 def main() -> None:
     """Parses the flags, runs what is not in the file yet, or prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument(
+        "--out", type=Path, nargs="+", required=True, help="rows, kept as they come"
+    )
     parser.add_argument("--families", type=int, default=1000)
     parser.add_argument("--names", nargs="*", help="only these")
     parser.add_argument("--part", default="0/1", help="K/N: every N-th from the K-th on")
-    parser.add_argument("--table", action="store_true")
+    parser.add_argument("--table", action="store_true", help="of the rows that are there")
+    parser.add_argument("--record", type=Path, help="with --table: where the rows are kept")
     args = parser.parse_args()
-    rows = json.loads(args.out.read_text()) if args.out.exists() else []
+    rows = [row for path in args.out if path.exists() for row in json.loads(path.read_text())]
     if args.table:
         print(table(rows))
+        if args.record:
+            record = Record("Whole architectures against the float64 loop.", vars(args))
+            for row in rows:
+                record.add(**row)
+            record.write(args.record)
         return
+    (out,) = args.out
     torch.set_num_threads(1)
     signal.signal(signal.SIGPROF, _out_of_time)
     code = digest()
@@ -281,7 +291,7 @@ def main() -> None:
         row = row_of(library, name)
         row |= {"of": names, "code": code, "cpu_s": time.process_time() - start}
         rows.append(row)
-        args.out.write_text(json.dumps(rows, indent=1) + "\n")
+        out.write_text(json.dumps(rows, indent=1) + "\n")
         print(row, flush=True)
 
 

@@ -32,7 +32,6 @@ def test_what_was_measured_is_on_disk_before_the_run_ends(tmp_path):
 
 
 NO_MEASUREMENT = {
-    "architectures",
     "attributes_again",
     "bare_loop",
     "batch_aware_subsets",
@@ -45,7 +44,6 @@ NO_MEASUREMENT = {
     "readme_picture",
     "record_pages",
     "recording",
-    "scoring_checks",
     "sizing",
     "study_record",
 }
