@@ -67,10 +67,12 @@ def leaders(panel: Panel, compared: Sequence[Comparison]) -> list[Leader]:
     return out
 
 
-def accuracy_words(interval: Interval) -> str:
+def accuracy_words(interval: Interval, digits: int = 1) -> str:
     """A mean with its interval in percent: ``93.9%, 92.7 to 95.1``."""
-    band = f", {100 * interval.low:.1f} to {100 * interval.high:.1f}" if interval.known else ""
-    return f"{100 * interval.mean:.1f}%{band}"
+    mean, low, high = (
+        f"{100 * end:.{digits}f}" for end in (interval.mean, interval.low, interval.high)
+    )
+    return f"{mean}%, {low} to {high}" if interval.known else f"{mean}%"
 
 
 def headline(panel: Panel, compared: Sequence[Comparison]) -> str | None:
