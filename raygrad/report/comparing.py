@@ -11,6 +11,7 @@ from raygrad.report.intervals import (
     Spread,
     difference,
     holm_levels,
+    holm_p_values,
     pooled_spread,
 )
 from raygrad.report.results import BASELINE, Panel
@@ -30,12 +31,14 @@ class Comparison:
             method holds this comparison to: it excludes zero exactly where the test rejects.
         visible: The smallest true difference that would be seen in four of five such sweeps; NaN
             where there is no interval.
+        p_value: Corrected by Holm's method, in [0, 1]; NaN where there is no interval.
     """
 
     method: str
     keep_fraction: float
     gain: Interval
     visible: float = math.nan
+    p_value: float = math.nan
 
     @property
     def better(self) -> bool:
@@ -142,6 +145,7 @@ def comparisons(panel: Panel) -> list[Comparison]:
     tested = [at for at, one in enumerate(found) if one is not None]
     p_values = [one.p_value for one in found if one is not None]
     levels = dict(zip(tested, holm_levels(p_values), strict=True))
+    corrected = dict(zip(tested, holm_p_values(p_values), strict=True))
     first = (1 - CONFIDENCE) / max(len(tested), 1)
     out = []
     for at, (name, point, base) in enumerate(pairs):
@@ -152,7 +156,8 @@ def comparisons(panel: Panel) -> list[Comparison]:
             out.append(Comparison(name, point.keep_fraction, Interval(mean, math.nan, math.nan, n)))
             continue
         gain = one.interval(1 - levels[at]).within(-1.0, 1.0)
-        out.append(Comparison(name, point.keep_fraction, gain, one.visible(first, POWER)))
+        visible = one.visible(first, POWER)
+        out.append(Comparison(name, point.keep_fraction, gain, visible, corrected[at]))
     return out
 
 

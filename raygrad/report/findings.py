@@ -9,9 +9,9 @@ data that comes near full accuracy. A claim that its interval does not carry is 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from raygrad.report.answer import headline
 from raygrad.report.comparing import Comparison, comparisons, gaps_to_full
-from raygrad.report.intervals import Interval
-from raygrad.report.results import BASELINE, FULL, Panel, Point
+from raygrad.report.results import BASELINE, FULL, Panel
 from raygrad.report.wording import listed, percent, scope
 from raygrad.selection.attributes import MAX_LOSS
 
@@ -159,49 +159,6 @@ def _visible(still_open: Sequence[Comparison]) -> str:
     )
 
 
-def _accuracy_words(interval: Interval) -> str:
-    band = f", {100 * interval.low:.1f} to {100 * interval.high:.1f}" if interval.known else ""
-    return f"{100 * interval.mean:.1f}%{band}"
-
-
-def headline(panel: Panel) -> str | None:
-    """What was seen, in a sentence: the best and the worst method at each share, by mean.
-
-    Shares whose best method is the same stand together. A share at which neither the best nor the
-    worst is told apart from random is marked so. None where no share has two methods.
-
-    Args:
-        panel: Curves of one network and protocol.
-    """
-    told = {(c.method, c.keep_fraction): c.better or c.worse for c in comparisons(panel)}
-    shares: dict[float, list[tuple[str, Point]]] = {}
-    for name, points in panel.curves.items():
-        for p in points:
-            shares.setdefault(p.keep_fraction, []).append((name, p))
-    groups: list[tuple[str, list[str]]] = []
-    for share, found in sorted(shares.items()):
-        if len(found) < 2:
-            continue
-        # Of equal means random, then the first by name: never the one that scatters most.
-        ranked = sorted(found, key=lambda e: (-e[1].interval.mean, e[0] != BASELINE, e[0]))
-        (best, first), (worst, last) = ranked[0], ranked[-1]
-        clear = any(told.get((name, share), False) for name in (best, worst))
-        text = (
-            f"{percent(share)} ({_accuracy_words(first.interval)}; worst {worst} "
-            f"{_accuracy_words(last.interval)}{'' if clear else '; not told apart'})"
-        )
-        if groups and groups[-1][0] == best:
-            groups[-1][1].append(text)
-        else:
-            groups.append((best, [text]))
-    if not groups:
-        return None
-    clauses = [f"{best} is best at {listed(texts)}" for best, texts in groups]
-    full = panel.full
-    whole = f"; all the data {_accuracy_words(full.interval)}" if full is not None else ""
-    return f"By mean test accuracy {'; '.join(clauses)}{whole}."
-
-
 def findings(panels: Sequence[Panel]) -> list[Finding]:
     """All that the sweep shows, network by network and protocol by protocol.
 
@@ -217,7 +174,7 @@ def findings(panels: Sequence[Panel]) -> list[Finding]:
         texts = [*_against_random(compared, panel), *([need] if need else [])]
         if not texts:
             texts = [(_silence(panel), False)]
-        seen = headline(panel)
+        seen = headline(panel, compared)
         if seen is not None:
             texts.insert(0, (seen, any(c.better or c.worse for c in compared)))
         where = scope(panel.num_score_networks)

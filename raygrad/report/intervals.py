@@ -215,6 +215,22 @@ def holm_levels(p_values: Sequence[float], alpha: float = 1 - CONFIDENCE) -> lis
     return levels
 
 
+def holm_p_values(p_values: Sequence[float]) -> list[float]:
+    """The p-values of several tests corrected by Holm's step-down method, in [0, 1].
+
+    One is at most alpha exactly where :func:`holm_levels` of that alpha rejects the test.
+
+    Args:
+        p_values: One a test.
+    """
+    order = sorted(range(len(p_values)), key=lambda at: p_values[at])
+    out, least = [0.0] * len(p_values), 0.0
+    for rank, at in enumerate(order):
+        least = max(least, min(1.0, p_values[at] * (len(p_values) - rank)))
+        out[at] = least
+    return out
+
+
 def correlation_interval(x: np.ndarray, y: np.ndarray, confidence: float = CONFIDENCE) -> Interval:
     r"""Pearson's correlation with Fisher's interval.
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
+from raygrad.report.answer import answer
+from raygrad.report.comparing import comparisons
 from raygrad.report.examples import hardest_first
 from raygrad.report.figures.accuracy import accuracy_figure
 from raygrad.report.figures.base import Drawn
@@ -12,7 +14,7 @@ from raygrad.report.markup import plain_heading
 from raygrad.report.results import Panel, main_panel
 from raygrad.report.tables import Run
 from raygrad.report.thumbnails import Thumbnail
-from raygrad.report.wording import count, percent, protocol_words
+from raygrad.report.wording import count, percent, protocol_words, scope
 
 TEN = 10
 
@@ -27,19 +29,30 @@ def question(runs: Sequence[Run], names: str) -> str:
 
 
 def lead(run: Run, panels: Sequence[Panel], found: Sequence[Finding]) -> list[str]:
-    """The answer in a sentence: the first finding on the network that stands for the run.
+    """The answer in a sentence: who leads where, of the network that stands for the run.
 
-    Of several protocols each has its sentence, as equals. Without a sweep, what the scores say.
+    Of several protocols each has its sentence, as equals. Where nothing can be compared it is the
+    first finding, and without a sweep what the scores say.
     """
     main = main_panel(panels, run.main_network)
     if main is None:
         said = scores_sentence(run)
         return [said] if said else []
+    mine = [p for p in panels if p.network == main.network]
     sentences = []
-    for protocol in [p.protocol for p in panels if p.network == main.network]:
-        mine = [f.text for f in found if (f.network, f.protocol) == (main.network, protocol)]
-        where = f"{main.network}, {protocol_words(protocol)}: " if len(panels) > 1 else ""
-        sentences += [f"{where}{text}" for text in mine[:1]]
+    for panel in mine:
+        said = answer(panel, comparisons(panel))
+        if said is None:
+            place = (panel.network, panel.protocol)
+            sentences += [f.text for f in found if (f.network, f.protocol) == place][:1]
+            continue
+        where = [protocol_words(panel.protocol)] if len(mine) > 1 else []
+        where += [panel.network] if len(panels) > len(mine) else []
+        where += [scope(panel.num_score_networks)] if not sentences else []
+        words = [f"{word[0].lower()}{word[1:]}" for word in where]
+        # A protocol or what it holds for comes first, so that no network's name is changed.
+        joined = ", ".join(words if len(mine) > 1 else words[::-1])
+        sentences.append(f"{joined[:1].upper()}{joined[1:]}: {said}" if joined else said)
     return sentences
 
 

@@ -53,6 +53,14 @@ def test_an_interval_to_100_does_not_take_the_axis():
     assert top == pytest.approx(100 - 1.5 / 2.5)
 
 
+def test_the_axis_ends_soon_above_what_is_drawn():
+    """At chance level too, where 2.5 times less error than the least would be most of the axis."""
+    low = curve([12.0, 25.0], lows=[9.0, 22.0], highs=[15.0, 29.0])
+    bottom, top = accuracy_ends([low], 1e-4)
+    assert bottom == 7
+    assert 29 < top < 32
+
+
 def test_series_at_one_share_stand_apart_and_around_it():
     with drawing():
         _, (ax,) = panels(WIDE, 1)

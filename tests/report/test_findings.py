@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from scipy import stats
 
+from raygrad.report.answer import answer
 from raygrad.report.comparing import comparisons, gaps_to_full
 from raygrad.report.figures.accuracy import accuracy_figure
 from raygrad.report.figures.gain import gain_figure
@@ -181,6 +182,32 @@ def test_a_clear_case_reads_as_the_study_would_say_it():
         "Data needed to come within 0.5 points of full accuracy (98.00%): "
         "max_gradient at most 5%; random more than 5% and at most 12%."
     )
+
+
+def test_the_answer_says_who_leads_where_and_whether_beyond_the_intervals():
+    """In fewer words than the first finding, and with nothing that the intervals do not carry."""
+    noise = np.array([-0.0004, 0.0, 0.0004])
+    panel = panel_of(
+        {
+            "random": {0.01: 0.70 + noise, 0.02: 0.80 + noise, 0.05: 0.90 + noise},
+            "max_gradient": {0.01: 0.40 + noise, 0.02: 0.50 + noise, 0.05: 0.93 + noise},
+            "gradient_cdf": {0.01: 0.50 + noise, 0.02: 0.80 - noise / 2, 0.05: 0.91 + noise},
+        },
+        0.98 + noise,
+    )
+    assert answer(panel, comparisons(panel)) == (
+        "random leads at 1% and 2% (beyond the intervals at 1%) and max_gradient at 5% "
+        "(93.0%, 92.9 to 93.1; beyond the intervals); all the data give 98.0%, 97.9 to 98.1."
+    )
+    level = panel_of({"random": {0.1: 0.9 + noise}, "a": {0.1: 0.9001 + noise}}, 0.9 + noise)
+    assert "within the intervals" in answer(level, comparisons(level))
+    one = panel_of({"random": {0.1: [0.5]}, "a": {0.1: [0.9]}}, [0.95])
+    assert answer(one, comparisons(one)) == (
+        "a leads at 10% (90.0%); all the data give 95.0%; "
+        "with one seed a point nothing is concluded."
+    )
+    alone = panel_of({"random": {0.1: 0.9 + noise}}, 0.95 + noise)
+    assert answer(alone, comparisons(alone)) is None
 
 
 def test_the_noisiest_method_does_not_lead_for_its_noise():

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raygrad.errors import ConfigError
@@ -23,6 +23,7 @@ def test_even_quotas_sum_to_the_budget_and_differ_by_at_most_one(counts, data):
         assert quotas.max() - open_ones.min() <= 1
 
 
+@settings(max_examples=30)
 @given(COUNTS)
 def test_even_quotas_never_shrink_as_the_budget_grows(counts):
     counts = np.array(counts)

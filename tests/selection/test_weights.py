@@ -83,7 +83,7 @@ def test_a_draw_of_all_but_one_knows_when_the_last_would_have_arrived():
     """Exact: over all orders of three, the mean of the estimated number is three."""
     scores, keys = np.array([0.2, 1.0, 3.0]), list("abc")
     found = []
-    for seed in range(1500):
+    for seed in range(500):
         drawn = draw("gradient_cdf", scores, keys, 2, seed=seed)
         found.append(inclusion_weights("gradient_cdf", scores, drawn, keys=keys, seed=seed).sum())
     assert np.mean(found) == pytest.approx(3, abs=4 * np.std(found) / np.sqrt(len(found)))

@@ -23,6 +23,7 @@ from raygrad.report.wording import count, percent
 
 UNCERTAINTY = "dyn_unc"
 _BINS = 60
+_ROOM = 0.08  # of the axis of loss, above and below
 _SHOWN = 10
 _HARD, _SETTLED = 0.01, 0.5
 _COLORS = LinearSegmentedColormap.from_list("examples", [SKY, BLUE, "#10355c"])
@@ -142,6 +143,9 @@ def _draw(
         )
         figure.legend(loc="outside upper left")
     ax.set_yscale("log")
+    # Room for the words in the corners, above and below what is drawn.
+    low, high = cells.loss[0], cells.loss[-1]
+    ax.set_ylim(low / (high / low) ** _ROOM, high * (high / low) ** _ROOM)
     ax.set_xlabel(f"uncertainty while training ({UNCERTAINTY})")
     ax.set_ylabel("loss at the end")
     corner: dict[str, Any] = {

@@ -64,11 +64,10 @@ def _draw(table: pa.Table, layout: Layout, height_in: float) -> matplotlib.figur
     ax.plot(x, y, color=BLUE)
     ax.plot(x, 100 * x, color=MUTED, linestyle=(0, (4, 2)), linewidth=1.1)
     ax.annotate(
-        "if all were equally hard",
-        (0.6, 60),
-        xytext=(3, -10),
-        textcoords="offset points",
-        ha="right",
+        "dashed: if all were equally hard",
+        (0.02, 0.97),
+        xycoords="axes fraction",
+        ha="left",
         va="top",
         fontsize=7.5,
         color=MUTED,

@@ -28,7 +28,8 @@ _ACCURACIES = (
 )
 _LEAST_APART = 0.085  # of the axis
 _UNKNOWN_FLOOR = 0.05  # percent of error, where the number of test examples is not known
-_HEADROOM = 2.5  # the axis ends at the smallest error over this
+_HEADROOM = 2.5  # the axis ends at the smallest error over this at the most
+_MARGIN = 0.08  # of the axis, above what is drawn
 _FAR_FACTOR, _FAR_SHARE = 4.0, 0.25
 _GAP_DASH = (0, (3, 3))
 _Numbers = NDArray[np.float64]
@@ -85,7 +86,7 @@ def accuracy_ends(curves: Sequence[Curve], resolution: float) -> tuple[float, fl
     """The ends of an axis of accuracy in percent: all values are within it, and the lower ends.
 
     An interval over few seeds can reach to 100% where no value does; the axis would be mostly that,
-    so it goes on to a fraction of the smallest error only.
+    so it goes on to a fraction of the smallest error at the most, and no further than is drawn.
 
     Args:
         curves: What is drawn on it, in percent.
@@ -94,9 +95,16 @@ def accuracy_ends(curves: Sequence[Curve], resolution: float) -> tuple[float, fl
     values = [v for c in curves for v in c.means] + [v for c in curves for s in c.seeds for v in s]
     values += [c.end[1] for c in curves if c.end is not None]
     lows = [v for c in curves for v in c.lows if not math.isnan(v)]
-    best_error = max(100 - max(values, default=90.0), _floor(resolution))
-    top = 100 - max(best_error / _HEADROOM, _floor(resolution))
-    return max(0.0, min([*values, *lows], default=0.0) - 2), top
+    highs = [v for c in curves for v in c.highs if not math.isnan(v)]
+    floor = _floor(resolution)
+    bottom = max(0.0, min([*values, *lows], default=0.0) - 2)
+    best_error = max(100 - max(values, default=90.0), floor)
+    drawn = max(100 - max([*values, *highs], default=90.0), best_error / _HEADROOM, floor)
+    span = max((100 - bottom) / drawn, 1.0)
+    top = 100 - max(drawn / span**_MARGIN, best_error / _HEADROOM, floor)
+    if any(bottom <= label <= top for label in _ACCURACIES):
+        return bottom, top
+    return bottom, min((label for label in _ACCURACIES if label > top), default=top)
 
 
 def _floor(resolution: float) -> float:

@@ -9,8 +9,10 @@ from matplotlib.lines import Line2D
 
 from raygrad.report.style import Layout, SeriesStyle
 
-_CHARACTERS_PER_INCH = 12.5
-_LINE_CHARACTERS = 6
+_CHARACTERS_PER_INCH = {"wide": 12.5, "narrow": 14.2}
+_FONT_PT = {"wide": 8.5, "narrow": 7.5}
+_LINE_LENGTH = {"wide": 2.6, "narrow": 1.9}
+_LINE_CHARACTERS = {"wide": 6, "narrow": 5}
 """What the drawn line and the gap beside a name take."""
 _FREE_LINES = 2
 """Lines for which a panel's height has room."""
@@ -40,9 +42,10 @@ def method_legend(figure: Figure, layout: Layout, styles: Mapping[str, SeriesSty
         Line2D([], [], color=s.color, marker=s.marker, linestyle=s.dash, markeredgecolor="none")
         for s in styles.values()
     ]
-    room = int(layout.width_in * _CHARACTERS_PER_INCH)
-    names = [textwrap.fill(name, room - _LINE_CHARACTERS) for name in styles]
-    sizes = [max(map(len, name.splitlines())) + _LINE_CHARACTERS for name in names]
+    room = int(layout.width_in * _CHARACTERS_PER_INCH[layout.name])
+    line = _LINE_CHARACTERS[layout.name]
+    names = [textwrap.fill(name, room - line) for name in styles]
+    sizes = [max(map(len, name.splitlines())) + line for name in names]
     columns = max((n for n in range(1, len(sizes) + 1) if _width(sizes, n) <= room), default=1)
     lines = max(map(sum, _by_column([name.count("\n") + 1 for name in names], columns)))
     width, height = figure.get_size_inches()
@@ -52,7 +55,8 @@ def method_legend(figure: Figure, layout: Layout, styles: Mapping[str, SeriesSty
         names,
         loc="outside upper left",
         ncols=columns,
-        handlelength=2.6,
+        fontsize=_FONT_PT[layout.name],
+        handlelength=_LINE_LENGTH[layout.name],
         columnspacing=1.4,
         borderaxespad=0.2,
     )

@@ -1,0 +1,143 @@
+"""The answer of a sweep: which method leads at which share, in few words and in all of them."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from raygrad.report.comparing import Comparison
+from raygrad.report.intervals import Interval
+from raygrad.report.results import BASELINE, Panel, Point
+from raygrad.report.wording import listed, percent
+
+
+@dataclass(frozen=True)
+class Leader:
+    """The best and the worst method at one share, by mean test accuracy.
+
+    Attributes:
+        share: Of the data, in (0, 1).
+        best: The method.
+        first: Its point.
+        worst: The method.
+        last: Its point.
+        apart: Whether the best or the worst is told apart from random.
+        clear: Whether the lead itself is: the best is better than random; where random is best,
+            every other method is worse.
+    """
+
+    share: float
+    best: str
+    first: Point
+    worst: str
+    last: Point
+    apart: bool
+    clear: bool
+
+
+def leaders(panel: Panel, compared: Sequence[Comparison]) -> list[Leader]:
+    """The best and the worst at each share that two methods have, by rising share.
+
+    Args:
+        panel: Curves of one network and protocol.
+        compared: Its methods against random.
+    """
+    told = {(c.method, c.keep_fraction): c for c in compared}
+    shares: dict[float, list[tuple[str, Point]]] = {}
+    for name, points in panel.curves.items():
+        for p in points:
+            shares.setdefault(p.keep_fraction, []).append((name, p))
+    out = []
+    for share, found in sorted(shares.items()):
+        if len(found) < 2:
+            continue
+        # Of equal means random, then the first by name: never the one that scatters most.
+        ranked = sorted(found, key=lambda e: (-e[1].interval.mean, e[0] != BASELINE, e[0]))
+        (best, first), (worst, last) = ranked[0], ranked[-1]
+        mine = {name: told.get((name, share)) for name, _ in ranked}
+        ends = [c for c in (mine[best], mine[worst]) if c is not None]
+        others = [mine[name] for name, _ in ranked if name != BASELINE]
+        lead = mine[best]
+        clear = (
+            all(c is not None and c.worse for c in others)
+            if best == BASELINE
+            else lead is not None and lead.better
+        )
+        apart = any(c.better or c.worse for c in ends)
+        out.append(Leader(share, best, first, worst, last, apart, clear))
+    return out
+
+
+def accuracy_words(interval: Interval, digits: int = 1) -> str:
+    """A mean with its interval in percent: ``93.9%, 92.7 to 95.1``."""
+    mean, low, high = (
+        f"{100 * end:.{digits}f}" for end in (interval.mean, interval.low, interval.high)
+    )
+    return f"{mean}%, {low} to {high}" if interval.known else f"{mean}%"
+
+
+def headline(panel: Panel, compared: Sequence[Comparison]) -> str | None:
+    """What was seen, in a sentence: the best and the worst method at each share, by mean.
+
+    Shares whose best method is the same stand together. A share at which neither the best nor the
+    worst is told apart from random is marked so. None where no share has two methods.
+
+    Args:
+        panel: Curves of one network and protocol.
+        compared: Its methods against random.
+    """
+    clauses = []
+    for best, group in itertools.groupby(leaders(panel, compared), lambda leader: leader.best):
+        texts = [
+            f"{percent(at.share)} ({accuracy_words(at.first.interval)}; worst {at.worst} "
+            f"{accuracy_words(at.last.interval)}{'' if at.apart else '; not told apart'})"
+            for at in group
+        ]
+        clauses.append(f"{best} is best at {listed(texts)}")
+    if not clauses:
+        return None
+    full = panel.full
+    whole = f"; all the data {accuracy_words(full.interval)}" if full is not None else ""
+    return f"By mean test accuracy {'; '.join(clauses)}{whole}."
+
+
+def answer(panel: Panel, compared: Sequence[Comparison]) -> str | None:
+    """The same in as few words as open a page: who leads where, and whether beyond the intervals.
+
+    The accuracy that is told is the leader's at the largest share. None where no share has two
+    methods.
+
+    Args:
+        panel: Curves of one network and protocol.
+        compared: Its methods against random.
+    """
+    found = leaders(panel, compared)
+    if not found:
+        return None
+    concluded = any(at.first.interval.known for at in found)
+    clauses: list[str] = []
+    for best, of in itertools.groupby(found, lambda leader: leader.best):
+        group = list(of)
+        notes = [accuracy_words(group[-1].first.interval)] if group[-1] is found[-1] else []
+        notes += [_certainty(group)] if concluded else []
+        note = f" ({'; '.join(notes)})" if notes else ""
+        leads = " leads" if not clauses else ""
+        clauses.append(f"{best}{leads} at {_range([at.share for at in group])}{note}")
+    full = panel.full
+    whole = f"; all the data give {accuracy_words(full.interval)}" if full is not None else ""
+    nothing = "" if concluded else "; with one seed a point nothing is concluded"
+    return f"{listed(clauses)}{whole}{nothing}."
+
+
+def _range(shares: Sequence[float]) -> str:
+    words = [percent(share) for share in shares]
+    return listed(words) if len(words) < 3 else f"{words[0]} to {words[-1]}"
+
+
+def _certainty(group: Sequence[Leader]) -> str:
+    """Whether one method's lead is more than its intervals, at all of its shares or at some."""
+    clear = [at.share for at in group if at.clear]
+    if len(clear) == len(group):
+        return "beyond the intervals"
+    if not clear:
+        return "within the intervals"
+    return f"beyond the intervals at {listed([percent(share) for share in clear])}"
