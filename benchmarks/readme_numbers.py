@@ -141,7 +141,7 @@ NUMBERS: list[Number] = [
         ],
     ),
     Number(
-        "DUAL alone beats random ({} against {})",
+        "DUAL alone leads random by mean ({} against {})",
         lambda: (
             percent(value(MNIST_BEYOND, method="dual_beta", keep_fraction=0.01), sign=""),
             accuracy(MNIST, RANDOM, 0.01),
