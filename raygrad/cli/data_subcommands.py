@@ -10,7 +10,6 @@ from raygrad import pipeline
 from raygrad.cli.run_flags import Redo, Run, Wait, as_before, existing, layout, stored_or_new
 from raygrad.config import DEFAULT_WAIT_S, DataConfig
 from raygrad.errors import ConfigError
-from raygrad.storage.urls import expand
 
 
 @dataclass(frozen=True)
@@ -129,6 +128,8 @@ class IndexTars:
                     f"shards that are added must be read as those that are there, got {name} "
                     f"{value!r} for {was!r}. Leave the flag, or name another --run."
                 )
+        from raygrad.storage.urls import expand
+
         known, named = (expand(urls) if urls else [] for urls in (stored.data.tars, self.tars))
         more = tuple(url for url in named if url not in known)
         tars = self.tars if set(known) <= set(named) else stored.data.tars + more

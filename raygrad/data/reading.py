@@ -12,7 +12,7 @@ import pyarrow as pa
 from raygrad.data.index import Index
 from raygrad.errors import DataError
 from raygrad.selection.keyed_random import key_hashes
-from raygrad.storage import files, s3
+from raygrad.storage import files
 from raygrad.storage.ranges import HEADER_BYTES, RangePlan, cost_of, plan_ranges
 
 _IN_FLIGHT = 16
@@ -118,6 +118,8 @@ def _fetch(url: str, plan: RangePlan) -> Iterator[tuple[int, bytes]]:
                     block = files.read_range(url, start, stop - start)
                 yield start, block
         return
+    from raygrad.storage import s3  # boto3 comes with it
+
     etag = s3.object_etag(url) if files.is_s3(url) else None
 
     def read(one: tuple[int, int]) -> tuple[int, bytes]:

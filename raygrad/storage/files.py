@@ -14,14 +14,22 @@ import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import pyarrow as pa
 from pyarrow import fs
 
 from raygrad.errors import ConfigError, IncompleteError
-from raygrad.storage import remote, s3, s3_client
-from raygrad.storage.s3 import S3_SCHEME
+from raygrad.storage import remote
+from raygrad.storage.when_used import when_used
+
+if TYPE_CHECKING:
+    from raygrad.storage import s3, s3_client
+else:
+    # boto3 takes a third of a second of CPU in every process; most runs are on a disk.
+    s3, s3_client = (when_used(f"raygrad.storage.{name}") for name in ("s3", "s3_client"))
+
+S3_SCHEME = "s3://"
 
 _BUFFER_BYTES = 2**20
 _SCHEME = re.compile(r"(pipe|file|[A-Za-z][A-Za-z0-9+.-]*(?=://)):")

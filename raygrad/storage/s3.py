@@ -17,10 +17,10 @@ from urllib3.exceptions import HTTPError
 
 from raygrad.errors import IncompleteError
 from raygrad.storage import patience, s3_errors
+from raygrad.storage.files import S3_SCHEME
 from raygrad.storage.s3_client import client, endpoint_url, settings
 from raygrad.storage.seekable import SeekableReader
 
-S3_SCHEME = "s3://"
 RETRY_S = 120.0
 """How long a request is tried again without one byte of progress before it is given up."""
 
