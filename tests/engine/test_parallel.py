@@ -31,7 +31,7 @@ def test_a_tasks_own_error_comes_out(ray_session):
 def test_a_few_items_are_done_here_and_more_of_them_on_the_cluster(count, there, monkeypatch):
     sent = []
     monkeypatch.setattr(
-        parallel, "ray_map", lambda function, items: map(function, sent.append(1) or items)
+        parallel, "ray_map", lambda function, items, nodes: map(function, sent.append(1) or items)
     )
     double = functools.partial(scaled, factor=2)
     assert list(few_here(double, iter(range(count)))) == list(map(double, range(count)))
