@@ -18,6 +18,9 @@ SHARING = {"cli", "engine", "jobs", "pipeline", "report", "training"}
 """Folders whose files have fixtures that are worth making once."""
 
 
+# First of all: pytest-xdist reads the groups in a hook of its own. It writes them where pytest 9.2
+# no longer looks; tests/test_suite.py notices when they are lost.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     """Says which tests belong on one worker, and puts first what takes longest.
 

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -73,3 +75,15 @@ def test_hears(sigint_heard):
 
 def test_the_suite_has_a_limit_for_every_test(request):
     assert 0 < float(request.config.getini("timeout")) <= 300
+
+
+def test_tests_of_a_file_that_share_what_is_costly_stay_on_one_worker(request):
+    """Else each worker makes the file's fixtures anew, and tests that go on from others fail."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        pytest.skip("one process runs all of it")
+    shared = [
+        item
+        for item in request.session.items
+        if item.path.parent.name == "pipeline" and not item.get_closest_marker("long")
+    ]
+    assert [item.nodeid for item in shared if "@" not in item.nodeid] == []
