@@ -151,7 +151,7 @@ def test_what_no_node_can_ever_hold_is_refused_at_once(ray_session):
 
 
 def test_what_is_held_free_and_promised_is_said(monkeypatch):
-    monkeypatch.setattr(waiting, "living_nodes", lambda: [{"CPU": 8.0, "GPU": 3.0}, {"CPU": 4.0}])
+    monkeypatch.setattr(waiting, "living_nodes", lambda _: [{"CPU": 8.0, "GPU": 3.0}, {"CPU": 4.0}])
     monkeypatch.setattr(waiting, "promised_nodes", lambda: [{"CPU": 8.0, "GPU": 1.0}] * 5)
     monkeypatch.setattr(ray, "available_resources", lambda: {"CPU": 6.0})
     said = offer(Need(1, {"CPU": 1.0, "GPU": 1.0}))
