@@ -39,6 +39,7 @@ NO_MEASUREMENT = {
     "gpu_networks",
     "gpu_pipelines",
     "interleaved",
+    "leaderboard",
     "paper_claims",
     "readme_numbers",
     "readme_picture",
