@@ -16,7 +16,9 @@ def preemption():
     path = ROOT / "benchmarks" / "preemption.py"
     spec = importlib.util.spec_from_file_location("preemption_benchmark", path)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(path.parent)  # as for a script of that folder
+        spec.loader.exec_module(module)
     return module
 
 
