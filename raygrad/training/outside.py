@@ -133,8 +133,9 @@ def load_weights(network: nn.Module, weights: Mapping[str, Tensor], source: Netw
     if problems:
         raise ConfigError(
             f"checkpoint must fit network {source.network!r} with {source.spec.num_classes} "
-            f"classes, got {', '.join(problems)}, in {source.checkpoint_url}. "
-            "Give the --network and --num-classes that it was trained with."
+            f"classes and images of {source.spec.height} pixels, got {', '.join(problems)}, in "
+            f"{source.checkpoint_url}. Give the --network, --num-classes and --image-size that it "
+            "was trained with."
         )
     network.load_state_dict(dict(weights), strict=False)
 
