@@ -77,8 +77,8 @@ def lean_node() -> Iterator[None]:
     """Starts of a Ray that ends with its driver go without two servers that nobody asks.
 
     The monitor serves an autoscaler and the dashboard's server a browser. Both are Python
-    processes that import much: a third of the CPU time of a start. `include_dashboard=False` starts
-    the second all the same, and `ray.init` has no argument for the first.
+    processes that import much: some 3 of 10 CPU seconds of a start. `include_dashboard=False`
+    starts the second all the same, and `ray.init` has no argument for the first.
     """
     from ray._private.node import Node
 

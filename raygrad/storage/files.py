@@ -21,13 +21,13 @@ from pyarrow import fs
 
 from raygrad.errors import ConfigError, IncompleteError
 from raygrad.storage import remote
-from raygrad.storage.when_used import when_used
+from raygrad.storage.when_used import WhenUsed
 
 if TYPE_CHECKING:
     from raygrad.storage import s3, s3_client
 else:
     # boto3 takes a third of a second of CPU in every process; most runs are on a disk.
-    s3, s3_client = (when_used(f"raygrad.storage.{name}") for name in ("s3", "s3_client"))
+    s3, s3_client = (WhenUsed(f"raygrad.storage.{name}") for name in ("s3", "s3_client"))
 
 S3_SCHEME = "s3://"
 

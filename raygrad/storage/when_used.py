@@ -1,26 +1,27 @@
 """Modules that are imported when something of them is used, and not before."""
 
+import importlib
 import importlib.util
-import sys
-from types import ModuleType
+from typing import Any
 
 
-def when_used(name: str) -> ModuleType:
-    """Returns a module that is run at the first use of one of its attributes.
+class WhenUsed:
+    """Stands for a module, which is imported at the first use of one of its attributes.
+
+    Python's own import is what imports it, under the lock that it has: several threads may come
+    first, which `importlib.util.LazyLoader` does not bear before Python 3.12.
 
     Args:
-        name: Its full name; an error of its import comes at that first use.
+        name: The module's full name.
 
     Raises:
         ModuleNotFoundError: There is no such module.
     """
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.find_spec(name)
-    if spec is None or spec.loader is None:
-        raise ModuleNotFoundError(f"a module must exist, got {name}.", name=name)
-    spec.loader = importlib.util.LazyLoader(spec.loader)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
+
+    def __init__(self, name: str) -> None:
+        if importlib.util.find_spec(name) is None:
+            raise ModuleNotFoundError(f"a module must exist, got {name}.", name=name)
+        self._name = name
+
+    def __getattr__(self, attribute: str) -> Any:
+        return getattr(importlib.import_module(self._name), attribute)

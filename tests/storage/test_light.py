@@ -2,10 +2,11 @@
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from raygrad.storage.when_used import when_used
+from raygrad.storage.when_used import WhenUsed
 
 ON_A_DISK = """
 import sys
@@ -25,5 +26,15 @@ def test_boto3_comes_with_the_first_use_of_s3():
 
 def test_a_module_that_is_not_there_is_said_at_once():
     with pytest.raises(ModuleNotFoundError, match=r"got raygrad\.nothing"):
-        when_used("raygrad.nothing")
-    assert when_used("sys") is sys
+        WhenUsed("raygrad.nothing")
+
+
+def test_threads_that_come_first_together_meet_one_module(tmp_path, monkeypatch):
+    """It is run once, and nobody sees it half done."""
+    code = "import time\ntime.sleep(0.2)\nclass Made: pass\n"
+    (tmp_path / "slow_to_come.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    module = WhenUsed("slow_to_come")
+    with ThreadPoolExecutor(8) as pool:
+        made = set(pool.map(lambda _: module.Made, range(8)))
+    assert len(made) == 1
