@@ -106,10 +106,67 @@ def shutdown() -> None:
 
     handler = signal.getsignal(signal.SIGTERM)
     try:
-        ray.shutdown()
+        with _agents_end_with_their_node():
+            ray.shutdown()
     finally:
         if threading.current_thread() is threading.main_thread() and handler is not None:
             signal.signal(signal.SIGTERM, handler)
+
+
+@contextlib.contextmanager
+def _agents_end_with_their_node() -> Iterator[None]:
+    """Ends what a node of this process leaves behind when it ends.
+
+    A raylet that does not end within Ray's second or so is killed, and then its two agents look for
+    Ray's store, which has gone too, for a minute. A node that goes on keeps what it has.
+    """
+    # Ray brings its own psutil, which is found once Ray has been imported.
+    import psutil
+
+    nodes = [p for p in psutil.Process().children() if "raylet" in _name(p)]
+    below = {node: node.children(recursive=True) for node in nodes if node.is_running()}
+    try:
+        yield
+    finally:
+        for node, processes in below.items():
+            if not node.is_running() or node.status() == psutil.STATUS_ZOMBIE:
+                _kill(processes)
+
+
+@contextlib.contextmanager
+def whole_start() -> Iterator[None]:
+    """Ends, where the start of an own Ray fails or is interrupted, every process of it."""
+    import psutil
+
+    driver = psutil.Process()
+    before = set(driver.children(recursive=True))
+    try:
+        yield
+    except BaseException:
+        # A stopped process starts no other between the look and the end.
+        began = [child for child in driver.children() if child not in before]
+        for process in began:
+            with contextlib.suppress(psutil.Error):
+                process.suspend()
+        _kill([child for child in driver.children(recursive=True) if child not in before])
+        raise
+
+
+def _kill(processes: Iterable[Any]) -> None:
+    import psutil
+
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+
+
+def _name(process: Any) -> str:
+    import psutil
+
+    try:
+        return str(process.name())
+    except psutil.Error:
+        return ""
 
 
 def autoscaler_groups() -> list[tuple[dict[str, float], int | None]]:

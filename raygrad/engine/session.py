@@ -56,8 +56,11 @@ def ensure_ray() -> None:
     else:
         check_answers(address)
     try:
-        lean = ray_private.lean_node() if address == "local" else contextlib.nullcontext()
-        with ray_private.own_sigterm(), lean:
+        with contextlib.ExitStack() as start:
+            start.enter_context(ray_private.own_sigterm())
+            if address == "local":
+                start.enter_context(ray_private.lean_node())
+                start.enter_context(ray_private.whole_start())
             ray.init(
                 address=address,
                 include_dashboard=False if address == "local" else None,
