@@ -60,7 +60,11 @@ class DataConfig:
     """Data sets that take up to this many bytes once they are decoded are held in memory, once a
     node; larger ones are decoded once a node into files in `cache_dir`, which processes map."""
     cache_dir: str | None = field(default=None, metadata=EXECUTION)
-    """A folder on each node's own disk; by default `raygrad-images` in its temporary folder."""
+    """A folder on each node's own disk; by default `raygrad-images` in its temporary folder. Each
+    user has a folder within it; what is decoded shard by shard stays for later runs."""
+    cache_bytes: int = field(default=0, metadata=EXECUTION)
+    """At most so many bytes of decoded images are kept there, of all data sets: those that were
+    used longest ago, and are not in use, go first. 0: as many as the disk holds."""
     nodes: tuple[str, ...] = field(default=(), metadata=EXECUTION)
     """Labels of the nodes that writing and indexing may stand on, NAME=VALUE, as Ray's label
     selectors: raygrad=index; by default on any."""
@@ -74,7 +78,8 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         positive("shard_bytes", self.shard_bytes)
-        require(self.memory_bytes >= 0, "memory_bytes must be at least 0", self.memory_bytes)
+        for name in ("memory_bytes", "cache_bytes"):
+            require(getattr(self, name) >= 0, f"{name} must be at least 0", getattr(self, name))
         for name in ("image_size", "max_examples"):
             if getattr(self, name) is not None:
                 positive(name, getattr(self, name))

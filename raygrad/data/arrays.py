@@ -1,26 +1,24 @@
 """A split decoded once into one array that the processes of a node share: memory, or a file."""
 
-import fcntl
 import functools
 import math
 import os
-import shutil
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from raygrad.data.decode import decode_image
+from raygrad.data.decode import DECODED_BY, decode_image
+from raygrad.data.decoded_cache import FORMAT, CacheEntry, Tables, user_folder
 from raygrad.data.index import Index
 from raygrad.data.index_rows import REJECT_SCHEMA
 from raygrad.data.reading import read_rows
 from raygrad.data.transforms import CropTransform
-from raygrad.errors import DataError, ResourceError
+from raygrad.errors import DataError
 from raygrad.storage.manifest import digest
 
 _Allocate = Callable[[tuple[int, ...]], NDArray[np.uint8]]
@@ -38,6 +36,8 @@ class ImageArrays:
     """Keys, N of them."""
     rejects: pa.Table
     """Examples whose image could not be decoded: shard, key, reason."""
+    counts: NDArray[np.int64] | None = None
+    """How often each value of a byte comes in each channel, `[C, 256]`; None where not counted."""
 
 
 def load_arrays(
@@ -65,7 +65,10 @@ def load_arrays(
         IncompleteError: Storage does not answer.
     """
     decode = functools.partial(_decode, channels=channels, transform=transform)
-    return _decoded(index, index.rows(split, shard), channels, decode, _in_memory)
+    found = _decoded(index, index.rows(split, shard), channels, decode, _in_memory, _Nowhere())
+    images = np.empty((0, channels, 0, 0), np.uint8) if found.images is None else found.images
+    tables = found.tables
+    return _arrays(_closed_up(images, tables.used["row"].to_pylist()), tables)
 
 
 def shared_arrays(
@@ -75,33 +78,45 @@ def shared_arrays(
     channels: int,
     folder: str,
     transform: CropTransform | None = None,
+    most_bytes: int = 0,
 ) -> ImageArrays:
     """Returns a split as `load_arrays` does, its pixels in a file that all processes map.
 
     The first process of a node decodes, straight into the file, and the others wait for it; all of
-    them then use the same pages of memory, and pages that do not fit it are read again from disk. A
-    process that dies while it decodes leaves a file that the next one overwrites.
+    them then use the same pages of memory, and pages that do not fit it are read again from disk.
+    After a process that died while it decoded, the next one goes on with the shards that are left.
 
     Args:
         index: The data set.
         split: "train", "val" or "test".
         channels: 1 or 3.
-        folder: A folder on the node's own disk or in its shared memory.
+        folder: A folder on the node's own disk or in its shared memory; each user has one within.
         transform: See `load_arrays`.
+        most_bytes: As of `CacheEntry`.
 
     Raises:
-        ResourceError: The disk has no room for the pixels.
+        ResourceError: The disk has no room for the pixels, or the folder cannot be written to.
     """
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    name = f"{split}-{digest([index.digest, split, channels, transform])}"
-    pixels, facts = (Path(folder, f"{name}.{ending}") for ending in ("npy", "arrow"))
-    with open(Path(folder, f"{name}.lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # the system gives it back should the process die
-        if not facts.exists():
+    made_of = [FORMAT, DECODED_BY, index.digest, split, channels, transform]
+    entry = CacheEntry(user_folder(folder), f"{split}-{digest(made_of)}", most_bytes)
+    with entry.locked():
+        if not entry.is_complete():
+            entry.begin()
             decode = functools.partial(_decode, channels=channels, transform=transform)
-            mapped = functools.partial(_mapped, pixels)
-            _keep_facts(_decoded(index, index.rows(split), channels, decode, mapped), facts)
-    return _read_shared(pixels, facts)
+            rows = index.rows(split)
+            found = _decoded(index, rows, channels, decode, entry.allocate, entry)
+            if found.images is not None and len(found.images) > found.tables.used.num_rows:
+                entry.is_closing_up()
+                _closed_up(found.images, found.tables.used["row"].to_pylist())
+            entry.finish(found.tables)
+        entry.hold()
+        return _arrays(*entry.read())
+
+
+def _arrays(images: NDArray[np.uint8], tables: Tables) -> ImageArrays:
+    used = tables.used
+    labels, keys = used["label"].to_numpy(), used["key"].to_pylist()
+    return ImageArrays(images, labels, keys, tables.rejects, tables.counts)
 
 
 class _Pixels:
@@ -126,15 +141,30 @@ class _Pixels:
         self.images[at] = image
 
 
-@dataclass
-class _Part:
-    """What came of one shard's rows."""
+_COUNTED = 2**20
+"""Bytes that are counted at a time."""
+_USED_SCHEMA = pa.schema([("key", pa.large_string()), ("label", pa.int64()), ("row", pa.int64())])
 
-    rows: list[int] = field(default_factory=list)
-    """Where the usable images are in the array, ascending."""
-    keys: list[str] = field(default_factory=list)
-    labels: list[int] = field(default_factory=list)
-    rejects: list[dict[str, str]] = field(default_factory=list)
+
+class _Nowhere:
+    """Keeps no shard: what is decoded into memory goes with it."""
+
+    def part(self, number: int) -> Tables | None:
+        """Returns None: none was decoded before."""
+        return None
+
+    def keep(self, number: int, tables: Tables) -> None:
+        """Does nothing."""
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    """A whole split, its usable images where their rows are."""
+
+    images: NDArray[np.uint8] | None
+    """Pixels `[rows, C, H, W]`; None where not one could be decoded."""
+    tables: Tables
+    """All else, of all shards, in their order."""
 
 
 def _decode(image: bytes, *, channels: int, transform: CropTransform | None) -> NDArray[np.uint8]:
@@ -149,39 +179,82 @@ def _decoded(
     channels: int,
     decode: Callable[[bytes], NDArray[np.uint8]],
     allocate: _Allocate,
-) -> ImageArrays:
+    kept: CacheEntry | _Nowhere,
+) -> _Decoded:
+    """Decodes the shards that are not kept already, on all CPUs of the process."""
     pixels = _Pixels(rows.num_rows, allocate)
     starts = _starts_of_shards(rows)
 
-    def work(number: int) -> _Part:
+    def work(number: int) -> Tables:
+        before = kept.part(number)
+        if before is not None:
+            return before
         first, last = starts[number], starts[number + 1]
-        part = _Part()
-        for at, row in enumerate(read_rows(index, rows.slice(first, last - first)), first):
-            try:
-                image = decode(row.image)
-            except DataError as error:
-                part.rejects.append({"shard": row.shard, "key": row.key, "reason": str(error)})
-                continue
-            pixels.put(at, image.transpose(2, 0, 1), row.key)
-            part.rows.append(at)
-            part.keys.append(row.key)
-            part.labels.append(row.label)
-        if len(part.keys) + len(part.rejects) != last - first:
-            raise DataError(
-                f"used and rejected must be all of the index, got {len(part.keys)} and "
-                f"{len(part.rejects)} of {last - first} in a shard. Read again."
-            )
-        return part
+        of_shard = rows.slice(first, last - first)
+        found = _decoded_shard(index, of_shard, first, channels, decode, pixels)
+        kept.keep(number, found)
+        return found
 
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         parts = list(pool.map(work, range(len(starts) - 1)))
-    images = np.empty((0, channels, 0, 0), np.uint8) if pixels.images is None else pixels.images
-    return ImageArrays(
-        _closed_up(images, [row for part in parts for row in part.rows]),
-        np.array([label for part in parts for label in part.labels], np.int64),
-        [key for part in parts for key in part.keys],
-        pa.Table.from_pylist([r for part in parts for r in part.rejects], REJECT_SCHEMA),
+    return _Decoded(
+        pixels.images,
+        Tables(
+            pa.concat_tables([_USED_SCHEMA.empty_table(), *(part.used for part in parts)]),
+            pa.concat_tables([REJECT_SCHEMA.empty_table(), *(part.rejects for part in parts)]),
+            sum((part.counts for part in parts), np.zeros((channels, 256), np.int64)),
+        ),
     )
+
+
+def _decoded_shard(
+    index: Index,
+    rows: pa.Table,
+    first: int,
+    channels: int,
+    decode: Callable[[bytes], NDArray[np.uint8]],
+    pixels: _Pixels,
+) -> Tables:
+    """Decodes the rows of one shard, which are the split's from `first` on."""
+    used: list[dict[str, object]] = []
+    rejects: list[dict[str, str]] = []
+    for at, row in enumerate(read_rows(index, rows), first):
+        try:
+            image = decode(row.image)
+        except DataError as error:
+            rejects.append({"shard": row.shard, "key": row.key, "reason": str(error)})
+            continue
+        pixels.put(at, image.transpose(2, 0, 1), row.key)
+        used.append({"key": row.key, "label": row.label, "row": at})
+    if len(used) + len(rejects) != rows.num_rows:
+        raise DataError(
+            f"used and rejected must be all of the index, got {len(used)} and {len(rejects)} of "
+            f"{rows.num_rows} in a shard. Read again."
+        )
+    table = pa.Table.from_pylist(used, _USED_SCHEMA)
+    counts = byte_counts(pixels.images, table["row"].to_pylist(), channels)
+    return Tables(table, pa.Table.from_pylist(rejects, REJECT_SCHEMA), counts)
+
+
+def byte_counts(
+    images: NDArray[np.uint8] | None, rows: Sequence[int], channels: int
+) -> NDArray[np.int64]:
+    """Returns how often each value of a byte comes in each channel of some rows, `[C, 256]`.
+
+    Two bytes are counted at a time, as one number of 16 bits, which halves the work.
+    """
+    counts = np.zeros((channels, 256), np.int64)
+    if images is None or not rows:
+        return counts
+    at_a_time = max(1, _COUNTED // math.prod(images.shape[2:]))
+    for start in range(0, len(rows), at_a_time):
+        for channel in range(channels):
+            values = images[rows[start : start + at_a_time], channel].ravel()
+            if values.size % 2:
+                counts[channel, values[-1]] += 1
+            pairs = np.bincount(values[: values.size // 2 * 2].view(np.uint16), minlength=2**16)
+            counts[channel] += pairs.reshape(256, 256).sum(0) + pairs.reshape(256, 256).sum(1)
+    return counts
 
 
 def _starts_of_shards(rows: pa.Table) -> list[int]:
@@ -201,39 +274,3 @@ def _closed_up(images: NDArray[np.uint8], used: list[int]) -> NDArray[np.uint8]:
 
 def _in_memory(shape: tuple[int, ...]) -> NDArray[np.uint8]:
     return np.empty(shape, np.uint8)
-
-
-def _mapped(pixels: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Allocates an array in a file, if the disk holds it."""
-    needed, free = math.prod(shape), shutil.disk_usage(pixels.parent).free
-    pixels.unlink(missing_ok=True)
-    if needed > free:
-        raise ResourceError(
-            f"decoded images of {needed / 1e9:.1f} GB must fit the node's disk, got "
-            f"{free / 1e9:.1f} GB free in {pixels.parent}. Name a larger one: --data.cache-dir."
-        )
-    return np.lib.format.open_memmap(pixels, "w+", np.uint8, shape)
-
-
-def _keep_facts(arrays: ImageArrays, path: Path) -> None:
-    """Writes all but the pixels, last and atomically: it says that the pixels are there."""
-    if isinstance(arrays.images, np.memmap):
-        arrays.images.flush()
-    used = pa.table({"key": pa.array(arrays.keys, pa.large_string()), "label": arrays.labels})
-    temporary = path.with_suffix(".tmp")
-    with pa.OSFile(str(temporary), "wb") as stream:
-        for table in (used, arrays.rejects):
-            with pa.ipc.new_stream(stream, table.schema) as writer:
-                writer.write_table(table)
-    os.replace(temporary, path)
-
-
-def _read_shared(pixels: Path, facts: Path) -> ImageArrays:
-    with pa.OSFile(str(facts)) as stream:
-        used = pa.ipc.open_stream(stream).read_all()
-        rejects = pa.ipc.open_stream(stream).read_all()
-    if pixels.exists():
-        images = np.load(pixels, mmap_mode="r")[: used.num_rows]
-    else:
-        images = np.empty((0, 0, 0, 0), np.uint8)
-    return ImageArrays(images, used["label"].to_numpy(), used["key"].to_pylist(), rejects)

@@ -13,7 +13,8 @@ import warnings
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError, features
+from PIL import __version__ as pillow_version
 
 from raygrad.data.signatures import IMAGE_EXTENSIONS, kind_of
 from raygrad.errors import DataError
@@ -24,6 +25,8 @@ except ImportError:
     simplejpeg = None
 
 MAX_PIXELS = 64 * 2**20
+DECODED_BY = f"Pillow {pillow_version}, libjpeg {features.version('jpg')}"
+"""What pixels that are kept were decoded by."""
 _MODES = {1: "L", 3: "RGB"}
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 _READABLE = "JPEG, PNG, WebP, GIF, BMP or TIFF"

@@ -119,7 +119,7 @@ def study_data(layout: RunLayout, config: DataConfig) -> StudyData | StudySource
     log.info(
         "data: %.1f GB decoded, kept in %s of each node and not in memory", needed / 1e9, folder
     )
-    return StudySource(layout.data, *shape, folder, most)
+    return StudySource(layout.data, *shape, folder, most, config.cache_bytes)
 
 
 def transform_of(facts: dict[str, Any]) -> CropTransform | None:

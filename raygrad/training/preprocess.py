@@ -31,13 +31,19 @@ def channel_statistics(images: Tensor) -> Normalize:
     Computed from each channel's histogram of byte values, so it is exact and takes no float copy
     of the images. A constant channel gets standard deviation 1.
     """
+    counts = torch.zeros(images.shape[1], 256, dtype=torch.int64)
+    for channel in range(images.shape[1]):
+        for chunk in images[:, channel].split(CHUNK):
+            counts[channel] += torch.bincount(chunk.flatten(), minlength=256)
+    return counted_statistics(counts)
+
+
+def counted_statistics(counts: Tensor) -> Normalize:
+    """Returns the same from counts of each value of a byte, int64 `[C, 256]`."""
     values = torch.arange(256, dtype=torch.float64) / 255
     mean, std = [], []
-    for channel in range(images.shape[1]):
-        counts = torch.zeros(256, dtype=torch.float64)
-        for chunk in images[:, channel].split(CHUNK):
-            counts += torch.bincount(chunk.flatten(), minlength=256)
-        share = counts / counts.sum()
+    for of_channel in counts.double():
+        share = of_channel / of_channel.sum()
         m = float((share * values).sum())
         s = float((share * (values - m) ** 2).sum().sqrt())
         mean.append(m)

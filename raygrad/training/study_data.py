@@ -1,13 +1,9 @@
 """The three splits of a data set, as training wants them: in memory, or mapped from a disk."""
 
-import fcntl
 import functools
-import json
-import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -21,10 +17,9 @@ from raygrad.data.reading import read_rows
 from raygrad.data.reject_share import check_reject_share
 from raygrad.data.transforms import CropTransform
 from raygrad.errors import DataError
-from raygrad.storage.manifest import digest
 from raygrad.training.examples import Examples
 from raygrad.training.models import ImageSpec
-from raygrad.training.preprocess import Normalize, channel_statistics
+from raygrad.training.preprocess import Normalize, channel_statistics, counted_statistics
 
 SPLITS = ("train", "val", "test")
 _SAMPLE = 64
@@ -102,6 +97,8 @@ class StudySource:
     """A folder on each node's own disk."""
     max_reject_share: float = 1.0
     """The share of images that may be undecodable, in [0, 1]."""
+    cache_bytes: int = 0
+    """At most so many bytes of decoded images are kept there; 0 for as many as the disk holds."""
 
     @property
     def num_examples(self) -> dict[str, int]:
@@ -158,10 +155,7 @@ def load_study_data(
     def load(split: str) -> ImageArrays:
         return load_arrays(index, split, channels=channels, transform=transform)
 
-    def statistics(train: ImageArrays) -> Normalize:
-        return channel_statistics(_tensor(train.images))
-
-    return _checked(load, num_classes, statistics, max_reject_share)
+    return _checked(load, num_classes, max_reject_share)
 
 
 @functools.lru_cache(maxsize=1)
@@ -175,32 +169,22 @@ def _opened(source: StudySource) -> StudyData:
             channels=source.channels,
             transform=source.transform,
             folder=source.cache_dir,
+            most_bytes=source.cache_bytes,
         )
 
-    def statistics(train: ImageArrays) -> Normalize:
-        name = digest([index.digest, "statistics", source.channels, source.transform])
-        return _once(Path(source.cache_dir, f"{name}.json"), train)
-
-    return _checked(load, source.num_classes, statistics, source.max_reject_share)
+    return _checked(load, source.num_classes, source.max_reject_share)
 
 
-def _once(path: Path, train: ImageArrays) -> Normalize:
-    """Returns the statistics of the training split, which one process of a node computes."""
-    with open(path.with_suffix(".lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not path.exists():
-            found = channel_statistics(_tensor(train.images))
-            temporary = path.with_suffix(".tmp")
-            temporary.write_text(json.dumps([found.mean, found.std]))
-            os.replace(temporary, path)
-    mean, std = json.loads(path.read_text())
-    return Normalize(tuple(mean), tuple(std))
+def _statistics(train: ImageArrays) -> Normalize:
+    """Returns the normalisation of the training split, whose bytes were counted by what decoded."""
+    if train.counts is None:
+        return channel_statistics(_tensor(train.images))
+    return counted_statistics(_tensor(train.counts))
 
 
 def _checked(
     load: Callable[[str], ImageArrays],
     num_classes: int,
-    statistics: Callable[[ImageArrays], Normalize],
     max_reject_share: float,
 ) -> StudyData:
     splits = {split: load(split) for split in SPLITS}
@@ -223,7 +207,7 @@ def _checked(
             f"{', ...' if len(missing) > 5 else ''}. Where labels count from 1 or have gaps, index "
             "again in a new run with --renumber; else check the labels, or lower val_fraction."
         )
-    return StudyData(**splits, num_classes=num_classes, normalize=statistics(splits["train"]))
+    return StudyData(**splits, num_classes=num_classes, normalize=_statistics(splits["train"]))
 
 
 def _tensor(array: NDArray[np.generic]) -> torch.Tensor:

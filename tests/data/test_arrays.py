@@ -150,7 +150,7 @@ def test_a_process_killed_while_it_decodes_leaves_nothing_that_counts(index, tmp
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL
-    assert not list(folder.glob("*.arrow"))
+    assert not list(folder.rglob("*.arrow"))
     arrays = shared_arrays(index, "train", channels=3, folder=str(folder))
     np.testing.assert_array_equal(arrays.images, load_arrays(index, "train", channels=3).images)
 
