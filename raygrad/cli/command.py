@@ -20,6 +20,7 @@ from raygrad import __version__, pipeline
 from raygrad.cli import last_net
 from raygrad.cli.brief_help import HELP, all_commands, parsed
 from raygrad.cli.carried import SECTIONS, lent, settled
+from raygrad.cli.choosing_subcommands import Select
 from raygrad.cli.data_subcommands import Scores
 from raygrad.cli.last_net import EXIT_ERROR, EXIT_INCOMPLETE, EXIT_USAGE
 from raygrad.cli.noise import noise_kept
@@ -30,7 +31,6 @@ from raygrad.cli.subcommands import (
     PlanSweep,
     Report,
     Score,
-    Select,
     Status,
     Sweep,
     Train,

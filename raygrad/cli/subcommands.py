@@ -9,6 +9,7 @@ from tyro.conf import OmitArgPrefixes
 
 from raygrad import pipeline
 from raygrad.cli.audit_subcommand import Audit
+from raygrad.cli.choosing_subcommands import Select
 from raygrad.cli.data_subcommands import Export, IndexTars, Prepare, Scores
 from raygrad.cli.run_flags import (
     Redo,
@@ -37,7 +38,6 @@ from raygrad.config import (
     SweepConfig,
     TrainConfig,
 )
-from raygrad.errors import ConfigError
 
 log = logging.getLogger("raygrad")
 
@@ -160,40 +160,6 @@ class Score:
         is_indexed = bool(stored.data.tars)
         given = self.max_reject_share
         return stored.data.max_reject_share if is_indexed or given is None else given
-
-
-@dataclass(frozen=True)
-class Select:
-    """Draw subsets from the scores, one for every method, keep_fraction and seed."""
-
-    run: tyro.conf.Positional[Run] = ""
-    list: bool = False
-    """Explain every method in a line, with its paper, and do nothing else."""
-    select: OmitArgPrefixes[SelectConfig] = field(default_factory=SelectConfig)
-    format: Literal["parquet", "csv", "txt"] | None = None
-    """Also list, beside each subset, the keys that it keeps and those that it drops: a table with
-    the columns key, kept and weight, or two text files, a key a line."""
-    redo: Redo = False
-
-    def execute(self) -> None:
-        """Runs the stage."""
-        if self.list:
-            from raygrad.selection import IN_MEMORY, METHODS
-
-            for name, method in (METHODS | IN_MEMORY).items():
-                print(f"{name:26} {method.summary} ({method.paper})")
-            return
-        if not self.run:
-            raise ConfigError(
-                "select must be given a run folder, got none. Name it: raygrad select RUN"
-            )
-        config = replace(existing(self.run), select=self.select)
-        pipeline.check(config)
-        pipeline.select(config, self.redo)
-        for url in pipeline.subset_urls(config):
-            print(url)
-            if self.format is not None:
-                print(pipeline.write_subset_list(config, url, self.format))
 
 
 @dataclass(frozen=True)

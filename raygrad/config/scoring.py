@@ -50,7 +50,9 @@ class ScoreConfig:
     rank correlation of scores with float32's was 0.9999 on trained networks, and 92 to 100% of the
     hardest 1% the same."""
     features: bool = False
-    """Also write the penultimate features, float16, to scores/<network>/features/."""
+    """Also write to scores/<network>/features/, for methods of selection that read them, the
+    penultimate features, float16, and the error at the logits (softmax minus one-hot), float32: 2
+    bytes a feature and 4 a class for each image."""
     device: Literal["auto", "cpu", "cuda"] = field(default="auto", metadata=EXECUTION)
     """Where networks run; auto takes GPUs where the cluster has one, or may grow to one."""
     nodes: tuple[str, ...] = field(default=(), metadata=EXECUTION)

@@ -63,10 +63,16 @@ class SelectConfig:
     each budget of one of their data sets."""
     class_balanced: Literal["no", "even", "proportional"] = "no"
     """Draw within each class: equal quotas, or quotas in proportion to the classes."""
+    options: tuple[str, ...] = ()
+    """Options of the methods, METHOD.NAME=VALUE, such as d2.num_neighbours=5; a method's own page
+    of documentation says what they are."""
     missing: Literal["error", "drop", "hardest", "easiest"] = "error"
     """What becomes of scores that are not finite: an error that names the keys, never drawn, or
     counted as the hardest or easiest there is."""
 
+    make_features: bool = field(default=False, metadata=EXECUTION)
+    """Make the features that a method reads where there are none, in a pass over the images; by
+    default it is said how. `raygrad run` makes them in any case."""
     fresh_scores: bool = field(default=False, metadata=EXECUTION)
     """Draw by the scores of fresh random weights, which is refused otherwise."""
 

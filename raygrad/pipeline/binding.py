@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import raygrad
-from raygrad.config import DataConfig, StudyConfig
+from raygrad.config import DataConfig, SelectConfig, StudyConfig
 from raygrad.config.declaring import declared
 from raygrad.config_values import asked_of, from_dict, identity, to_dict
 from raygrad.data.sources import check_source
@@ -22,7 +22,8 @@ from raygrad.pipeline.score_inputs import check_weights, score_inputs
 from raygrad.pipeline.stages import completed, training_inputs
 from raygrad.runs.layout import RunLayout
 from raygrad.scoring import check_columns
-from raygrad.selection import check_method
+from raygrad.selection import COMPARING, check_method
+from raygrad.selection.named import parsed_options
 from raygrad.storage import files
 from raygrad.storage.urls import expand
 from raygrad.training.losses import build_loss
@@ -94,8 +95,32 @@ def check(config: StudyConfig) -> None:
     if config.score.is_own or config.score.fresh_weights:
         _check_weights(config)
     check_columns(config.score.columns, TABLE_COLUMNS)
-    for method in config.select.methods:
-        check_method(method)
+    _check_methods(config.select)
+
+
+def _check_methods(select: SelectConfig) -> None:
+    options = parsed_options(select.options)
+    for name, flag in (
+        ("non_extreme_max_gradient.drop_fraction", "--drop-fraction"),
+        ("ccs.drop_schedule", "--ccs-drop"),
+    ):
+        method, _, option = name.partition(".")
+        if option in options.get(method, {}):
+            raise ConfigError(f"{name} must be given by its own flag, got an option. Give {flag}.")
+    for method in select.methods:
+        check_method(method, **options.get(method, {}))
+    balanced = select.class_balanced != "no"
+    if balanced and "batch_aware" in select.methods:
+        raise ConfigError(
+            f"batch_aware evens classes by itself, got class_balanced {select.class_balanced!r}. "
+            "Leave it out, or raise balance: --options batch_aware.balance=2."
+        )
+    comparing = sorted(set(select.methods) & set(COMPARING))
+    if comparing and select.missing not in ("error", "drop"):
+        raise ConfigError(
+            f"missing must be error or drop for {', '.join(comparing)}, got {select.missing!r}: "
+            "what is compared has no hardest or easiest value. Give one of the two."
+        )
 
 
 def _check_weights(config: StudyConfig) -> None:

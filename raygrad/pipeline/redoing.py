@@ -64,7 +64,8 @@ def _forget_data(layout: RunLayout) -> None:
     log.warning(
         "prepare: is done again; all that came of the old data in %s is removed", layout.url
     )
-    for folder in ("stages", "data", "train", "scores", "subsets", "sweep", "audit", "report"):
+    made = "stages", "data", "train", "scores", "features", "subsets", "sweep", "audit", "report"
+    for folder in made:
         files.remove(files.join(layout.url, folder))
 
 
@@ -75,6 +76,7 @@ def _forget_training(config: StudyConfig) -> None:
         files.remove(layout.marker(f"train-{name}"))
         files.remove(layout.train(name))
         files.remove(layout.scores(f"{name}-dynamics"))
+        forget_features(layout, name)
     # Retrainings are by the same recipe.
     files.remove(layout.sweep)
     if not config.score.is_own:
@@ -88,6 +90,7 @@ def _forget_scores(layout: RunLayout, network: str) -> None:
     for name in _with_replicates(layout, "score", network):
         files.remove(layout.marker(f"score-{name}"))
         files.remove(layout.scores(name))
+        forget_features(layout, name)
     files.remove(files.join(layout.url, "subsets"))
     forget_trials(layout)
 
@@ -98,6 +101,12 @@ def _with_replicates(layout: RunLayout, kind: str, network: str) -> list[str]:
     names = [url.rsplit("/", 1)[-1].removesuffix(".json") for url in known]
     found = [n.removeprefix(f"{kind}-") for n in names if n.startswith(f"{kind}-{network}-seed")]
     return [network, *found]
+
+
+def forget_features(layout: RunLayout, name: str) -> None:
+    """Removes the features of a network that were made beside its scores."""
+    files.remove(layout.marker(f"features-{name}"))
+    files.remove(layout.features(name))
 
 
 def forget_trials(

@@ -73,7 +73,7 @@ def _score(config: StudyConfig, network: str) -> dict[str, Any]:
         ensure_ray()
         done = {
             **score_engine.score(
-                config.score, _task(config, layout, network, inputs), config.wait_s
+                config.score, scoring_task(config, layout, network, inputs), config.wait_s
             ),
             "data": prepared["digest"],
             "fresh_weights": config.score.fresh_weights,
@@ -94,7 +94,10 @@ def _seen_as(config: ScoreConfig) -> str:
     )
 
 
-def _task(study: StudyConfig, layout: RunLayout, network: str, inputs: ScoreInputs) -> ScoreTask:
+def scoring_task(
+    study: StudyConfig, layout: RunLayout, network: str, inputs: ScoreInputs
+) -> ScoreTask:
+    """Returns what the actors are told, for the table of a network of this name."""
     config = study.score
     placed = scoring_placement(config)
     for note in placed.notes:

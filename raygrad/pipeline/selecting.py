@@ -12,12 +12,15 @@ import pyarrow as pa
 from raygrad.config import SelectConfig, StudyConfig
 from raygrad.errors import ConfigError
 from raygrad.pipeline.binding import stored_config
+from raygrad.pipeline.feature_tables import features_of
 from raygrad.pipeline.redoing import forget_trials
 from raygrad.pipeline.replicates import Replicate, replicates
 from raygrad.pipeline.stages import facts_of
+from raygrad.runs.feature_draws import draw_subset_by_features
 from raygrad.runs.journal import recorded
 from raygrad.runs.layout import RunLayout, folder_name
 from raygrad.runs.subsets import draw_subset, read_subset
+from raygrad.selection.named import check_method, parsed_options, vectors_of
 from raygrad.storage import files
 from raygrad.storage.manifest import read_marker
 from raygrad.training.trials import replicate_seed
@@ -47,6 +50,13 @@ class ScoreSource:
     """The column of the table that methods of one score read."""
     replicate: Replicate
     """Which of the study's scoring networks it is."""
+    stored: StudyConfig
+    """The configuration of the run that the scores come from."""
+
+    def features(self, vectors: tuple[str, ...], method: str, make: bool) -> str:
+        """Returns where the vectors of the network are that scored; see `features_of`."""
+        name = self.replicate.name
+        return features_of(self.stored, name, self.url, vectors, method, make)
 
 
 def score_source(config: StudyConfig) -> ScoreSource:
@@ -89,7 +99,7 @@ def score_sources(config: StudyConfig) -> list[ScoreSource]:
         run = None if own else f"{layout.url.rstrip('/').rsplit('/', 1)[-1]}-{found[:8]}"
         url = layout.scores(one.name)
         sources.append(
-            ScoreSource(url, network, found, tuple(folders), run, f"{column}{mark}", one)
+            ScoreSource(url, network, found, tuple(folders), run, f"{column}{mark}", one, stored)
         )
     return sources
 
@@ -196,6 +206,7 @@ class _Draw:
             "score_column": self.config.score_column,
             "class_balanced": self.config.class_balanced,
             "missing": self.config.missing,
+            "options": self._own_options or None,
         }
         if self.source.replicate.number is not None:
             found |= {"score_seed": self.source.replicate.seed, "draw_seed": self.draw_seed}
@@ -209,9 +220,20 @@ class _Draw:
     @property
     def options(self) -> dict[str, Any]:
         """What the method is told besides how much to keep."""
+        own = self._own_options
         if self.cell[0] == "non_extreme_max_gradient":
-            return {"drop_fraction": self.config.drop_fraction}
-        return {"drop_schedule": self.config.ccs_drop} if self.cell[0] == "ccs" else {}
+            return {"drop_fraction": self.config.drop_fraction, **own}
+        return {"drop_schedule": self.config.ccs_drop, **own} if self.cell[0] == "ccs" else own
+
+    @property
+    def _own_options(self) -> dict[str, Any]:
+        """What `--options` gives the method."""
+        return parsed_options(self.config.options).get(self.cell[0], {})
+
+    @property
+    def vectors(self) -> tuple[str, ...]:
+        """What the method reads of a side table."""
+        return vectors_of(check_method(self.cell[0], **self.options))
 
     @property
     def said(self) -> dict[str, Any]:
@@ -226,17 +248,18 @@ class _Draw:
     def to(self, url: str) -> None:
         """Draws the subset to a file."""
         balanced = self.config.class_balanced
-        draw_subset(
-            self.source.url,
-            url,
-            *self.cell,
-            self.origin,
-            self.draw_seed,
-            score_column=self.source.column,
-            class_balanced=False if balanced == "no" else balanced,
-            missing=self.config.missing,
+        how: dict[str, Any] = {
+            "score_column": self.source.column,
+            "class_balanced": False if balanced == "no" else balanced,
+            "missing": self.config.missing,
             **self.options,
-        )
+        }
+        given = (*self.cell, self.origin, self.draw_seed)
+        if self.vectors:
+            features = self.source.features(self.vectors, self.cell[0], self.config.make_features)
+            draw_subset_by_features(self.source.url, features, url, *given, **how)
+        else:
+            draw_subset(self.source.url, url, *given, **how)
 
     def is_at(self, url: str) -> bool:
         """Tells whether the subset is there.

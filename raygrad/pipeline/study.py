@@ -1,5 +1,7 @@
 """The whole study, stage by stage."""
 
+from dataclasses import replace
+
 import pyarrow as pa
 
 from raygrad.config import StudyConfig
@@ -29,7 +31,8 @@ def run(config: StudyConfig, redo: bool = False) -> pa.Table:
         prepare(config)
         train(config)
         score(config)
-        select(config, redo)
+        # A study that asks for a method asks for what it reads.
+        select(replace(config, select=replace(config.select, make_features=True)), redo)
         results = sweep(config)
     report(config)
     return results

@@ -46,6 +46,10 @@ class RunLayout:
         """The folder of a network's score table."""
         return files.join(self.url, "scores", folder_name(network))
 
+    def features(self, network: str) -> str:
+        """The folder of a network's features, where they were made beside its scores."""
+        return files.join(self.url, "features", folder_name(network))
+
     def subset(self, method: str, keep_fraction: float, seed: int) -> str:
         """The Parquet file of a subset."""
         return files.join(self.url, "subsets", f"{method}-{keep_fraction:g}-{seed}.parquet")

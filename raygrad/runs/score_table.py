@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from raygrad.data.index import write_table
 from raygrad.errors import ConfigError, DataError
@@ -29,6 +30,11 @@ _REJECTS = b"raygrad.rejects"
 _NOT_FINITE = b"raygrad.not_finite"
 _COMPUTED = b"raygrad.computed_by"
 _IN_FLIGHT = 16
+VECTORS = ("features", "errors")
+"""The columns of the side table `features/`: what enters the last linear layer, and the gradient of
+the loss at the logits (softmax minus one-hot, for cross-entropy). Their outer product is the
+gradient of the last layer's weights. There are no errors where that layer does not make the logits;
+of several checkpoints both are the first one's."""
 _LATER = ("code",)
 """What older tables do not say of themselves, and is not held against them."""
 
@@ -59,6 +65,24 @@ def part_url(url: str, shard: str) -> str:
 def features_url(url: str, shard: str) -> str:
     """Returns where the penultimate features of a shard are."""
     return files.join(url, "features", f"part-{shard}.parquet")
+
+
+def write_vectors(
+    url: str, shard: str, keys: Sequence[str], vectors: Mapping[str, NDArray[Any]]
+) -> None:
+    """Writes the side table of a shard: what the last layer reads and how far its output was off.
+
+    Args:
+        url: The folder of the table.
+        shard: The shard's name.
+        keys: The examples' keys, N of them.
+        vectors: Of `VECTORS`: features, float16 `[N, D]`, which take 2 D bytes an example; errors,
+            float32 `[N, C]`, which take 4 C bytes.
+    """
+    columns: dict[str, pa.Array] = {"key": pa.array(keys, pa.string())}
+    for name, rows in vectors.items():
+        columns[name] = pa.FixedSizeListArray.from_arrays(pa.array(rows.reshape(-1)), rows.shape[1])
+    write_table(features_url(url, shard), pa.table(columns))
 
 
 def write_part(

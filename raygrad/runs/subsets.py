@@ -18,7 +18,8 @@ from raygrad.runs import score_table
 from raygrad.selection.out_of_core import draw_parts
 from raygrad.storage import files
 
-_META = b"raygrad.subset"
+META = b"raygrad.subset"
+"""What a subset file says of itself stands in its metadata under this name."""
 
 
 def draw_subset(
@@ -60,7 +61,7 @@ def draw_subset(
             seed=seed if draw_seed is None else draw_seed,
             filesystem=parts[0][0],
             sink_filesystem=fs.LocalFileSystem(),
-            metadata={_META: json.dumps(facts).encode()},
+            metadata={META: json.dumps(facts).encode()},
             **options,
         )
         with drawn.open("rb") as source, files.open_output(url) as sink:
@@ -85,8 +86,8 @@ def read_subset(url: str) -> tuple[pa.Table, dict[str, Any]]:
         raise ConfigError(f"subset must exist, got {url}. Draw it first: raygrad select.")
     table = _parquet(url)
     metadata = table.schema.metadata or {}
-    if _META in metadata:
-        return table, json.loads(metadata[_META])
+    if META in metadata:
+        return table, json.loads(metadata[META])
     return _own_rows(table, url), _origin_of_name(url)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raygrad.errors import ConfigError, DataError
+from raygrad.selection.comparing import finite_rows
 from raygrad.selection.keyed_random import key_hashes, random_bits
 from raygrad.selection.quotas import proportional_quotas
 
@@ -16,15 +17,15 @@ from raygrad.selection.quotas import proportional_quotas
 class BatchAware:
     """Large gradients that point different ways, from even classes; see `draw_batch_aware`.
 
-    It compares examples with one another, so it needs the errors and features of all of them in
-    memory: `draw` takes it, a score table out of core does not hold what it reads.
+    It compares the examples of a block with one another, and a block's errors and features are in
+    memory. It evens classes by itself, so it takes no `class_balanced`.
     """
 
     num_candidates: int = 512
     balance: float = 1.0
     block_size: int = 100_000
     summary: ClassVar[str] = "large gradients that point different ways, from even classes"
-    paper: ClassVar[str] = "Vodrahalli et al. 2018, section 5; in memory, by raygrad.selection.draw"
+    paper: ClassVar[str] = "Vodrahalli et al. 2018, section 5"
     columns: ClassVar[tuple[str, ...]] = ("errors", "features")
 
 
@@ -85,7 +86,7 @@ def draw_batch_aware(
     chosen = []
     for at, (block, quota) in enumerate(zip(blocks, quotas.tolist(), strict=True)):
         rng = np.random.default_rng([seed % 2**64, at])
-        parts = errors[block], features[block], classes[block]
+        parts = _wide(errors[block]), _wide(features[block]), classes[block]
         chosen.append(block[_greedy(*parts, quota, rng, num_candidates, balance)])
     return np.concatenate(chosen).astype(np.int64)
 
@@ -117,8 +118,14 @@ def _check_arrays(
     lengths = {len(errors), len(features), len(labels), len(keys)}
     if len(lengths) > 1:
         raise DataError(f"errors, features, labels and keys must match, got {sorted(lengths)}.")
-    if not (np.isfinite(errors).all() and np.isfinite(features).all()):
+    arrays = {"errors": errors, "features": features}
+    if len(keys) and not finite_rows(arrays, ("errors", "features")).all():
         raise DataError("errors and features must be finite, got some that are not. Score again.")
+
+
+def _wide(values: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Returns half precision, in which features are stored, as float32; the rest as it is."""
+    return values.astype(np.float32) if values.dtype == np.float16 else values
 
 
 def mean_alignment(errors: NDArray[np.floating], features: NDArray[np.floating]) -> float:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,9 @@ from raygrad.selection.methods import SCORE, Plan, by_class, race, without_extre
 from raygrad.selection.order import Ordering, cut, from_order_bits, group_counts
 from raygrad.selection.quotas import Budget, even_quotas
 from raygrad.selection.rows import Rows, View
+
+_CELLS = 2**23
+"""Numbers of features that are held at once."""
 
 AUTHORS_DROP = {
     "cifar10": ((0.1, 0.3), (0.2, 0.1), (0.3, 0.1), (0.5, 0.0), (0.7, 0.0)),
@@ -177,24 +180,37 @@ class Moderate:
         ordering = Ordering(by_class, len(rows.counts), seed, from_median)
         return Plan(ordering, rows.counts, budget.over(rows.counts))
 
+    def column(
+        self, features: NDArray[Any], labels: NDArray[Any], order: NDArray[np.int64], seed: int
+    ) -> NDArray[np.float64]:
+        """Returns what is ordered by; see `feature_distances`."""
+        return feature_distances(features, labels, order)
+
 
 def feature_distances(
-    features: NDArray[np.floating], labels: NDArray[np.generic]
+    features: NDArray[Any], labels: NDArray[Any], among: NDArray[np.int64] | None = None
 ) -> NDArray[np.float64]:
     """Returns each example's distance to the median feature of its class.
 
     Args:
-        features: The penultimate layer's output, `[N, D]`.
+        features: The penultimate layer's output, `[N, D]`, in memory or mapped from a file, of
+            which a class's 64 MiB are held at once.
         labels: Classes, `[N]`.
+        among: Places that take part; by default all.
 
     Returns:
-        Euclidean distances, float64 `[N]`.
+        Euclidean distances, float64 `[N]`; NaN for what takes no part.
     """
-    distances = np.empty(len(labels), np.float64)
-    for label in np.unique(labels):
-        of = np.flatnonzero(labels == label)
-        members = features[of].astype(np.float64)
-        distances[of] = np.linalg.norm(members - np.median(members, axis=0), axis=1)
+    distances = np.full(len(labels), np.nan)
+    among = np.arange(len(labels)) if among is None else among
+    for label in np.unique(labels[among]):
+        of = among[labels[among] == label]
+        width = max(1, _CELLS // len(of))
+        squares = np.zeros(len(of))
+        for start in range(0, features.shape[1], width):
+            members = features[of, start : start + width].astype(np.float64)
+            squares += np.square(members - np.median(members, axis=0)).sum(axis=1)
+        distances[of] = np.sqrt(squares)
     return distances
 
 

@@ -8,69 +8,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from raygrad.errors import ConfigError, DataError, unknown_name
+from raygrad.errors import ConfigError, DataError
 from raygrad.selection.batch_aware import BatchAware, draw_batch_aware
-from raygrad.selection.coverage import Ccs, DualBeta, Moderate
-from raygrad.selection.methods import (
-    SCORE,
-    Band,
-    Easiest,
-    GradientCdf,
-    MaxGradient,
-    Method,
-    NonExtremeMaxGradient,
-    Plan,
-    Random,
+from raygrad.selection.comparing import (
+    Comparing,
+    check_shapes,
+    draw_comparing,
+    finite_rows,
+    from_zero,
 )
+from raygrad.selection.keyed_random import key_hashes, random_bits
+from raygrad.selection.methods import SCORE, Method, Plan
+from raygrad.selection.named import COMPARING, FromFeatures, check_method
 from raygrad.selection.order import Cut, cut
 from raygrad.selection.quotas import Budget, ClassBalanced
 from raygrad.selection.rows import ArrayBatch, Missing, Rows, View
 
 Positions = NDArray[np.int64]
 _LABEL = "label"
-
-METHODS: dict[str, type[Method]] = {
-    "random": Random,
-    "max_gradient": MaxGradient,
-    "non_extreme_max_gradient": NonExtremeMaxGradient,
-    "gradient_cdf": GradientCdf,
-    "easiest": Easiest,
-    "band": Band,
-    "ccs": Ccs,
-    "dual_beta": DualBeta,
-    "moderate": Moderate,
-}
-"""Methods that draw from rows, by name: each a `summary`, a `paper`, and its options as fields."""
-IN_MEMORY: dict[str, type[BatchAware]] = {"batch_aware": BatchAware}
-"""Methods that compare examples with one another: for `draw` alone."""
-
-
-def check_method(method: str, **options: float) -> Method:
-    """Returns a method with its options.
-
-    Raises:
-        ConfigError: The name is not of a known method, or an option not one of its own.
-    """
-    if method in IN_MEMORY:
-        raise ConfigError(
-            f"a method that draws from a score table must be one of {', '.join(METHODS)}, got "
-            f"{method}, which reads errors and features. Call raygrad.selection.draw with them."
-        )
-    if method not in METHODS:
-        raise ConfigError(unknown_name("method", method, METHODS))
-    return _with_options(method, METHODS[method], options)
-
-
-def _with_options(method: str, kind: Any, options: Mapping[str, Any]) -> Any:
-    known = [field.name for field in dataclasses.fields(kind)]
-    for name in options:
-        if name not in known:
-            raise ConfigError(
-                unknown_name(f"option of {method}", name, known)
-                if known
-                else f"{method} takes no options, got {name!r}. Leave it out."
-            )
-    return kind(**options)
 
 
 def draw(
@@ -92,18 +47,19 @@ def draw(
     one a class). Ties are broken by a seeded hash of the key.
 
     Args:
-        method: A key of `METHODS` or `IN_MEMORY`.
-        scores: One score an example, `[N]`, higher = harder; or a column of each name that the
-            method's `columns` lists; for batch_aware `errors` `[N, C]` and `features` `[N, D]`.
+        method: A key of `METHODS` or `COMPARING`.
+        scores: One score an example, `[N]`, higher = harder; or an array of each name that the
+            method's `columns` lists, of which `features` are `[N, D]` and `errors` `[N, C]`;
+            moderate and semdedup find their column themselves where `features` are given.
         keys: The examples' keys, N of them, unique.
         budget: How many to draw, in [1, N].
         seed: Changes random draws and how ties are broken.
-        labels: The examples' classes, `[N]`; needed for `class_balanced`.
+        labels: The examples' classes, `[N]`; needed for `class_balanced`, moderate and batch_aware.
         class_balanced: Draw by the method within each class: True or "even" for equal quotas
             (what small classes lack is shared by the others), "proportional" for quotas by
             largest remainder.
         missing: What becomes of NaN and infinite scores: an error that names the keys, never
-            drawn (drop), or counted as the hardest or easiest score there is.
+            drawn (drop), or counted as the hardest or easiest (not of what is compared).
         **options: The method's fields, such as `drop_fraction`.
 
     Returns:
@@ -113,9 +69,12 @@ def draw(
         ConfigError: The method, an option or the budget is impossible, or labels are missing.
         DataError: A score is missing, or negative where it must not be; a key is there twice.
     """
-    if method in IN_MEMORY:
-        return _draw_in_memory(method, scores, keys, budget, seed, labels, class_balanced, options)
-    chosen = check_method(method, **options)
+    chosen: Any = check_method(method, **options)
+    if method in COMPARING:
+        given = method, chosen, _arrays(method, chosen, scores), keys, budget, seed
+        return draw_by_comparing(*given, _labels_of(labels), class_balanced, missing)
+    if isinstance(chosen, FromFeatures) and isinstance(scores, Mapping) and "features" in scores:
+        scores = _column_of(chosen, np.asarray(scores["features"]), keys, labels, seed)
     columns = _columns(method, chosen, scores, len(keys))
     if class_balanced:
         columns[_LABEL] = _labels(labels, len(keys))
@@ -131,34 +90,127 @@ def draw(
     return selection.settled(plan)
 
 
-def _draw_in_memory(
+def _labels_of(labels: NDArray[Any] | None) -> NDArray[Any] | None:
+    return None if labels is None else np.asarray(labels)
+
+
+def draw_by_comparing(
     method: str,
-    scores: Any,
+    chosen: Comparing | BatchAware,
+    arrays: Mapping[str, NDArray[Any]],
     keys: Sequence[str],
-    budget: int,
+    budget: int | Callable[[int], int],
     seed: int,
     labels: NDArray[Any] | None,
     class_balanced: ClassBalanced,
-    options: Mapping[str, Any],
+    missing: Missing,
 ) -> Positions:
-    chosen = _with_options(method, IN_MEMORY[method], options)
-    if class_balanced:
+    """Returns the positions drawn by a method that compares examples, as `draw` does.
+
+    Args:
+        method: Its name.
+        chosen: The method.
+        arrays: What it reads, in memory or mapped from files.
+        keys: As in `draw`, and so the others.
+        budget: How many to draw, or a function of how many rows take part.
+        seed: Changes the draw.
+        labels: Classes.
+        class_balanced: Whether classes are drawn from one by one.
+        missing: What becomes of rows that are not finite.
+
+    Raises:
+        ConfigError: As of `draw`.
+        DataError: As of `draw`.
+    """
+    if isinstance(chosen, BatchAware) and class_balanced:
         raise ConfigError(
             f"{method} evens classes by itself, got class_balanced={class_balanced!r}. "
             "Leave it out, or raise balance."
         )
+    if labels is None and (class_balanced or isinstance(chosen, BatchAware)):
+        raise ConfigError(f"{method} needs a label for each key, got none.")
+    check_shapes(arrays, chosen.columns, len(keys))
+    hashes = key_hashes(keys)
+    _refuse_repeats(keys, hashes)
+    among = _taking_part(method, arrays, chosen.columns, keys, missing)
+    total = budget(len(among)) if callable(budget) else budget
+    if isinstance(chosen, BatchAware):
+        # Mapped files are read a block at a time, unless rows are left out of them.
+        part = slice(None) if len(among) == len(keys) else among
+        drawn = draw_batch_aware(
+            arrays["errors"][part], arrays["features"][part], np.asarray(labels)[part],
+            [keys[at] for at in among.tolist()], total, seed=seed, **dataclasses.asdict(chosen),
+        )  # fmt: skip
+        return among[drawn]
+    if SCORE in chosen.columns:
+        filled = np.zeros(len(keys))
+        filled[among] = from_zero(arrays[SCORE][among])
+        arrays = {**arrays, SCORE: filled}
+    return draw_comparing(
+        chosen, arrays, hashes, total, seed=seed, labels=labels, class_balanced=class_balanced,
+        among=among,
+    )  # fmt: skip
+
+
+def _taking_part(
+    method: str,
+    arrays: Mapping[str, NDArray[Any]],
+    columns: tuple[str, ...],
+    keys: Sequence[str],
+    missing: Missing,
+) -> Positions:
+    """Returns the positions of finite rows; what becomes of others is as `missing` says."""
+    if missing not in ("error", "drop"):
+        raise ConfigError(
+            f"missing must be error or drop for {method}, got {missing!r}: what is compared has no "
+            "hardest or easiest value. Give one of the two."
+        )
+    finite = finite_rows(arrays, columns)
+    if missing == "error" and not finite.all():
+        named = ", ".join(str(keys[at]) for at in np.flatnonzero(~finite)[:5].tolist())
+        raise DataError(
+            f"{' and '.join(columns)} must be finite, got {(~finite).sum()} rows that are not: "
+            f"{named}. Score again, or leave them out: missing drop."
+        )
+    return np.flatnonzero(finite)
+
+
+def _refuse_repeats(keys: Sequence[str], hashes: NDArray[np.uint64]) -> None:
+    order = np.argsort(hashes, kind="stable")
+    for at in np.flatnonzero(np.diff(hashes[order]) == 0).tolist():
+        one, other = (str(keys[place]) for place in order[at : at + 2].tolist())
+        if one == other:
+            raise DataError(f"keys must be unique, got {one!r} twice. Rename one of them.")
+
+
+def _arrays(method: str, chosen: Any, scores: Any) -> dict[str, NDArray[Any]]:
     found = [name for name in chosen.columns if isinstance(scores, Mapping) and name in scores]
     if len(found) < len(chosen.columns):
         raise ConfigError(
             f"{method} needs the arrays {', '.join(chosen.columns)}, got "
-            f"{', '.join(found) or 'neither'}. Give a dict of both."
+            f"{', '.join(found) or 'neither'}. Give a dict of them."
         )
-    if labels is None:
-        raise ConfigError(f"{method} needs a label for each key, got none.")
-    return draw_batch_aware(
-        scores["errors"], scores["features"], np.asarray(labels), keys, budget, seed=seed,
-        **dataclasses.asdict(chosen),
-    )  # fmt: skip
+    return {name: np.asarray(scores[name]) for name in chosen.columns}
+
+
+def _column_of(
+    chosen: FromFeatures,
+    features: NDArray[Any],
+    keys: Sequence[str],
+    labels: NDArray[Any] | None,
+    seed: int,
+) -> dict[str, NDArray[np.float64]]:
+    """Returns the column that features make, NaN where they are not finite."""
+    check_shapes({"features": features}, ("features",), len(keys))
+    of = _labels(labels, len(keys), "a centre for each class")
+    order = keyed_order(key_hashes(keys), seed, finite_rows({"f": features}, ("f",)))
+    return {chosen.columns[0]: chosen.column(features, of, order, seed)}
+
+
+def keyed_order(hashes: NDArray[np.uint64], seed: int, taking_part: NDArray[np.bool_]) -> Positions:
+    """Returns the positions that take part, in an order that seed and keys alone decide."""
+    among = np.flatnonzero(taking_part)
+    return among[np.argsort(random_bits(seed, hashes[among]), kind="stable")]
 
 
 class Selection:
@@ -258,8 +310,10 @@ def _columns(method: str, chosen: Method, scores: Any, num_rows: int) -> dict[st
     return columns
 
 
-def _labels(labels: NDArray[Any] | None, num_rows: int) -> NDArray[Any]:
+def _labels(
+    labels: NDArray[Any] | None, num_rows: int, what: str = "class_balanced"
+) -> NDArray[Any]:
     if labels is None or len(labels) != num_rows:
         found = "none" if labels is None else f"{len(labels)} for {num_rows} keys"
-        raise ConfigError(f"class_balanced needs a label for each key, got {found}.")
+        raise ConfigError(f"{what} needs a label for each key, got {found}.")
     return np.asarray(labels)

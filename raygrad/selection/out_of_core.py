@@ -15,9 +15,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from raygrad.errors import ConfigError
-from raygrad.selection.drawing import check_method, draw_order, within_quotas
+from raygrad.selection.drawing import draw_order, within_quotas
 from raygrad.selection.keyed_random import key_hashes, random_bits
 from raygrad.selection.methods import SCORE, Plan, Weights
+from raygrad.selection.named import row_method
 from raygrad.selection.order import Bits, Cut, cut
 from raygrad.selection.quotas import Budget, ClassBalanced
 from raygrad.selection.rows import Batch, Missing, Places, Rows, View
@@ -146,7 +147,7 @@ def draw_parts(
         ConfigError: As in `draw`, or a part lacks a column.
         DataError: As in `draw`.
     """
-    chosen = check_method(method, **options)
+    chosen = row_method(method, **options)
     filesystem = filesystem or pafs.LocalFileSystem()
     names = {name: score_column if name == SCORE else name for name in chosen.columns}
     needed = ["key", "shard", *names.values(), *(["label"] if class_balanced else [])]

@@ -10,12 +10,12 @@ from raygrad.engine.nodes import Offer
 from raygrad.engine.placement import place_scoring
 from raygrad.engine.score import job
 from raygrad.engine.score.actor import ShardWork
-from raygrad.pipeline import preparing, scoring
+from raygrad.pipeline import making_features, preparing, scoring
 
 
 def without_ray(monkeypatch):
     """Lets the stages prepare and score work in this process."""
-    for module in (preparing, scoring):
+    for module in (preparing, scoring, making_features):
         monkeypatch.setattr(module, "ensure_ray", lambda: None)
     for module in (preparing, job):
         monkeypatch.setattr(module, "wait_for", lambda *needed: None)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from raygrad.errors import ConfigError, DataError
-from raygrad.selection import check_method, draw
+from raygrad.selection import draw
 from raygrad.selection.analysis import label_entropy
 from raygrad.selection.batch_aware import draw_batch_aware, mean_alignment
 
@@ -104,7 +104,7 @@ def test_wrong_use_is_refused():
         draw_batch_aware(errors, features, labels, keys, 1)
 
 
-def test_draw_knows_it_by_name_and_a_score_table_says_why_not():
+def test_draw_knows_it_by_name_and_says_what_it_needs():
     errors, features, labels, keys = data(80)
     scores = {"errors": errors, "features": features}
     found = draw("batch_aware", scores, keys, 9, seed=3, labels=labels, balance=0.5)
@@ -118,5 +118,3 @@ def test_draw_knows_it_by_name_and_a_score_table_says_why_not():
         draw("batch_aware", scores, keys, 9, labels=labels, class_balanced=True)
     with pytest.raises(ConfigError, match="option of batch_aware"):
         draw("batch_aware", scores, keys, 9, labels=labels, balanc=1)
-    with pytest.raises(ConfigError, match="which reads errors and features"):
-        check_method("batch_aware")

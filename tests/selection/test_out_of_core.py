@@ -31,6 +31,7 @@ def columns(kind="plain"):
         "dual": scores,
         "mean_probability": rng.random(NUMBER),
         "feature_distance": scores,
+        "copy_similarity": scores,
     }
 
 

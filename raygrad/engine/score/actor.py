@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from ray.util import metrics
 from torch import Tensor
 
-from raygrad.data.index import write_table
 from raygrad.data.reading import read_rows
 from raygrad.data.shard_rows import ShardRows, rows_digest
 from raygrad.engine.score.batches import decoded_batches
@@ -225,14 +224,10 @@ class ShardWork:
         time_s: float,
     ) -> score_table.PartFacts:
         task = self._task
-        features = scores.pop("features", None)
-        if features is not None:
-            width = features.shape[1]
-            flat = pa.array(features.reshape(-1))
-            vectors = pa.FixedSizeListArray.from_arrays(flat, width)
-            side = pa.table({"key": pa.array(found.keys, pa.string()), "features": vectors})
+        vectors = {name: scores.pop(name) for name in score_table.VECTORS if name in scores}
+        if vectors:
             # Before the part: a part says that all of its shard is there.
-            write_table(score_table.features_url(task.out_url, shard), side)
+            score_table.write_vectors(task.out_url, shard, found.keys, vectors)
         columns = {
             "key": pa.array(found.keys, pa.string()),
             "shard": pa.array([shard] * found.num_used, pa.string()),

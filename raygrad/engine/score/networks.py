@@ -45,7 +45,8 @@ class NetworkScorer:
         numerics: ``exact``, ``tf32`` or ``bf16``: see `raygrad.scoring.numerics`.
         channels_last: Use the memory format NHWC, which convolutions of GPUs prefer.
         batch_size: Examples a pass, at most; halved where memory does not suffice.
-        features: Also return the penultimate features of the first network.
+        features: Also return the penultimate features of the first network, and the gradient of
+            each example's loss at its logits, ``errors``, where its last linear layer makes them.
         loss: The loss whose gradients are scored, as `build_loss` takes it.
         budget_bytes: The bytes that a pass may take, where the batch size shall follow from those
             that passes of a GPU are seen to take; None keeps it.
@@ -84,7 +85,9 @@ class NetworkScorer:
         self._features = FeatureTap(self._networks[0]) if features else None
 
     def score(self, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> dict[str, Any]:
-        """Returns every column for a batch, each an array `[B]`; features float16 `[B, D]`.
+        """Returns every column for a batch, each an array `[B]`.
+
+        Features are float16 `[B, D]`, errors float32 `[B, C]`.
 
         Args:
             images: Pixels `[B, C, H, W]`, B at least 1.
@@ -210,7 +213,10 @@ class NetworkScorer:
         result = self._columns(found, logits, targets)
         if self._features is not None:
             with arithmetic.autocast(self._numerics, self._device):
-                result["features"] = self._features.of(inputs)
+                features, made = self._features.of_last_layer(inputs)
+            result["features"] = features.half()
+            if made is not None:
+                result["errors"] = self._loss.gradient(made, targets).float()
         return result
 
     def _columns(

@@ -1,0 +1,217 @@
+"""Methods that read features, from the command: what they need is said, made, and drawn from."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from raygrad import pipeline
+from raygrad.cli import command as cli
+from raygrad.pipeline.redoing import forget_features
+from raygrad.pipeline.score_inputs import score_inputs
+from raygrad.runs import score_table
+from raygrad.runs.feature_draws import join
+from raygrad.runs.layout import RunLayout
+from raygrad.runs.score_table import read_score_table
+from raygrad.runs.subsets import read_subset
+from raygrad.selection import draw
+from raygrad.selection.named import parsed_options
+from raygrad.storage.manifest import write_marker
+from tests.pipeline.making_runs import without_ray
+
+COLUMN = "grad_l2_last_layer_weights"
+METHODS = ("moderate", "semdedup", "k_center", "d2", "badge", "batch_aware")
+OWN = [
+    *("--network", "mlp", "--fresh-weights", "--image-size", "8", "--mean", "0", "--std", "1"),
+    *("--columns", COLUMN),
+]
+
+
+@pytest.fixture(autouse=True)
+def _in_process(monkeypatch):
+    without_ray(monkeypatch)
+
+
+def select(run, *flags):
+    given = ["--fresh-scores", "--seed", "0", "--keep-fraction", "0.05", *flags]
+    return cli.main(["select", str(run), *given])
+
+
+def keys_of(run, method, fraction="0.05", seed=0):
+    name = f"{method}-{fraction}-{seed}.parquet"
+    return read_subset(str(Path(run, "subsets", name)))[0]["key"].to_pylist()
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory):
+    """A run whose digits a network has scored, and all that its features make, drawn once."""
+    run = tmp_path_factory.mktemp("features") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        without_ray(patch)
+        assert cli.main(["prepare", "digits", "--run", str(run)]) == 0
+        assert cli.main(["score", "--run", str(run), *OWN]) == 0
+        before = read_score_table(RunLayout(str(run)).scores("mlp"))
+        flags = ["--methods", *METHODS, "--keep-fractions", "0.05", "0.1", "--make-features"]
+        assert cli.main(["select", str(run), "--fresh-scores", "--seed", "0", *flags]) == 0
+        assert read_score_table(RunLayout(str(run)).scores("mlp")).equals(before)
+    return run
+
+
+def test_what_a_method_lacks_is_named_with_what_makes_it(tmp_path, capsys):
+    run = tmp_path / "run"
+    cli.main(["prepare", "digits", "--run", str(run)])
+    cli.main(["score", "--run", str(run), *OWN])
+    capsys.readouterr()
+    assert select(run, "--methods", "badge") == 2
+    [said] = capsys.readouterr().err.splitlines()
+    assert "badge needs features and errors of the images, got none of network 'mlp'" in said
+    assert "--make-features" in said
+    assert "score with --features" in said
+    assert not list(Path(run, "subsets").glob("*"))
+
+
+def test_errors_and_features_are_the_factors_of_the_last_layers_gradient(scored, tmp_path):
+    """Their norms' product is the score, and the errors are those of the network's softmax."""
+    layout = RunLayout(str(scored))
+    joined = join(
+        layout.scores("mlp"), layout.features("mlp"), score_table.VECTORS, COLUMN, str(tmp_path)
+    )
+    features, errors = (np.asarray(joined.arrays[n], np.float64) for n in ("features", "errors"))
+    assert joined.arrays["features"].dtype == np.float16
+    products = np.linalg.norm(features, axis=1) * np.linalg.norm(errors, axis=1)
+    np.testing.assert_allclose(products, joined.arrays["score"], rtol=2e-3)
+    [source] = score_inputs(pipeline.stored_config(str(scored))).sources
+    logits = [m for m in source.build().modules() if isinstance(m, torch.nn.Linear)][-1](
+        torch.from_numpy(features).float()
+    )
+    expected = logits.softmax(1).detach().numpy() - np.eye(10)[joined.labels]
+    np.testing.assert_allclose(errors, expected, atol=2e-3)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_command_draws_what_memory_draws_and_nests(scored, tmp_path, method):
+    layout = RunLayout(str(scored))
+    joined = join(
+        layout.scores("mlp"), layout.features("mlp"), score_table.VECTORS, COLUMN, str(tmp_path)
+    )
+    keys = joined.keys.to_pylist()
+    found = {f: keys_of(scored, method, f) for f in ("0.05", "0.1")}
+    assert set(found["0.05"]) < set(found["0.1"])
+    expected = draw(method, joined.arrays, keys, len(found["0.1"]), labels=joined.labels)
+    assert found["0.1"] == [keys[at] for at in expected]
+    table, facts = read_subset(str(Path(scored, "subsets", f"{method}-0.1-0.parquet")))
+    assert table.column_names == ["key", "shard", "weight", "rank"]
+    assert facts["method"] == method
+    assert facts["score_network"] == "mlp"
+
+
+def test_features_that_are_there_are_not_made_again(scored, capsys, monkeypatch):
+    monkeypatch.setattr(
+        "raygrad.engine.score.job.pool_statuses", lambda *_: pytest.fail("a second pass")
+    )
+    assert select(scored, "--methods", "k_center", "--seeds", "1", "--make-features") == 0
+    assert keys_of(scored, "k_center", seed=1) != keys_of(scored, "k_center")
+
+
+def test_classes_are_evened_and_a_method_that_does_so_itself_says_so(scored, tmp_path, capsys):
+    flags = ["--class-balanced", "even", "--seeds", "5", "--methods"]
+    assert select(scored, *flags, "k_center", "semdedup", "d2") == 0
+    labels = dict(
+        zip(*(read_score_table(RunLayout(str(scored)).scores("mlp"))[n].to_pylist()
+              for n in ("key", "label")), strict=True)
+    )  # fmt: skip
+    for method in ("k_center", "semdedup", "d2"):
+        counts = np.bincount([labels[key] for key in keys_of(scored, method, seed=5)])
+        assert counts.max() - counts.min() <= 1
+    assert select(scored, *flags, "batch_aware") == 2
+    assert "batch_aware evens classes by itself" in capsys.readouterr().err
+
+
+def test_options_are_the_methods_own_and_a_change_of_them_is_refused(scored, capsys):
+    plain = keys_of(scored, "d2")
+    flags = ["--methods", "d2", "--options", "d2.gamma_r=0", "d2.num_neighbours=3"]
+    assert select(scored, *flags) == 2
+    assert "options None, now {'gamma_r': 0.0, 'num_neighbours': 3}" in capsys.readouterr().err
+    assert select(scored, *flags, "--redo") == 0
+    assert keys_of(scored, "d2") != plain
+    assert select(scored, "--methods", "d2", "--redo") == 0
+    assert keys_of(scored, "d2") == plain
+
+
+def test_features_of_other_weights_are_refused(scored, capsys):
+    path = Path(RunLayout(str(scored)).features("mlp"), "_manifest.json")
+    before = path.read_text()
+    manifest = json.loads(before)
+    manifest["provenance"]["checkpoint"] = "0" * 32
+    path.write_text(json.dumps(manifest))
+    assert select(scored, "--methods", "k_center", "--seeds", "7") == 2
+    assert "one network and its images, got another checkpoint" in capsys.readouterr().err
+    path.write_text(before)
+
+
+def test_an_image_without_features_is_named(scored, capsys):
+    layout = RunLayout(str(scored))
+    shard = json.loads(Path(layout.features("mlp"), "_manifest.json").read_text())["shards"][0]
+    path = Path(score_table.features_url(layout.features("mlp"), shard))
+    table = pq.read_table(path)
+    pq.write_table(table.slice(1), path)
+    assert select(scored, "--methods", "k_center", "--seeds", "8") == 2
+    assert f"got 1 of {shard} without: {table['key'][0]}" in capsys.readouterr().err
+    pq.write_table(table, path)
+
+
+def test_doing_a_network_again_lets_go_of_its_features(tmp_path):
+    layout = RunLayout(str(tmp_path))
+    for name in ("mlp", "other"):
+        write_marker(layout.marker(f"features-{name}"), "digest")
+        Path(layout.features(name)).mkdir(parents=True)
+    forget_features(layout, "mlp")
+    assert not Path(layout.marker("features-mlp")).exists()
+    assert not Path(layout.features("mlp")).exists()
+    assert Path(layout.marker("features-other")).exists()
+    assert Path(layout.features("other")).exists()
+
+
+def test_the_list_says_what_each_method_reads(capsys):
+    assert cli.main(["select", "--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    reads = {line.split()[0]: line for line in lines[:-1]}
+    assert "reads features and errors (" in reads["badge"]
+    assert "reads a score and features (" in reads["d2"]
+    assert "reads features (" in reads["moderate"]
+    assert "reads dual and mean_probability (" in reads["dual_beta"]
+    assert "reads nothing (" in reads["random"]
+    assert "--make-features" in lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("flags", "text"),
+    [
+        (["--options", "d2.gamma=1"], "option of d2 must be one of .*got 'gamma'"),
+        (["--options", "d2.num_neighbours=x"], "must be of type int, got 'd2.num_neighbours=x'"),
+        (["--options", "d2.scaled=1"], "must be true or false"),
+        (["--options", "d2.gamma_r=nan"], "must be finite"),
+        (["--options", "d2.gamma_r=-1"], "gamma_f and gamma_r at least 0"),
+        (["--options", "gamma_r=1"], "must be written METHOD.NAME=VALUE"),
+        (["--options", "d2.gamma_r=1", "d2.gamma_r=2"], "given once, got d2.gamma_r twice"),
+        (["--options", "ccs.drop_schedule=cifar10"], "Give --ccs-drop"),
+        (["--methods", "d2", "--missing", "easiest"], "missing must be error or drop for d2"),
+        (["--methods", "k_centre"], "Did you mean 'k_center'"),
+    ],
+)
+def test_wrong_use_is_one_line(scored, capsys, flags, text):
+    assert select(scored, *flags) == 2
+    [said] = capsys.readouterr().err.splitlines()
+    assert re.search(text, said)
+
+
+def test_options_have_the_types_of_their_defaults():
+    found = parsed_options(("d2.gamma_f=2", "d2.scaled=false", "band.low=0.1", "d2.block_size=50"))
+    assert found == {
+        "d2": {"gamma_f": 2.0, "scaled": False, "block_size": 50},
+        "band": {"low": 0.1},
+    }
