@@ -98,7 +98,7 @@ def test_a_data_set_kept_on_the_nodes_disk_gives_the_same_bits(study, tmp_path):
     mapped = changed(config, "data", memory_bytes=0, cache_dir=str(cache))
     mapped = dataclasses.replace(mapped, run=str(tmp_path / "run"))
     found = pipeline.run(mapped)
-    assert len(list(cache.glob("*.npy"))) == 3
+    assert len(list(cache.rglob("*.npy"))) == 3
     weights, expected = (
         torch.load(RunLayout(c.run).checkpoint("linear"), weights_only=True)["weights"]
         for c in (mapped, config)
