@@ -1,7 +1,10 @@
 """The cluster files, checked without a cloud: schemas, Ray's own validation, versions."""
 
 import copy
+import json
+import os
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -108,10 +111,9 @@ def test_every_image_has_the_ray_that_is_pinned(name):
 
 
 def test_the_python_of_the_images_is_one_that_raygrad_accepts():
-    for name in ("aws.yaml", "Dockerfile"):
-        (digits,) = set(re.findall(r"-py3(\d+)-", (CLUSTER / name).read_text()))
-        version = f"3.{digits}"
-        assert Requirement(f"x{PYPROJECT['requires-python']}").specifier.contains(version)
+    (digits,) = set(re.findall(r"-py3(\d+)-", (CLUSTER / "Dockerfile").read_text()))
+    version = f"3.{digits}"
+    assert Requirement(f"x{PYPROJECT['requires-python']}").specifier.contains(version)
 
 
 CPU = {"type": "string", "pattern": r"^[0-9]+m?$"}
@@ -128,7 +130,9 @@ def exactly(required, **properties):
     }
 
 
-AMOUNTS = exactly("cpu memory", cpu=CPU, memory=SIZE, **{"nvidia.com/gpu": CPU})
+AMOUNTS = exactly(
+    "cpu memory", cpu=CPU, memory=SIZE, **{"nvidia.com/gpu": CPU, "ephemeral-storage": SIZE}
+)
 TEXTS = {"type": "object", "additionalProperties": {"type": "string"}}
 COUNT = {"type": "integer", "minimum": 0}
 NAME = {"type": "string", "pattern": "^[a-z][a-z0-9-]*$"}
@@ -169,24 +173,18 @@ WORKERS = exactly(
     rayStartParams=TEXTS,
     template=POD,
 )
-RULE = exactly(
-    "policy condition",
-    policy={"enum": ["DeleteCluster", "DeleteSelf", "DeleteNone"]},  # DeleteWorkers: no autoscaler
-    condition=exactly(
-        "jobStatus ttlSeconds", jobStatus={"enum": ["SUCCEEDED", "FAILED"]}, ttlSeconds=COUNT
-    ),
-)
 RAY_JOB = exactly(
     "apiVersion kind metadata spec",
     apiVersion={"const": "ray.io/v1"},
     kind={"const": "RayJob"},
     metadata=exactly("name", name=NAME),
     spec=exactly(
-        "entrypoint backoffLimit activeDeadlineSeconds deletionStrategy rayClusterSpec",
+        "entrypoint backoffLimit activeDeadlineSeconds shutdownAfterJobFinishes rayClusterSpec",
         entrypoint={"type": "string"},
         backoffLimit=COUNT,
         activeDeadlineSeconds=COUNT,
-        deletionStrategy=exactly("deletionRules", deletionRules={"type": "array", "items": RULE}),
+        shutdownAfterJobFinishes={"const": True},
+        ttlSecondsAfterFinished=COUNT,
         rayClusterSpec=exactly(
             "rayVersion authOptions enableInTreeAutoscaling headGroupSpec workerGroupSpecs",
             rayVersion={"type": "string"},
@@ -242,13 +240,110 @@ def test_every_stage_has_nodes_of_its_label_in_both_files():
     assert named == {"data": "index", "train": "train", "score": "score", "sweep": "train"}
 
 
-def test_what_deletes_the_cluster_comes_before_what_deletes_the_job():
-    rules = load("kuberay.yaml")["spec"]["deletionStrategy"]["deletionRules"]
-    after = {
-        (r["condition"]["jobStatus"], r["policy"]): r["condition"]["ttlSeconds"] for r in rules
+def test_nodes_with_decoded_images_have_the_room_for_them_and_the_jobs_name_it():
+    """193 GB of ImageNet: a volume that a pod asks for, and an instance's own disk."""
+    text = (CLUSTER / "kuberay.yaml").read_text()
+    (cache,) = re.findall(r"--data.cache-dir (\S+)", text)
+    for group in load("kuberay.yaml")["spec"]["rayClusterSpec"]["workerGroupSpecs"]:
+        pod = group["template"]["spec"]
+        (container,) = pod["containers"]
+        asked = container["resources"]["requests"]["ephemeral-storage"]
+        assert asked.endswith("Gi")
+        mounts = {m["mountPath"]: m["name"] for m in container.get("volumeMounts", ())}
+        volumes = {v["name"]: v["emptyDir"]["sizeLimit"] for v in pod.get("volumes", ())}
+        if group["labels"] == {"raygrad": "train"}:
+            size = int(volumes[mounts[cache]].removesuffix("Gi"))
+            assert 193e9 < size * 2**30 <= int(asked.removesuffix("Gi")) * 2**30
+    options = load("aws.yaml")["docker"]["run_options"]
+    assert "-v /opt/dlami/nvme:/mnt/nvme" in options
+    assert "--data.cache-dir /mnt/nvme" in (CLUSTER / "README.md").read_text()
+
+
+def test_every_node_knows_its_region_by_both_names():
+    text = " ".join(load("aws.yaml")["docker"]["run_options"])
+    region = load("aws.yaml")["provider"]["region"]
+    spec = load("kuberay.yaml")["spec"]["rayClusterSpec"]
+    pods = [spec["headGroupSpec"], *spec["workerGroupSpecs"]]
+    for name in ("AWS_DEFAULT_REGION", "AWS_REGION"):
+        assert f"-e {name}={region}" in text
+        for pod in pods:
+            (container,) = pod["template"]["spec"]["containers"]
+            assert {"name": name, "value": region} in container["env"]
+
+
+def test_no_instance_outlives_a_cluster_that_is_lost():
+    """One without a raylet shuts itself down, and one that shuts down is terminated."""
+    config = load("aws.yaml")
+    (switch,) = [line for line in config["initialization_commands"] if "deadman" in line]
+    assert re.search(r"pgrep -x raylet .*; then shutdown -c;.* shutdown -h \+\d+", switch)
+    for kind in config["available_node_types"].values():
+        assert kind["node_config"]["InstanceInitiatedShutdownBehavior"] == "terminate"
+    assert load("kuberay.yaml")["spec"]["shutdownAfterJobFinishes"] is True
+
+
+def test_no_node_installs_anything_when_it_starts():
+    assert load("aws.yaml")["setup_commands"] == []
+
+
+def with_fakes(folder, **commands):
+    """An environment whose commands are shell lines, each of which notes how it was called."""
+    for name, line in commands.items():
+        path = folder / name
+        path.write_text(f'#!/bin/bash\necho "{name} $*" >> {folder}/calls\n{line}\n')
+        path.chmod(0o755)
+    return {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"}
+
+
+def calls_of(folder):
+    path = folder / "calls"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+@pytest.mark.parametrize(
+    ("status", "is_stopped"), [(0, False), (1, False), (2, True), (3, True), (137, False)]
+)
+def test_statuses_2_and_3_stop_the_job_so_that_kuberay_does_not_repeat_it(
+    tmp_path, status, is_stopped
+):
+    config = {"metadata": {"job_submission_id": "raygrad-1"}}
+    environment = with_fakes(tmp_path, ray="exit 0") | {
+        "RAY_JOB_CONFIG_JSON_ENV_VAR": json.dumps(config),
+        "RAYGRAD_STOP_S": "0",
     }
-    assert after["SUCCEEDED", "DeleteCluster"] <= after["SUCCEEDED", "DeleteSelf"]
-    assert ("FAILED", "DeleteCluster") in after, "a cluster must never outlive a failed job"
+    done = subprocess.run(
+        ["bash", CLUSTER / "entrypoint.sh", "bash", "-c", f"exit {status}"],
+        env=environment,
+        capture_output=True,
+    )
+    assert done.returncode == status
+    stop = "ray job stop --address=http://127.0.0.1:8265 --no-wait raygrad-1"
+    assert calls_of(tmp_path) == [stop] * is_stopped
+
+
+def test_the_entrypoint_of_the_rayjob_is_that_of_the_image():
+    entrypoint = load("kuberay.yaml")["spec"]["entrypoint"].split()
+    assert entrypoint[:3] == ["bash", "/home/ray/app/cluster/entrypoint.sh", "python"]
+    assert "cluster/entrypoint.sh" in (CLUSTER / "Dockerfile").read_text()
+
+
+def test_a_spot_notice_drains_the_node_with_its_deadline(tmp_path):
+    """Asked twice in vain, then EC2 says so; IMDSv2's token comes first."""
+    seen = f"[ $(grep -c instance-action {tmp_path}/calls) -ge 3 ]"
+    curl = f'case "$*" in *instance-action*) {seen};; *) echo token;; esac'
+    environment = with_fakes(tmp_path, curl=curl, ray="exit 0", python="echo 0a1b")
+    environment["RAY_HEAD_IP"] = "10.0.0.1"
+    subprocess.run(
+        ["bash", CLUSTER / "drain.sh", "0"], env=environment, check=True, timeout=20,
+        capture_output=True,
+    )  # fmt: skip
+    calls = calls_of(tmp_path)
+    assert sum("spot/instance-action" in line for line in calls) == 3
+    assert all("X-aws-ec2-metadata-token: token" in line for line in calls if "spot/" in line)
+    assert "ray drain-node --address=10.0.0.1:6379 --node-id=0a1b" in calls[-1]
+    assert "PREEMPTION" in calls[-1]
+    assert "--deadline-remaining-seconds=110" in calls[-1]
+    started = load("aws.yaml")["worker_start_ray_commands"][-1]
+    assert "drain.sh" in started
 
 
 def test_the_readme_names_no_file_or_flag_that_is_not_there():
