@@ -362,7 +362,7 @@ class GradNormScorer:
         else:
             self._loss.check(logits, labels, later)
             labels = as_classes(labels, logits)
-        direction = self._loss.gradient(logits.detach(), labels)
+        direction = self._loss.gradient(logits.detach(), labels, later)
         scale = direction.abs().amax(1, keepdim=True)
         return direction / torch.where(scale > 0, scale, 1.0), scale[:, 0]
 

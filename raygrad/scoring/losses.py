@@ -6,7 +6,7 @@ or their sum. Those here are what networks are trained with and what their examp
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -34,8 +34,11 @@ class NamedLoss(Protocol):
     def values(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Returns each example's loss, float64 ``[B]``; near zero it keeps its digits."""
 
-    def gradient(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Returns each example's gradient at its own logits, float64 ``[B, C]``."""
+    def gradient(self, logits: Tensor, labels: Tensor, later: Verdicts | None = None) -> Tensor:
+        """Returns each example's gradient at its own logits, float64 ``[B, C]``.
+
+        `later` takes what it checks and only the device knows, where it checks anything.
+        """
 
     def check(self, logits: object, labels: Tensor, later: Verdicts | None = None) -> None:
         """Checks logits and labels; `later` takes what only the device knows.
@@ -98,6 +101,10 @@ class CrossEntropy:
 
     label_smoothing: float = 0.0
     class_weights: tuple[float, ...] = ()
+    _placed: dict[tuple[torch.dtype, torch.device], Tensor] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    """The class weights where they were needed."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.label_smoothing <= 1:
@@ -134,7 +141,7 @@ class CrossEntropy:
         weights = self._weights(plain)
         return plain if weights is None else plain * weights[labels]
 
-    def gradient(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def gradient(self, logits: Tensor, labels: Tensor, later: Verdicts | None = None) -> Tensor:
         """Returns each example's gradient at its own logits, float64 ``[B, C]``."""
         if not labels.is_floating_point() and not self.label_smoothing:
             plain = logit_gradient(logits, labels)
@@ -173,7 +180,11 @@ class CrossEntropy:
     def _weights(self, like: Tensor) -> Tensor | None:
         if not self.class_weights:
             return None
-        return torch.tensor(self.class_weights, dtype=like.dtype, device=like.device)
+        at = like.dtype, like.device
+        if at not in self._placed:
+            # Once: a copy from the host waits for the device.
+            self._placed[at] = torch.tensor(self.class_weights, dtype=at[0], device=at[1])
+        return self._placed[at]
 
 
 @dataclass(frozen=True)
@@ -198,7 +209,7 @@ class BinaryCrossEntropy:
         """Returns each example's loss, float64 ``[B]``."""
         return self(logits.double(), labels)
 
-    def gradient(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def gradient(self, logits: Tensor, labels: Tensor, later: Verdicts | None = None) -> Tensor:
         """Returns each example's gradient at its own logits, float64 ``[B, C]``."""
         z = logits.double()
         target = self._target(z, labels)
@@ -259,7 +270,7 @@ class Focal:
         rest = log_of_others(z, labels) if self.gamma else torch.zeros_like(z[:, 0])
         return (self.gamma * rest).exp() * cross_entropy_values(z, labels)
 
-    def gradient(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def gradient(self, logits: Tensor, labels: Tensor, later: Verdicts | None = None) -> Tensor:
         """Returns each example's gradient at its own logits, float64 ``[B, C]``."""
         z = logits.double()
         log_rest = log_of_others(z, labels)

@@ -96,8 +96,13 @@ class OwnLoss:
             check_labels(labels, -1)
         check_output(logits, len(labels))
 
-    def gradient(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def gradient(self, logits: Tensor, labels: Tensor, later: Verdicts | None = None) -> Tensor:
         """Returns each example's gradient at its own logits, float64 ``[B, C]``.
+
+        Args:
+            logits: ``[B, C]``.
+            labels: Of the form that the function takes.
+            later: Takes what only the device knows: that gradients are finite and of one example.
 
         Raises:
             ConfigError: The function does not take logits and labels, returns another shape,
@@ -105,20 +110,22 @@ class OwnLoss:
         """
         try:
             function, typed = _doubled(self._function), logits.detach().double()
-            rows = self._gradient(function, typed, labels)
+            rows = self._gradient(function, typed, labels, later)
         except _REFUSALS as error:
             if isinstance(error, ConfigError) or is_out_of_memory(error):
                 raise
             function, typed = self._function, logits.detach()
             typed = typed.float() if typed.dtype in (torch.float16, torch.bfloat16) else typed
-            rows = self._tried(function, typed, labels)
-        _check_finite(rows, typed)
-        self._check_apart(function, typed, labels, rows)
+            rows = self._tried(function, typed, labels, later)
+        _check_finite(rows, typed, later)
+        self._check_apart(function, typed, labels, rows, later)
         return rows.double()
 
-    def _tried(self, function: Loss, logits: Tensor, labels: Tensor) -> Tensor:
+    def _tried(
+        self, function: Loss, logits: Tensor, labels: Tensor, later: Verdicts | None
+    ) -> Tensor:
         try:
-            return self._gradient(function, logits, labels)
+            return self._gradient(function, logits, labels, later)
         except _REFUSALS as error:
             if isinstance(error, ConfigError) or is_out_of_memory(error):
                 raise
@@ -129,7 +136,9 @@ class OwnLoss:
                 "Give labels of the form that it takes."
             ) from error
 
-    def _gradient(self, function: Loss, logits: Tensor, labels: Tensor) -> Tensor:
+    def _gradient(
+        self, function: Loss, logits: Tensor, labels: Tensor, later: Verdicts | None
+    ) -> Tensor:
         free = logits.clone().requires_grad_()
         # A clone of each, since a function may write to what it is given.
         with torch.enable_grad(), torch.autocast(logits.device.type, enabled=False):
@@ -139,12 +148,16 @@ class OwnLoss:
                     f"{self} must have a gradient at the logits, got a value that does not depend "
                     "on them by autograd. Compute it in torch, without detach, argmax or item."
                 )
-            found = torch.autograd.grad(total, free, allow_unused=True)[0]
-        if not total.isfinite() and logits.isfinite().all():
-            raise ConfigError(
-                f"{self} must be finite at finite logits, got {float(total.detach())}. "
+            found = torch.autograd.grad(total, (free,), allow_unused=True)[0]
+        value = total.detach()
+
+        def not_finite() -> ConfigError:
+            return ConfigError(
+                f"{self} must be finite at finite logits, got {float(value)}. "
                 "Compute it from log_softmax or logsigmoid, not from log(softmax)."
             )
+
+        _expect_not(~value.isfinite() & logits.isfinite().all(), not_finite, later)
         return torch.zeros_like(logits) if found is None else found
 
     def _call(self, function: Loss, logits: Tensor, labels: Tensor) -> Tensor:
@@ -157,7 +170,14 @@ class OwnLoss:
             )
         return found
 
-    def _check_apart(self, function: Loss, logits: Tensor, labels: Tensor, rows: Tensor) -> None:
+    def _check_apart(
+        self,
+        function: Loss,
+        logits: Tensor,
+        labels: Tensor,
+        rows: Tensor,
+        later: Verdicts | None,
+    ) -> None:
         """Compares the batch's gradients with those of parts of it, one example alone among them.
 
         Raises:
@@ -173,19 +193,20 @@ class OwnLoss:
         digits = 1e-9 if rows.dtype == torch.float64 else 1e-5
         floor = digits * rows.abs().nan_to_num(0.0, 0.0).amax()
         for some_logits, some_labels, exact in cases:
-            found = self._gradient(function, some_logits, some_labels)[: len(exact)]
+            found = self._gradient(function, some_logits, some_labels, later)[: len(exact)]
             limit = 1e-4 * exact.abs().amax(1, keepdim=True) + floor
             # A gradient that is not finite, because its logits are not, is compared with nothing.
-            if bool(((found - exact).abs() > limit).any()):
-                raise ConfigError(self._mixes(found, exact, n / len(some_logits)))
+            wrong = ((found - exact).abs() > limit).any()
+            share = found.abs().sum() / exact.abs().sum().clamp(min=1e-300)
+            error = functools.partial(self._mixes, share, n / len(some_logits))
+            _expect_not(wrong, error, later)
 
-    def _mixes(self, found: Tensor, exact: Tensor, of_a_mean: float) -> str:
+    def _mixes(self, share: Tensor, of_a_mean: float) -> ConfigError:
         """The error, which names the commonest cause."""
-        share = float(found.abs().sum() / exact.abs().sum().clamp(min=1e-300))
         hint = "Make it a sum over examples of what each has alone."
-        if abs(share / of_a_mean - 1) < 1e-3:
+        if abs(float(share) / of_a_mean - 1) < 1e-3:
             hint = "It is a mean over the batch: use reduction='sum' or 'none'."
-        return (
+        return ConfigError(
             f"{self} must be a sum over examples, got a gradient of one example that depends on "
             f"which others are in its batch. {hint}"
         )
@@ -195,15 +216,29 @@ class OwnLoss:
         return f"the loss {name!r}"
 
 
-def _check_finite(rows: Tensor, logits: Tensor) -> None:
+def _expect_not(wrong: Tensor, error: Callable[[], Exception], later: Verdicts | None) -> None:
+    """Raises the error where something is wrong, now or when somebody reads."""
+    if later is not None:
+        later.expect_not(wrong, error)
+    elif bool(wrong):
+        raise error()
+
+
+def _check_finite(rows: Tensor, logits: Tensor, later: Verdicts | None) -> None:
     wrong = ~rows.isfinite().all(1) & logits.isfinite().all(1)
-    if bool(wrong.any()):
-        at = int(wrong.nonzero()[0, 0])
-        value = rows[at][~rows[at].isfinite()][0]
-        raise ConfigError(
+    at = wrong.int().argmax()
+    # Of the first wrong example, the first value that is not finite; nothing is read from a device.
+    row = rows.index_select(0, at[None])[0]
+    value = row.gather(0, (~row.isfinite()).int().argmax()[None])
+
+    def error() -> ConfigError:
+        return ConfigError(
             f"the loss's gradient at finite logits must be finite, got {float(value)} for example "
-            f"{at} of the batch. Compute it from log_softmax or logsigmoid, not from log(softmax)."
+            f"{int(at)} of the batch. Compute it from log_softmax or logsigmoid, not from "
+            "log(softmax)."
         )
+
+    _expect_not(wrong.any(), error, later)
 
 
 def _doubled(function: Any) -> Any:

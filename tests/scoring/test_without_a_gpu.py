@@ -7,17 +7,20 @@ import pytest
 import torch
 import torchvision
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from raygrad.errors import ConfigError, DataError
 from raygrad.scoring import GradNormScorer, example_scores
 from raygrad.scoring.audit import Audit
 from raygrad.scoring.convolution import Geometry, convolution_methods, copied_patches, unfold
 from raygrad.scoring.cost import CPU, CUDA, cheapest
+from raygrad.scoring.losses import CrossEntropy
+from raygrad.scoring.own_loss import find_loss
 from raygrad.scoring.verdicts import Verdicts
 from raygrad.training.models import ImageSpec
 from raygrad.training.networks import NETWORKS
 from tests.scoring.comparing import assert_exact, batch, small_cnn
-from tests.scoring.fake_device import chosen_for_a_gpu, prepared, steady_pass
+from tests.scoring.fake_device import chosen_for_a_gpu, prepared, steady_pass, walked
 
 COLUMNS = ("grad_l1_all", "grad_l2_weights", "grad_linf_biases")
 
@@ -79,6 +82,34 @@ def test_a_steady_pass_on_a_gpu_never_waits_for_it(name, monkeypatch):
 @pytest.mark.parametrize("name", TEN)
 def test_ten_networks_never_wait_for_a_gpu(name, monkeypatch):
     assert_runs_without_waiting(TEN[name], monkeypatch)
+
+
+def test_a_loss_of_ones_own_never_waits_and_is_judged_by_who_reads(monkeypatch):
+    """Nor do class weights, which are copied to the device once."""
+    with monkeypatch.context() as patch, FakeTensorMode(allow_non_fake_inputs=True):
+        patch.setattr(torch.autograd, "grad", walked)
+        logits = torch.empty(6, 4, device="cuda")
+        labels = torch.zeros(6, dtype=torch.int64, device="cuda")
+        later = Verdicts()
+        summed = partial(nn.functional.cross_entropy, reduction="sum", label_smoothing=0.1)
+        found = find_loss(summed).gradient(logits, labels, later)
+        assert (found.shape, found.device.type, len(later)) == ((6, 4), "cuda", 10)
+        weighted = CrossEntropy(class_weights=(1.0, 2.0, 3.0, 4.0))
+        assert weighted._weights(logits) is weighted._weights(logits)
+        with pytest.raises(Exception, match=r"_local_scalar_dense"):
+            find_loss(summed).gradient(logits, labels)
+    for wrong, message in (
+        (nn.functional.cross_entropy, "It is a mean over the batch"),
+        (lambda z, y: z.softmax(1)[:, 0].sub(z.softmax(1)[:, 0]).sqrt(), "must be finite, got"),
+        (lambda z, y: z.sum(1).sub(1e400), "must be finite at finite logits, got -inf"),
+    ):
+        loss, logits, labels = find_loss(wrong), torch.randn(6, 4), torch.zeros(6).long()
+        with pytest.raises(ConfigError, match=message):
+            loss.gradient(logits, labels)
+        later = Verdicts()
+        loss.gradient(logits, labels, later)
+        with pytest.raises(ConfigError, match=message):
+            later.read()
 
 
 def test_a_pass_that_checks_at_once_waits():
