@@ -26,7 +26,7 @@ from raygrad.engine.sweep import job as sweep_engine
 from raygrad.engine.sweep.calibrate import calibrate, scoring_rate
 from raygrad.errors import DataError
 from raygrad.pipeline.binding import complete_stages
-from raygrad.pipeline.replicates import compared_networks
+from raygrad.pipeline.replicates import compared_networks, trained_replicates
 from raygrad.pipeline.selecting import grid
 from raygrad.pipeline.stages import transform_of
 from raygrad.runs.layout import RunLayout
@@ -103,17 +103,28 @@ def forecast(config: StudyConfig, seconds: float) -> list[Forecast] | None:
             )
         return measured[key]
 
+    scored: dict[Any, float] = {}
+
+    def rate(other: StudyConfig, placed: Placement) -> float:
+        key = other.scored_network, other.score
+        if key not in scored:
+            scored[key] = scoring_rate(
+                other.score, other.scored_network, placed, sample, seconds, config.wait_s
+            )
+        return scored[key]
+
     found = []
     trains = f"train-{config.train.network}" not in done
     if trains:
         found.append(_training(config, sizes, measure))
     if f"score-{config.scored_network}" not in done:
-        found.append(_scoring(config, sizes, sample, seconds, decode_s))
-    for other, name in compared_networks(config):
+        found.append(_scoring(config, sizes, decode_s, rate))
+    for other, name in [*trained_replicates(config), *compared_networks(config)]:
         if not files.exists(layout.marker(f"train-{name}")):
-            found.append(_training(other, sizes, measure))
+            found.append(_named(name, _training(other, sizes, measure)))
+            trains = True
         if not files.exists(layout.marker(f"score-{name}")):
-            found.append(_scoring(other, sizes, sample, seconds, decode_s))
+            found.append(_named(name, _scoring(other, sizes, decode_s, rate)))
     trials = _trials(config, sizes)
     left = _unfinished(config, trials)
     if left:
@@ -172,7 +183,10 @@ def _training(config: StudyConfig, sizes: Sizes, measure: Measure) -> Forecast:
 
 
 def _scoring(
-    config: StudyConfig, sizes: Sizes, sample: StudyData, seconds: float, decode_s: float
+    config: StudyConfig,
+    sizes: Sizes,
+    decode_s: float,
+    rate_of: Callable[[StudyConfig, Placement], float],
 ) -> Forecast:
     placed = scoring_placement(config.score)
     gpus = placed.device == "cuda"
@@ -180,12 +194,17 @@ def _scoring(
     *_, actors = pool_size(config.score, placed.count, sizes.train)
     placed = dataclasses.replace(placed, count=actors)
     each = placed.each["GPU" if gpus else "CPU"]
-    rate = scoring_rate(config.score, config.scored_network, placed, sample, seconds, config.wait_s)
+    rate = rate_of(config, placed)
     # A core that decodes does not score; beside a GPU the slower of the two is what counts.
     image_s = max(1 / rate, decode_s / placed.threads) if gpus else 1 / rate + decode_s
     note = f"{actors} actors, {1 / image_s:.3g} images/s each with decoding"
     wall_s = sizes.train * image_s / actors
     return _forecast("score", wall_s, actors * each, gpus, note, placed.line())
+
+
+def _named(name: str, said: Forecast) -> Forecast:
+    """Returns the forecast of a network beside the run's own, which its note names."""
+    return dataclasses.replace(said, note=f"{name}: {said.note}")
 
 
 def _trials(config: StudyConfig, sizes: Sizes) -> list[Trial]:

@@ -171,9 +171,17 @@ def draw_missing(config: StudyConfig, redo: bool = False) -> int:
     if redo and missing:
         forget_trials(RunLayout(config.run), {draw.cell for draw in missing})
     if missing:
+        counts: dict[float, int] = {}
         with recorded(RunLayout(config.run).journal, "select"):
             for draw in missing:
-                draw.to(subset_url(config, draw.source, draw.cell))
+                counts[draw.cell[1]] = draw.to(subset_url(config, draw.source, draw.cell))
+        for keep_fraction, count in counts.items():
+            if keep_fraction * count < 1:
+                log.warning(
+                    "select: keep_fraction %g of %s examples is less than one; one is kept",
+                    keep_fraction,
+                    f"{count:,}",
+                )
         log.info("select: %d subsets drawn, %d were there", len(missing), len(draws) - len(missing))
     return len(missing)
 
@@ -245,8 +253,8 @@ class _Draw:
         """What the subset comes from."""
         return {**self.shared, **self.said}
 
-    def to(self, url: str) -> None:
-        """Draws the subset to a file."""
+    def to(self, url: str) -> int:
+        """Draws the subset to a file; returns how many examples it was drawn from."""
         balanced = self.config.class_balanced
         how: dict[str, Any] = {
             "score_column": self.source.column,
@@ -257,9 +265,8 @@ class _Draw:
         given = (*self.cell, self.origin, self.draw_seed)
         if self.vectors:
             features = self.source.features(self.vectors, self.cell[0], self.config.make_features)
-            draw_subset_by_features(self.source.url, features, url, *given, **how)
-        else:
-            draw_subset(self.source.url, url, *given, **how)
+            return draw_subset_by_features(self.source.url, features, url, *given, **how)
+        return draw_subset(self.source.url, url, *given, **how)
 
     def is_at(self, url: str) -> bool:
         """Tells whether the subset is there.

@@ -18,7 +18,7 @@ from pyarrow import fs
 
 from raygrad.errors import ConfigError
 from raygrad.runs import score_table
-from raygrad.runs.subsets import META
+from raygrad.runs.subsets import META, Budget
 from raygrad.selection.comparing import finite_rows
 from raygrad.selection.drawing import draw_by_comparing, keyed_order
 from raygrad.selection.keyed_random import key_hashes
@@ -59,8 +59,10 @@ def draw_subset_by_features(
     class_balanced: ClassBalanced = False,
     missing: Missing = "error",
     **options: Any,
-) -> None:
+) -> int:
     """Draws a subset by a method that reads features and writes it, whole or not at all.
+
+    Returns the number of the table's rows.
 
     Vectors go through files in the system's temporary folder, 2 bytes a feature and 4 a class for
     each example; in memory are some numbers an example and what a block takes.
@@ -85,6 +87,7 @@ def draw_subset_by_features(
         DataError: A score or feature is not finite.
     """
     facts = {**origin, "method": method, "keep_fraction": keep_fraction, "seed": seed}
+    budget = Budget(keep_fraction)
     metadata = {META: json.dumps(facts).encode()}
     chosen: Any = check_method(method, **options)
     column = score_column if SCORE in chosen.columns else None
@@ -94,11 +97,12 @@ def draw_subset_by_features(
         draw = _draw_by_column if isinstance(chosen, FromFeatures) else _draw_compared
         draw(
             joined, drawn, metadata, method, chosen,
-            lambda num_rows: max(1, round(keep_fraction * num_rows)),
+            budget,
             seed if draw_seed is None else draw_seed, class_balanced, missing, options,
         )  # fmt: skip
         with drawn.open("rb") as source, files.open_output(url) as sink:
             shutil.copyfileobj(source, sink)
+    return budget.num_rows
 
 
 def _draw_compared(

@@ -22,6 +22,22 @@ META = b"raygrad.subset"
 """What a subset file says of itself stands in its metadata under this name."""
 
 
+class Budget:
+    """How many rows a keep_fraction keeps: one at least. It remembers of how many.
+
+    Args:
+        keep_fraction: The share that is kept, in (0, 1].
+    """
+
+    def __init__(self, keep_fraction: float) -> None:
+        self._keep_fraction, self.num_rows = keep_fraction, 0
+
+    def __call__(self, num_rows: int) -> int:
+        """Returns the rows that are kept of a table of so many."""
+        self.num_rows = num_rows
+        return max(1, round(self._keep_fraction * num_rows))
+
+
 def draw_subset(
     scores_url: str,
     url: str,
@@ -31,8 +47,10 @@ def draw_subset(
     origin: dict[str, Any],
     draw_seed: int | None = None,
     **options: Any,
-) -> None:
+) -> int:
     """Draws a subset from a score table of any size and writes it, whole or not at all.
+
+    Returns the number of the table's rows.
 
     Args:
         scores_url: The folder of the score table.
@@ -51,13 +69,14 @@ def draw_subset(
     """
     parts = [files.filesystem(part) for part in score_table.table_parts(scores_url)]
     facts = {**origin, "method": method, "keep_fraction": keep_fraction, "seed": seed}
+    budget = Budget(keep_fraction)
     with tempfile.TemporaryDirectory(prefix="raygrad-subset-") as folder:
         drawn = Path(folder, "subset.parquet")
         draw_parts(
             method,
             [path for _, path in parts],
             str(drawn),
-            lambda num_rows: max(1, round(keep_fraction * num_rows)),
+            budget,
             seed=seed if draw_seed is None else draw_seed,
             filesystem=parts[0][0],
             sink_filesystem=fs.LocalFileSystem(),
@@ -66,6 +85,7 @@ def draw_subset(
         )
         with drawn.open("rb") as source, files.open_output(url) as sink:
             shutil.copyfileobj(source, sink)
+    return budget.num_rows
 
 
 def read_subset(url: str) -> tuple[pa.Table, dict[str, Any]]:

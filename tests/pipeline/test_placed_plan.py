@@ -1,5 +1,7 @@
 """A plan says of every stage where it will stand; without Ray, by the shapes of a cluster."""
 
+import dataclasses
+
 import pytest
 
 from raygrad import pipeline
@@ -55,3 +57,14 @@ def test_a_plan_says_where_each_stage_will_stand(prepared, capsys):
     assert f"score: 4 actors on cuda, 1 GPU and 7.2 CPU each: {nodes}" in said
     assert f" on cuda, 1 GPU and 1 CPU each: {nodes}" in said.split("sweep: ")[1]
     assert "GPU-hours" in said
+
+
+def test_a_plan_counts_the_training_and_scoring_of_every_scoring_network(prepared):
+    """Those that are trained from other seeds, named, each as long as the run's own."""
+    select = dataclasses.replace(prepared.select, score_seeds=(prepared.train.seed, 7, 8))
+    alone = {said.stage: said for said in forecasting.forecast(prepared, 0.1)}
+    said = forecasting.forecast(dataclasses.replace(prepared, select=select), 0.1)
+    for stage in ("train", "score"):
+        found = [one for one in said if one.stage == stage]
+        assert [one.wall_s for one in found] == 3 * [alone[stage].wall_s]
+        assert [one.note.partition(":")[0] for one in found[1:]] == ["linear-seed7", "linear-seed8"]

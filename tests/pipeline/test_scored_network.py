@@ -79,7 +79,7 @@ def test_a_configured_network_and_its_checkpoint_are_what_is_scored(
     assert (source.network, source.checkpoint_url) == ("mlp", weights)
 
 
-def test_its_table_stands_under_its_name_and_subsets_are_drawn_by_it(prepared, weights):
+def test_its_table_stands_under_its_name_and_subsets_are_drawn_by_it(prepared, weights, caplog):
     config = changed(prepared, "score", **OWN, checkpoint=(weights,))
     inputs = score_inputs(config)
     # What unpickles torch's own kind of string imports torch.
@@ -91,6 +91,13 @@ def test_its_table_stands_under_its_name_and_subsets_are_drawn_by_it(prepared, w
     hardest = set(table.nlargest(round(0.05 * len(table)), config.select.score_column).key)
     drawn = next(url for url in pipeline.subset_urls(config) if "max_gradient" in url)
     assert set(pq.read_table(drawn)["key"].to_pylist()) == hardest
+    assert "less than one" not in caplog.text
+    # A fraction of no example keeps one, once a seed and method, and says so once.
+    few = changed(config, "select", keep_fractions=(1e-5,))
+    pipeline.select(few)
+    assert {pq.read_metadata(url).num_rows for url in pipeline.subset_urls(few)} == {1}
+    said = f"keep_fraction 1e-05 of {len(table):,} examples is less than one; one is kept"
+    assert caplog.text.count(said) == 1
 
 
 @pytest.mark.parametrize("entrance", ["pipeline.score", "pipeline.run", "raygrad score"])
