@@ -1,7 +1,7 @@
-"""The subcommand `raygrad select`: which images are kept."""
+"""The subcommands `raygrad select` and `raygrad influence`: who is kept, and who pulls whom."""
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
 from tyro.conf import OmitArgPrefixes
@@ -58,3 +58,44 @@ def _methods() -> list[str]:
         "--dynamics, then --score-network NETWORK-dynamics. Features and errors: raygrad score "
         "--features, or --make-features here.",
     ]
+
+
+@dataclass(frozen=True)
+class Influence:
+    """Find which training images pull an image's loss most, by gradients of the last layer.
+
+    Summed over checkpoints (TracIn-CP, last layer; Pruthi et al. 2020): above 0, a step on the
+    training image lowers the loss of the image that is asked for. What the layers before the last
+    learned from an image is not in it, and images of large gradient, wrong labels among them, pull
+    many. Train with --keep-epochs to sum over more than the best epoch. Writes
+    <run>/influence/<key>.parquet.
+    """
+
+    run: tyro.conf.Positional[Run]
+    key: Annotated[tuple[str, ...], tyro.conf.arg(aliases=("--keys",))]
+    """Keys of images of any split; raygrad scores lists those of training."""
+    top: int = 20
+    """How many training images of each end are kept."""
+    checkpoint: tuple[str, ...] = ()
+    """Files of weights to sum over, each counted alike; by default the epochs that training kept,
+    by their learning rates, or the checkpoints that scored."""
+    make_features: bool = False
+    """Make the features of checkpoints that have none, in a pass over the images for each."""
+
+    def execute(self) -> None:
+        """Finds and prints them."""
+        found = pipeline.influence(
+            existing(self.run), self.key, checkpoints=self.checkpoint, top=self.top,
+            make=self.make_features,
+        )  # fmt: skip
+        for one in found:
+            print(
+                f"{one.query} ({one.label_name}): what pulls its loss, of {one.num_images:,} "
+                f"training images, by the last layer at {one.over}"
+            )
+            for row in one.rows.to_pylist():
+                print(
+                    f"{row['rank']:>9,} {row['influence']:>+12.4g}  {row['label_name']:20} "
+                    f"{row['key']}"
+                )
+            print(one.url)

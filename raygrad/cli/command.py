@@ -20,7 +20,7 @@ from raygrad import __version__, pipeline
 from raygrad.cli import last_net
 from raygrad.cli.brief_help import HELP, all_commands, parsed
 from raygrad.cli.carried import SECTIONS, lent, settled
-from raygrad.cli.choosing_subcommands import Select
+from raygrad.cli.choosing_subcommands import Influence, Select
 from raygrad.cli.data_subcommands import Scores
 from raygrad.cli.last_net import EXIT_ERROR, EXIT_INCOMPLETE, EXIT_USAGE
 from raygrad.cli.noise import noise_kept
@@ -44,7 +44,7 @@ from raygrad.storage import patience
 from raygrad.training.recipes import named_recipe
 
 RUN = ("--run", "--storage")
-RUN_AS_WORD = (Select, Scores, Status, Report)
+RUN_AS_WORD = (Influence, Select, Scores, Status, Report)
 """Commands whose run folder is named without a flag."""
 RUN_AFTER_FLAG = (Train, Score, Sweep, PlanSweep)
 """Commands whose run folder is named by a flag, and which take no word without one."""

@@ -9,7 +9,7 @@ from tyro.conf import OmitArgPrefixes
 
 from raygrad import pipeline
 from raygrad.cli.audit_subcommand import Audit
-from raygrad.cli.choosing_subcommands import Select
+from raygrad.cli.choosing_subcommands import Influence, Select
 from raygrad.cli.data_subcommands import Export, IndexTars, Prepare, Scores
 from raygrad.cli.run_flags import (
     Redo,
@@ -338,6 +338,7 @@ COMMANDS: dict[str, type[Command]] = {
     "score": Score,
     "scores": Scores,
     "audit": Audit,
+    "influence": Influence,
     "select": Select,
     "plan": PlanSweep,
     "sweep": Sweep,

@@ -86,6 +86,9 @@ class TrainConfig:
     the sums of their examples' norms (the paper's Figure 1)."""
     bound_batches: int = 50
     """Batches that are measured after each of `bound_epochs`."""
+    keep_epochs: tuple[int, ...] = field(default=(), metadata=EXECUTION)
+    """After these epochs, counted from 1, the weights are kept as train/<network>/epoch-<k>.pt:
+    what `raygrad influence` sums over. The best epoch's are kept in any case."""
     num_workers: int = field(default=0, metadata=EXECUTION)
     """Ray Train workers, one a GPU; fewer are used, and it is said, where GPUs or CPUs are fewer.
     0 is as many as there are GPUs, or 2 on CPUs."""
@@ -130,14 +133,12 @@ class TrainConfig:
         first = self.dynamics_epochs
         require(first is None or first >= 2, "dynamics_epochs must be at least 2", first)
         require(0 <= self.momentum < 1, "momentum must be in [0, 1)", self.momentum)
-        for name in ("lr_decay_epochs", "bound_epochs"):
+        for name in ("lr_decay_epochs", "bound_epochs", "keep_epochs"):
             epochs = getattr(self, name)
             require(list(epochs) == sorted(set(epochs)), f"{name} must increase", epochs)
-        require(
-            self.bound_epochs[:1] > (0,) or not self.bound_epochs,
-            "bound_epochs must be counted from 1",
-            self.bound_epochs,
-        )
+        for name in ("bound_epochs", "keep_epochs"):
+            epochs = getattr(self, name)
+            require(min(epochs, default=1) > 0, f"{name} must be counted from 1", epochs)
         self._check_augment()
         check_nodes(self.nodes)
         for name, known in (

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     )
     from raygrad.pipeline.exporting import export_as, write_scores, write_subset_list
     from raygrad.pipeline.forecasting import Forecast, forecast
+    from raygrad.pipeline.influencing import Influence, influence
     from raygrad.pipeline.planning import Plan, check_price, plan
     from raygrad.pipeline.preparing import export, index_shards, is_place, prepare, write_source
     from raygrad.pipeline.scoring import score
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Forecast",
+    "Influence",
     "Plan",
     "StageStatus",
     "audit",
@@ -49,6 +51,7 @@ __all__ = [
     "forecast",
     "grid",
     "index_shards",
+    "influence",
     "is_place",
     "is_trained",
     "plan",
@@ -72,6 +75,7 @@ _MODULES = {
     "binding": ("bind", "bound", "check", "complete_stages", "is_trained", "stored_config"),
     "exporting": ("export_as", "write_scores", "write_subset_list"),
     "forecasting": ("Forecast", "forecast"),
+    "influencing": ("Influence", "influence"),
     "planning": ("Plan", "check_price", "plan"),
     "preparing": ("export", "index_shards", "is_place", "prepare", "write_source"),
     "scoring": ("score",),

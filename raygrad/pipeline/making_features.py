@@ -9,7 +9,7 @@ from raygrad.engine.score import job as score_engine
 from raygrad.engine.session import ensure_ray
 from raygrad.pipeline.noticing import code_of, refuse_changed_shards
 from raygrad.pipeline.replicates import compared_networks, trained_replicates
-from raygrad.pipeline.score_inputs import score_inputs
+from raygrad.pipeline.score_inputs import ScoreInputs, score_inputs
 from raygrad.pipeline.scoring import scoring_task
 from raygrad.pipeline.stages import completed, facts_of, origin_facts
 from raygrad.runs import score_table
@@ -23,28 +23,45 @@ log = logging.getLogger("raygrad")
 
 
 def make_features(stored: StudyConfig, name: str) -> str:
-    """Makes the features and errors of a network that scored, a stage of its own.
-
-    Scores stay as they are; shards whose features are there are not looked at again.
+    """Makes the features and errors of a network that scored; returns their folder.
 
     Args:
         stored: The run's configuration.
         name: The name of the network's folders.
 
-    Returns:
-        The folder of the table that has them.
-
     Raises:
         ConfigError: The network has no last linear layer, or its weights have changed.
         IncompleteError: A shard was given up; what is done is kept.
     """
-    config, layout = _config_of(stored, name), RunLayout(stored.run)
+    config = _config_of(stored, name)
+    return make_vectors(config, name, name, score_inputs(config, name))
+
+
+def make_vectors(config: StudyConfig, name: str, folder: str, inputs: ScoreInputs) -> str:
+    """Makes features and errors of every training image, a stage of its own.
+
+    Scores stay as they are; shards whose features are there are not looked at again.
+
+    Args:
+        config: The study that the network is of.
+        name: The name of the network's folders.
+        folder: The name of the folder below features/.
+        inputs: The network and its images, of one checkpoint or of several; the first is taken.
+
+    Returns:
+        The folder of the table that has them.
+
+    Raises:
+        ConfigError: As of `make_features`.
+        IncompleteError: As of `make_features`.
+    """
+    layout = RunLayout(config.run)
     refuse_changed_shards(config)
-    prepared, inputs = facts_of(layout, "prepare"), score_inputs(config, name)
+    prepared = facts_of(layout, "prepare")
     inputs = dataclasses.replace(
         inputs, provenance={**inputs.provenance, "columns": "loss", "features": "True"}
     )
-    stage, url = f"features-{name}", layout.features(name)
+    stage, url = f"features-{folder}", layout.features(folder)
     code = code_of(config.scored_network, inputs.loss)
     marker = completed(layout, stage, inputs.digest, code)
     if marker is not None and marker["data"] == prepared["digest"]:

@@ -105,8 +105,12 @@ def _with_replicates(layout: RunLayout, kind: str, network: str) -> list[str]:
 
 def forget_features(layout: RunLayout, name: str) -> None:
     """Removes the features of a network that were made beside its scores."""
-    files.remove(layout.marker(f"features-{name}"))
-    files.remove(layout.features(name))
+    known = files.list_files(files.join(layout.url, "stages"), ".json")
+    for stage in (url.rsplit("/", 1)[-1].removesuffix(".json") for url in known):
+        # Those of single checkpoints of the network have their digest behind its name.
+        if stage == f"features-{name}" or stage.startswith(f"features-{name}@"):
+            files.remove(layout.marker(stage))
+            files.remove(layout.features(stage.removeprefix("features-")))
 
 
 def forget_trials(

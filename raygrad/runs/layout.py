@@ -38,6 +38,10 @@ class RunLayout:
         """The best epoch's checkpoint of a network."""
         return files.join(self.train(network), "best.pt")
 
+    def kept_checkpoint(self, network: str, epoch: int) -> str:
+        """The checkpoint of a network after an epoch that was to be kept, counted from 1."""
+        return files.join(self.train(network), f"epoch-{epoch}.pt")
+
     def metrics(self, network: str) -> str:
         """What training a network came to, JSON."""
         return files.join(self.train(network), "metrics.json")

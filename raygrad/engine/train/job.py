@@ -248,6 +248,10 @@ def _train_on(device: torch.device, board: Any, task: TrainTask, data: StudyData
 
     def after_epoch(loop: TrainingLoop) -> None:
         telling.after_epoch(loop, len(train))
+        if loop.outcome.epoch in config.keep_epochs and ranks.rank() == 0:
+            # Before the state: a training that goes on after this epoch does not come by again.
+            url = files.join(task.measured_url, f"epoch-{loop.outcome.epoch}.pt")
+            save_checkpoint(url, _checkpoint(config, data, network))
         state.save_if_due(loop)
 
     def after_step(loop: TrainingLoop) -> None:
@@ -272,23 +276,26 @@ def _wrapped(network: nn.Module, config: TrainConfig) -> nn.Module:
     return wrapped
 
 
+def _checkpoint(config: TrainConfig, data: StudyData, network: nn.Module) -> Checkpoint:
+    """Returns the network as it is, with all that is needed to use it."""
+    weights = {n: t.cpu().contiguous() for n, t in network.state_dict().items()}
+    by_what = computed_by(config.numerics, device_of(network))
+    return Checkpoint(config.network, data.spec, data.normalize, weights, config.loss, by_what)
+
+
 def _finish(
     task: TrainTask, data: StudyData, network: nn.Module, loop: TrainingLoop, is_first: bool
 ) -> dict[str, Any]:
     """Tests the best epoch's network once, saves it, and sums the training up."""
     config, out = task.config, loop.outcome
     tested = evaluate(network, data.normalize, data.examples("test"))
-    by_what = computed_by(config.numerics, device_of(network))
+    checkpoint = _checkpoint(config, data, network)
     if is_first:
-        weights = {n: t.cpu().contiguous() for n, t in network.state_dict().items()}
-        save_checkpoint(
-            task.checkpoint_url,
-            Checkpoint(config.network, data.spec, data.normalize, weights, config.loss, by_what),
-        )
+        save_checkpoint(task.checkpoint_url, checkpoint)
     return {
         "network": config.network,
         "num_parameters": num_parameters(network),
-        "computed_by": by_what,
+        "computed_by": checkpoint.computed_by,
         "micro_batch": loop.micro_batch,
         "world_size": ranks.world_size(),
         "num_train": len(data.train.labels),

@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import pytest
 import ray
@@ -21,6 +22,7 @@ from raygrad.engine.train.job import train
 from raygrad.engine.train.telling import Telling
 from raygrad.errors import RaygradError
 from raygrad.training import arithmetic, trackers
+from raygrad.training.checkpoints import load_checkpoint
 from tests.cases import make_tiny_config
 from tests.engine.score import faulty_networks
 from tests.engine.sweep.sweeping import make_data
@@ -121,6 +123,21 @@ def test_a_worker_computes_by_its_numerics(monkeypatch, tmp_path):
     assert job._train_worker({**given, "task": task})["failed"].startswith("numerics must stay")
     assert seen == [("cpu", "ieee")]
     assert torch.backends.cudnn.allow_tf32, "as torch has it"
+
+
+def test_the_weights_of_chosen_epochs_are_kept(monkeypatch, tmp_path):
+    """Those of the epoch, whatever comes after it; and of no other epoch."""
+    monkeypatch.setattr(job, "_wrapped", lambda network, config: network)
+    monkeypatch.setattr(job, "Telling", lambda *_: MagicMock())
+    kept = {}
+    for epochs in (1, 2):
+        config = TrainConfig(network="linear", epochs=epochs, keep_epochs=(1, 2), batch_size=64)
+        task = make_task(tmp_path / str(epochs), config)
+        job._train_on(torch.device("cpu"), None, task, make_data())
+        found = sorted((tmp_path / str(epochs)).glob("epoch-*.pt"))
+        assert [path.name for path in found] == ["epoch-1.pt", "epoch-2.pt"][:epochs]
+        kept[epochs] = [load_checkpoint(str(path)) for path in found]
+    assert kept[1][0].digest() == kept[2][0].digest() != kept[2][1].digest()
 
 
 def test_a_long_epoch_tells_how_far_it_is(tmp_path, monkeypatch):
