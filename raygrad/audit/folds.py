@@ -16,6 +16,7 @@ PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1)
 """L2 penalties of a head that are tried, of the mean loss over standardised features."""
 
 _STEPS = 100
+_VALIDATED = 5
 
 
 def fold_numbers(
@@ -69,7 +70,7 @@ def head_probabilities(
         float32 ``[N, C]``.
     """
     inputs = torch.from_numpy(np.ascontiguousarray(features, np.float32))
-    targets = torch.from_numpy(labels)
+    targets = torch.tensor(labels)
     found = torch.empty(len(labels), num_classes)
     numbers = np.unique(folds).tolist()
     if penalty is None:
@@ -79,6 +80,36 @@ def head_probabilities(
         logits, _ = _held_out_logits(inputs, targets, held, num_classes, penalty, None)
         found[held] = logits.softmax(1)
     return found.numpy()
+
+
+def head_trained_on(
+    features: NDArray[np.floating],
+    labels: NDArray[np.int64],
+    trained: NDArray[np.bool_],
+    num_classes: int,
+) -> NDArray[np.float32]:
+    """Returns the probabilities of all examples by a softmax regression of some of them.
+
+    The penalty is the one of `PENALTIES` whose head on four fifths of those has the least loss on
+    the fifth; then the head is fitted to them all.
+
+    Args:
+        features: ``[N, D]``, finite.
+        labels: Classes ``0..C-1``, ``[N]``.
+        trained: What the head is fitted to, ``[N]``; at least two examples.
+        num_classes: C, at least 2.
+
+    Returns:
+        float32 ``[N, C]``.
+    """
+    inputs = torch.from_numpy(np.ascontiguousarray(features, np.float32))
+    targets, seen = torch.tensor(labels), torch.tensor(trained)
+    some, held = inputs[seen], torch.zeros(int(seen.sum()), dtype=torch.bool)
+    held[::_VALIDATED] = True
+    penalty = _best_penalty(some, targets[seen], held, num_classes)
+    mean, std = some.mean(0), some.std(0).clamp(min=1e-6)
+    head = fitted_head((some - mean) / std, targets[seen], num_classes, penalty)
+    return torch.addmm(head[-1], (inputs - mean) / std, head[:-1]).softmax(1).numpy()
 
 
 def _best_penalty(inputs: Tensor, targets: Tensor, held: Tensor, num_classes: int) -> float:

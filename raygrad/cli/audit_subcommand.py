@@ -7,8 +7,9 @@ import tyro
 from tyro.conf import OmitArgPrefixes
 
 from raygrad import pipeline
-from raygrad.cli.run_flags import Redo, Run, Wait, accepting, layout, stored_or_new
-from raygrad.config import DEFAULT_WAIT_S, DataConfig, StudyConfig
+from raygrad.api.settings import accepting, audited_data, stored_or_new
+from raygrad.cli.run_flags import Redo, Run, Wait, layout
+from raygrad.config import DEFAULT_WAIT_S, StudyConfig
 from raygrad.config.auditing import AuditConfig
 from raygrad.errors import ConfigError
 
@@ -42,14 +43,16 @@ class Audit:
         if not self.run:
             raise ConfigError("audit must be given its run folder, got none. Give --run.")
         config = self._config()
-        with pipeline.bound(config, self.redo, "prepare" if self.tars else None):
+        with pipeline.bound(config, self.redo):
             if self.tars:
                 pipeline.prepare(config)
-            facts = pipeline.audit(accepting(config, self.max_reject_share), self.audit)
+            asked = accepting(config, self.max_reject_share)
+            facts = pipeline.audit(asked, self.audit, self.redo)
         for text in _lines(facts):
             print(text)
         where = layout(self.run)
-        print(f"{where.audit}/labels.csv, repeats.csv, outliers.csv, keep.csv, drop.csv")
+        names = ("labels", "repeats", "outliers", "keep", "drop", *["check"][: self.audit.check])
+        print(f"{where.audit}/" + ", ".join(f"{name}.csv" for name in names))
         print(
             f"next: raygrad report {self.run}, then raygrad export {where.audit}/keep.parquet "
             f"--run {self.run} --out kept/"
@@ -57,17 +60,8 @@ class Audit:
 
     def _config(self) -> StudyConfig:
         config = replace(stored_or_new(self.run), wait_s=self.wait_s)
-        if self.tars:
-            data = DataConfig(
-                tars=self.tars,
-                test_tars=self.test_tars,
-                labels=self.labels,
-                renumber=self.renumber,
-            )
-            if self.max_reject_share is not None:
-                data = replace(data, max_reject_share=self.max_reject_share)
-            config = replace(config, data=data)
-        return config
+        named = {n: getattr(self, n) for n in ("tars", "test_tars", "labels", "renumber")}
+        return audited_data(config, named, self.max_reject_share)
 
 
 def _lines(facts: dict[str, Any]) -> list[str]:
@@ -85,6 +79,8 @@ def _lines(facts: dict[str, Any]) -> list[str]:
         f"keep     {facts['num_kept']:,} training images, drop {facts['num_dropped']:,}: "
         f"flaws first, then {facts['rule']}",
     ]
+    if "check" in facts:
+        found.append(f"check    {facts['check']['words']}")
     if facts["not_judged"]:
         found.append(f"{facts['not_judged']:,} images are alone in their class: not judged")
     if facts["rejected"]:

@@ -7,7 +7,8 @@ import tyro
 from tyro.conf import OmitArgPrefixes
 
 from raygrad import pipeline
-from raygrad.cli.run_flags import Redo, Run, existing
+from raygrad.api.settings import existing
+from raygrad.cli.run_flags import Redo, Run
 from raygrad.config import SelectConfig
 from raygrad.errors import ConfigError
 

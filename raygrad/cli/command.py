@@ -17,9 +17,9 @@ from typing import Annotated, Any, Union
 import tyro
 
 from raygrad import __version__, pipeline
+from raygrad.api.carried import SECTIONS, lent, settled
 from raygrad.cli import last_net
 from raygrad.cli.brief_help import HELP, all_commands, parsed
-from raygrad.cli.carried import SECTIONS, lent, settled
 from raygrad.cli.choosing_subcommands import Influence, Select
 from raygrad.cli.data_subcommands import Scores
 from raygrad.cli.last_net import EXIT_ERROR, EXIT_INCOMPLETE, EXIT_USAGE

@@ -7,7 +7,9 @@ import tyro
 from tyro.conf import OmitArgPrefixes
 
 from raygrad import pipeline
-from raygrad.cli.run_flags import Redo, Run, Wait, as_before, existing, layout, stored_or_new
+from raygrad.api.carried import as_before
+from raygrad.api.settings import existing, named_data, stored_or_new
+from raygrad.cli.run_flags import Redo, Run, Wait, layout
 from raygrad.config import DEFAULT_WAIT_S, DataConfig
 from raygrad.errors import ConfigError
 
@@ -38,7 +40,7 @@ class Prepare:
     def execute(self) -> None:
         """Runs the stage."""
         before = DataConfig() if self.run is None else stored_or_new(self.run).data
-        data = _named_data(self.data, self.place.folder, before)
+        data = named_data(self.data, self.place.folder, before)
         if self.run is None:
             if data.out is None:
                 raise ConfigError("prepare must be given --run or --out, got neither. Name one.")
@@ -195,28 +197,3 @@ class Scores:
         pipeline.write_scores(existing(self.run), self.out, self.network)
         if self.out != "-":
             print(self.out)
-
-
-def _named_data(data: DataConfig, folder: str | None, before: DataConfig) -> DataConfig:
-    """Returns the data with what stands on the line without a flag: a source's folder, or data.
-
-    Args:
-        data: What the flags say, and the run.
-        folder: The second word.
-        before: What the run had, whose folder is not meant where one is named.
-    """
-    if folder is not None:
-        if pipeline.is_place(data.source):
-            raise ConfigError(
-                f"one folder of data must be named, got {data.source!r} and {folder!r}. Name one; "
-                "of several shards: raygrad index."
-            )
-        if data.data_dir not in (None, folder, before.data_dir):
-            raise ConfigError(
-                f"a source must have one folder, got {folder!r} and --data-dir {data.data_dir!r}."
-            )
-        return replace(data, data_dir=folder)
-    if pipeline.is_place(data.source):
-        tars = as_before((data.source,), before.tars)
-        return replace(data, source=DataConfig.source, tars=tars)
-    return data

@@ -8,20 +8,11 @@ import tyro
 from tyro.conf import OmitArgPrefixes
 
 from raygrad import pipeline
+from raygrad.api.settings import accepting, existing, scoring_config, seeded, stored_or_new
 from raygrad.cli.audit_subcommand import Audit
 from raygrad.cli.choosing_subcommands import Influence, Select
 from raygrad.cli.data_subcommands import Export, IndexTars, Prepare, Scores
-from raygrad.cli.run_flags import (
-    Redo,
-    Run,
-    Wait,
-    accepting,
-    as_before,
-    existing,
-    layout,
-    seeded,
-    stored_or_new,
-)
+from raygrad.cli.run_flags import Redo, Run, Wait, layout
 from raygrad.cli.whole_study import (
     prepare_study,
     print_plan,
@@ -31,7 +22,6 @@ from raygrad.cli.whole_study import (
 )
 from raygrad.config import (
     DEFAULT_WAIT_S,
-    DataConfig,
     ScoreConfig,
     SelectConfig,
     StudyConfig,
@@ -128,38 +118,9 @@ class Score:
 
     def _config(self) -> StudyConfig:
         config = replace(stored_or_new(self.run), wait_s=self.wait_s)
-        if self.tars:
-            data = DataConfig(
-                tars=as_before(self.tars, config.data.tars),
-                labels=self.labels,
-                image=self.image,
-                renumber=self.renumber,
-                channels=self.channels,
-                max_reject_share=self._index_share(config),
-                nodes=config.data.nodes,
-                val_fraction=0.0,
-                test_fraction=0.0,
-            )
-            config = replace(config, data=data)
-        score, is_trained = self.score, pipeline.is_trained(config)
-        if score.network is not None and not is_trained:
-            # Nothing else is trained here: it is what a sweep of this run will retrain.
-            config = replace(config, train=replace(config.train, network=score.network))
-        elif score.network == config.train.network and not (
-            score.checkpoint or score.fresh_weights
-        ):
-            log.info("score: %s is the network that the run trained, as it is", score.network)
-            score = replace(score, network=None)
-        select = config.select
-        if select.score_column not in score.columns:
-            select = replace(select, score_column=score.columns[0])
-        return seeded(replace(config, score=score, select=select), self.score_seeds)
-
-    def _index_share(self, stored: StudyConfig) -> float:
-        """Returns what the index is bound to: once there is one, the flag is scoring's alone."""
-        is_indexed = bool(stored.data.tars)
-        given = self.max_reject_share
-        return stored.data.max_reject_share if is_indexed or given is None else given
+        names = ("tars", "labels", "image", "renumber", "channels")
+        named = {name: getattr(self, name) for name in names}
+        return scoring_config(config, self.score, named, self.score_seeds, self.max_reject_share)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """A whole study from the command line: run it, or say what it would be; what is printed of it."""
 
 import logging
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from raygrad import pipeline
@@ -57,7 +58,14 @@ def print_status(config: StudyConfig) -> None:
     if any(stage.state == "running" for stage in left):
         print(f"{'next':14} wait: a process is at work")
     elif left:
-        print(f"{'next':14} raygrad run --run {config.run}")
+        print(f"{'next':14} {_next_command(config.run, [stage.stage for stage in left])}")
+
+
+def _next_command(run: str, left: Sequence[str]) -> str:
+    """Returns what goes on with a run; an audit and its page need no study."""
+    if left[0] == "audit":
+        return f"raygrad audit --run {run}"
+    return f"raygrad report {run}" if list(left) == ["report"] else f"raygrad run --run {run}"
 
 
 def prepare_study(config: StudyConfig, redo: bool = False) -> None:

@@ -42,6 +42,9 @@ class AuditConfig:
     """clean: likely errors and repeats go first, then any. accuracy: those go, and of the rest
     stays what did best in the records at this share. coverage: those go, and the rest is spread
     over what the network sees."""
+    check: bool = field(default=False, metadata=BASIC)
+    """Train on all, on what is kept and on as many at random, and say what leaving out costs in
+    test accuracy: three trainings each."""
 
     def __post_init__(self) -> None:
         for name in ("folds", "epochs", "image_size", "num_classes"):

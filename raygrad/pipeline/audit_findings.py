@@ -1,6 +1,6 @@
 """From what was seen and judged to the tables of an audit."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,7 +72,10 @@ def _near_note(name: str, near: NearCopies) -> str:
 
 
 def label_table(
-    facts: pa.Table, judged: Judgement, names: Sequence[str]
+    facts: pa.Table,
+    judged: Judgement,
+    names: Sequence[str],
+    beside: Mapping[str, pa.Array] | None = None,
 ) -> tuple[pa.Table, dict[str, Any]]:
     """Returns the table of labels, the likeliest wrong first, and what is estimated of them.
 
@@ -80,6 +83,8 @@ def label_table(
         facts: key, file, shard, split, label of each example.
         judged: What was said of them.
         names: Of the classes.
+        beside: Columns of what the run knows of them otherwise; its aum stands where no training
+            of the audit was watched.
     """
     p, labels = judged.probabilities, facts["label"].to_numpy()
     confident.check_probabilities(p, labels)
@@ -96,17 +101,25 @@ def label_table(
     rank = np.empty(len(rows), np.int64)
     rank[order] = np.arange(1, len(rows) + 1)
     table = facts.append_column("label_name", _names(names, labels))
-    for name, values in {
+    columns: dict[str, Any] = {
         "suggested": suggested,
         "suggested_name": _names(names, suggested),
         "confidence": p[rows, suggested].astype(np.float64),
         "label_probability": p[rows, labels].astype(np.float64),
         "loss": -np.log(np.maximum(p[rows, labels].astype(np.float64), 1e-12)),
+        "gradient_norm": judged.gradient_norms(labels),
+        "aum": _known(judged.aum, len(rows)),
         "score": score,
         "rank": rank,
         "suspect": suspects,
-    }.items():
-        table = table.append_column(name, pa.array(values))
+    }
+    if beside:
+        columns |= {name: of for name, of in beside.items() if name != "aum"}
+        columns["aum"] = beside.get("aum", columns["aum"]) if judged.aum is None else columns["aum"]
+    for name, values in columns.items():
+        table = table.append_column(
+            name, values if isinstance(values, pa.Array) else pa.array(values)
+        )
     said = np.where(suspects, "confident learning", "")
     said = np.where(judgeable, said, "the class has one example: not judged")
     table = table.append_column("says", pa.array(said.tolist(), pa.string()))
@@ -120,6 +133,13 @@ def label_table(
         "not_judged": int((~judgeable).sum()),
     }
     return table.take(pa.array(order)), estimate
+
+
+def _known(values: NDArray[np.float32] | None, number: int) -> pa.Array:
+    """Returns a column of what is known, null where it is NaN or there is none."""
+    if values is None:
+        return pa.nulls(number, pa.float64())
+    return pa.array(values.astype(np.float64), mask=~np.isfinite(values))
 
 
 def repeat_table(facts: pa.Table, repeats: Repeats, names: Sequence[str]) -> pa.Table:

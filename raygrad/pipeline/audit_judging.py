@@ -2,6 +2,7 @@
 
 import io
 import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,9 @@ from raygrad.training.fold_training import audit_recipe, judged_fold
 
 log = logging.getLogger("raygrad")
 
+_KEPT = ("probabilities", "features", "aum")
+"""What is kept of a fold's training."""
+
 MOST_SIDE = 64
 """Images are trained on as squares of at most so many pixels, so that an audit takes minutes."""
 
@@ -35,6 +39,23 @@ class Judgement:
     """Which network saw an example, ``[N]``: features of two have nothing in common."""
     how: str
     """In a few words, for people."""
+    aum: NDArray[np.float32] | None = None
+    """The area under the margin while the other folds' networks were trained on an example,
+    higher = harder, their mean, ``[N]``; NaN where none was. None where no training was watched."""
+
+    def gradient_norms(self, labels: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Returns the norms of the loss gradients by the last layer's weights and biases.
+
+        ``|p - e_y| sqrt(1 + |x|^2)``: the gradient by them is the outer product of the error and of
+        what enters the layer with a 1 for the biases.
+
+        Args:
+            labels: Classes, ``[N]``.
+        """
+        error = self.probabilities.astype(np.float64)
+        error[np.arange(len(labels)), labels] -= 1.0
+        entered = (self.features.astype(np.float64) ** 2).sum(axis=1)
+        return np.linalg.norm(error, axis=1) * np.sqrt(1.0 + entered)
 
 
 def judge(
@@ -70,17 +91,29 @@ def judge(
     side = audit.image_size or typical_side(seen.rows, MOST_SIDE)
     probabilities = np.empty((len(labels), num_classes), np.float32)
     parts: list[NDArray[np.float32]] = []
+    margins: list[NDArray[np.float32]] = []
     work = _Trainings(audit, network, side, folder, index, seen, channels)
     for fold in range(audit.folds):
         held = folds == fold
-        found, features = work.of(fold, held, num_classes)
-        probabilities[held] = found
-        parts.append(features)
+        found = work.of(fold, held, num_classes)
+        probabilities[held] = found["probabilities"]
+        parts.append(found["features"])
+        margins.append(found["aum"])
     gathered = np.zeros((len(labels), max(part.shape[1] for part in parts)), np.float32)
     for fold, part in enumerate(parts):
         gathered[folds == fold, : part.shape[1]] = part
     how = f"{network} trained in {audit.folds} folds, at {side} pixels"
-    return Judgement(probabilities, gathered, folds, how)
+    return Judgement(probabilities, gathered, folds, how, _mean_of_known(margins))
+
+
+def _mean_of_known(values: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Returns the mean over those that are no NaN, NaN where all are, ``[N]``."""
+    stacked = np.stack(values).astype(np.float64)
+    known = np.isfinite(stacked)
+    sums = np.where(known, stacked, 0.0).sum(axis=0)
+    counts = known.sum(axis=0)
+    means = np.divide(sums, counts, out=np.full(len(counts), np.nan), where=counts > 0)
+    return means.astype(np.float32)
 
 
 def fold_of_groups(
@@ -131,8 +164,8 @@ class _Trainings:
 
     def of(
         self, fold: int, held: NDArray[np.bool_], num_classes: int
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Returns probabilities and features of a fold, kept or made now."""
+    ) -> Mapping[str, NDArray[np.float32]]:
+        """Returns probabilities, features and AUM of a fold, kept or made now."""
         labels = self._seen.rows["label"].to_numpy()
         recipe = audit_recipe(
             self._network,
@@ -142,7 +175,7 @@ class _Trainings:
             self._audit.seed + 1000 * fold,
         )
         said = [self._seen.rows["digest"].to_pylist(), labels.tolist(), held.tolist(), recipe]
-        name = digest([*map(str, said), self._side])[:12]
+        name = digest([*map(str, said), self._side, _KEPT])[:12]
         url = files.join(self._folder, f"fold-{fold}-{name}.npz")
         if not files.exists(url):
             if self._images is None:
@@ -150,8 +183,8 @@ class _Trainings:
             judged = judged_fold(self._images, labels, held, num_classes, recipe)
             log.info("audit: fold %d, accuracy on what it has not seen %.3f", fold, judged.accuracy)
             out = io.BytesIO()
-            np.savez(out, probabilities=judged.probabilities, features=judged.features)
+            np.savez(out, **{kept: getattr(judged, kept) for kept in _KEPT})
             files.write_bytes(url, out.getvalue())
         self._progress.add(1)
         kept = np.load(io.BytesIO(files.read_bytes(url)), allow_pickle=False)
-        return kept["probabilities"], kept["features"]
+        return {name: kept[name] for name in _KEPT}

@@ -1,6 +1,6 @@
 """One look at every image: what it is known by and, with a checkpoint, what a network sees in it.
 
-Each shard's findings are a Parquet part, so that a look that was interrupted goes on.
+What is found of every few hundred images is a Parquet part, so that an interrupted look goes on.
 """
 
 import json
@@ -27,6 +27,9 @@ from raygrad.training.fold_training import outputs
 from raygrad.training.outside import NetworkSource
 
 _CHUNK = 256
+_PART = 256
+"""Images of a part: what an interruption loses at most."""
+
 _REJECTS = b"raygrad.rejects"
 
 
@@ -89,17 +92,20 @@ def look(index: Index, channels: int, network: Network | None, folder: str) -> S
     apply = None if network is None else _applied(network)
     parts = []
     for shard in shards:
-        url = files.join(folder, f"part-{shard}.parquet")
-        if not files.exists(url):
-            write_table(url, _look_at(index, shard, channels, network, apply))
-        parts.append(read_table(url))
-        progress.add(parts[-1].num_rows)
+        rows = index.examples.filter(pc.equal(index.examples["shard"], shard))
+        for start in range(0, rows.num_rows, _PART):
+            url = files.join(folder, f"part-{shard}-{start}.parquet")
+            if not files.exists(url):
+                some = rows.slice(start, _PART)
+                write_table(url, _look_at(index, some, channels, network, apply))
+            parts.append(read_table(url))
+            progress.add(parts[-1].num_rows)
     rejects = [row for part in parts for row in json.loads(part.schema.metadata[_REJECTS])]
-    some = [part.replace_schema_metadata(None) for part in parts if part.num_rows]
-    if not some:
+    seen = [part.replace_schema_metadata(None) for part in parts if part.num_rows]
+    if not seen:
         reason = rejects[0]["reason"] if rejects else "there is none"
         raise DataError(f"an audit must have an image, got none that can be decoded: {reason}")
-    table = pa.concat_tables(some)
+    table = pa.concat_tables(seen)
     has_features = "features" in table.column_names
     return Seen(
         table.select(_FACTS.names),
@@ -169,13 +175,12 @@ def _square(pixels: NDArray[np.uint8] | DataError, side: int) -> NDArray[np.uint
 
 def _look_at(
     index: Index,
-    shard: str,
+    rows: pa.Table,
     channels: int,
     network: Network | None,
     apply: Callable[[NDArray[np.uint8]], tuple[NDArray, NDArray]] | None,
 ) -> pa.Table:
-    """Returns the part of a shard."""
-    rows = index.examples.filter(pc.equal(index.examples["shard"], shard))
+    """Returns the part of some rows of a shard."""
     splits = dict(zip(rows["key"].to_pylist(), rows["split"].to_pylist(), strict=True))
     decode = _decoder(channels)
 
@@ -200,7 +205,7 @@ def _look_at(
     with ThreadPoolExecutor(_threads()) as pool:
         for example, facts, square in ordered_map(pool, see, read_rows(index, rows), _CHUNK):
             if isinstance(facts, DataError):
-                rejects.append({"shard": shard, "key": example.key, "reason": str(facts)})
+                rejects.append({"shard": example.shard, "key": example.key, "reason": str(facts)})
                 continue
             kept.append((example, facts))
             if square is not None:

@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 import raygrad
 from raygrad.config import ScoreConfig, StudyConfig
@@ -13,6 +14,8 @@ from raygrad.data.file_names import file_names
 from raygrad.data.index import Index, read_index
 from raygrad.data.reading import rows_of_keys
 from raygrad.errors import ConfigError
+from raygrad.pipeline.audit_beside import Beside, known_of_run
+from raygrad.pipeline.audit_checking import check_kept
 from raygrad.pipeline.audit_findings import (
     find_repeats,
     keep_tables,
@@ -22,9 +25,9 @@ from raygrad.pipeline.audit_findings import (
 )
 from raygrad.pipeline.audit_judging import judge
 from raygrad.pipeline.audit_looking import Network, Seen, look
-from raygrad.pipeline.noticing import code_of, refuse_changed_shards
+from raygrad.pipeline.noticing import code_of, refuse_changed_shards, tell_of_older_results
 from raygrad.pipeline.score_inputs import own_network
-from raygrad.pipeline.stages import facts_of, facts_of_data
+from raygrad.pipeline.stages import facts_of, facts_of_data, origin_facts
 from raygrad.runs.audit_tables import write_audit
 from raygrad.runs.journal import recorded
 from raygrad.runs.layout import RunLayout
@@ -37,7 +40,7 @@ from raygrad.training.outside import weights_digest
 log = logging.getLogger("raygrad")
 
 
-def audit(config: StudyConfig, options: AuditConfig) -> dict[str, Any]:
+def audit(config: StudyConfig, options: AuditConfig, redo: bool = False) -> dict[str, Any]:
     """Audits the data of a run; returns what it came to, as `summary.json` holds it.
 
     Every example of all splits is looked at and judged; what is kept and dropped is of the training
@@ -47,6 +50,7 @@ def audit(config: StudyConfig, options: AuditConfig) -> dict[str, Any]:
     Args:
         config: The run; its data are prepared.
         options: How, and what is kept.
+        redo: Do it again, looks and trainings too, where it is complete.
 
     Raises:
         ConfigError: The network, its weights and the data do not fit.
@@ -60,20 +64,26 @@ def audit(config: StudyConfig, options: AuditConfig) -> dict[str, Any]:
     check_network(network)
     shown = _shown(options, network, facts_of_data(layout))
     weights = "" if shown is None else weights_digest(shown.source.build())
+    beside, code = known_of_run(config), code_of(network)
     inputs = digest(
         {"data": prepared["digest"], **vars(options), "network": network, "weights": weights,
-         "code": code_of(network)}
+         "code": code, "beside": beside.digest}
     )  # fmt: skip
     marker = read_marker(layout.marker("audit"))
-    if marker is not None and marker["inputs_digest"] == inputs and _is_whole(layout):
+    if redo:
+        files.remove(layout.marker("audit"))
+        files.remove(layout.audit)
+    elif marker is not None and marker["inputs_digest"] == inputs and _is_whole(layout):
         log.info("audit: complete, skipped")
+        tell_of_older_results("audit", marker)
         return marker
     start_s = time.monotonic()
     with recorded(layout.journal, "audit"):
         log.info("audit: starts")
         said = digest([prepared["digest"], weights, shown and shown.preprocess])
-        facts = _audit(config, options, network, shown, said[:12])
-        write_marker(layout.marker("audit"), inputs, **facts, digest=inputs)
+        facts = _audit(config, options, network, shown, said[:12], beside)
+        origin = origin_facts("audit", code)
+        write_marker(layout.marker("audit"), inputs, **facts, **origin, digest=inputs)
     log.info("audit: complete in %.1f s", time.monotonic() - start_s)
     return facts
 
@@ -102,7 +112,12 @@ def _shown(options: AuditConfig, network: str, facts: dict[str, Any]) -> Network
 
 
 def _audit(
-    config: StudyConfig, options: AuditConfig, network: str, shown: Network | None, said: str
+    config: StudyConfig,
+    options: AuditConfig,
+    network: str,
+    shown: Network | None,
+    said: str,
+    beside: Beside,
 ) -> dict[str, Any]:
     layout = RunLayout(config.run)
     index, data = read_index(layout.data), facts_of_data(layout)
@@ -121,7 +136,7 @@ def _audit(
         log.info("audit: near copies %s", note)
     judged = judge(options, network, index, seen, repeats.groups, len(names), channels, steps)
     facts = _facts(index, seen)
-    labels, estimate = label_table(facts, judged, names)
+    labels, estimate = label_table(facts, judged, names, beside.columns(facts["key"]))
     found = outlier_table(facts, seen, judged)
     hashes = seen.rows["key_hash"].to_numpy()
     keep, drop, rule = keep_tables(options, facts, labels, found, repeats, judged, hashes)
@@ -148,6 +163,13 @@ def _audit(
         "keep": keep,
         "drop": drop,
     }
+    if options.check:
+        stays = pc.is_in(seen.rows["key"], value_set=keep["key"].combine_chunks()).to_numpy()
+        checked = check_kept(
+            options, network, index, seen, repeats.groups, stays, len(names), channels, steps
+        )
+        tables["check"] = checked.table()
+        summary["check"] = checked.summary()
     write_audit(layout.audit, tables, summary)
     return {name: value for name, value in summary.items() if name not in ("joint", "classes")}
 

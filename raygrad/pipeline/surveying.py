@@ -61,6 +61,11 @@ def status(config: StudyConfig) -> list[StageStatus]:
     """
     layout, entries = RunLayout(config.run), read_journal(RunLayout(config.run).journal)
     network = config.train.network
+    written = files.exists(files.join(layout.report, "index.html"))
+    report = StageStatus("report", "complete" if written else "missing", "", 0, 0, 0)
+    audited = _audited(layout, entries)
+    if audited and not _is_begun(layout, entries):
+        return [_marked(layout, "prepare", entries), *audited, report]
     others = [seed for seed in config.select.score_seeds if seed != config.train.seed]
     found = [_marked(layout, "prepare", entries)]
     if not config.score.is_own:
@@ -70,10 +75,31 @@ def status(config: StudyConfig) -> list[StageStatus]:
     else:
         found.append(_marked(layout, f"score-{config.scored_network}", entries))
     if config.score.is_own and not files.exists(layout.marker(f"train-{network}")):
-        return found  # scoring a network of one's own ends here
-    swept = _sweep(config, layout, entries)
-    written = files.exists(files.join(layout.report, "index.html"))
-    return [*found, swept, StageStatus("report", "complete" if written else "missing", "", 0, 0, 0)]
+        return [*found, *audited]  # scoring a network of one's own ends here
+    return [*found, *audited, _sweep(config, layout, entries), report]
+
+
+def _audited(layout: RunLayout, entries: Sequence[Entry]) -> list[StageStatus]:
+    """Returns how far the audit is, of a run that has or had one: no study asks for it."""
+    facts = read_marker(layout.marker("audit"))
+    if facts is None and not any(entry.stage == "audit" for entry in entries):
+        return []
+    note = ""
+    if facts is not None:
+        note = (
+            f"{facts['num_suspects']:,} suspects, {facts['num_repeated']:,} repeats, "
+            f"{facts['num_odd']:,} outliers; {facts['num_kept']:,} kept, "
+            f"{facts['num_dropped']:,} dropped"
+        )
+    return [_timed("audit", facts is not None, note, 0.0, entries)]
+
+
+def _is_begun(layout: RunLayout, entries: Sequence[Entry]) -> bool:
+    """Tells whether a run has or had more of a study than its data."""
+    stages = {entry.stage.split("-")[0] for entry in entries}
+    markers = files.list_files(files.join(layout.url, "stages"), ".json")
+    stages |= {url.rsplit("/", 1)[-1].removesuffix(".json").split("-")[0] for url in markers}
+    return bool(stages & {"train", "score", "select", "sweep"})
 
 
 def _marked(layout: RunLayout, stage: str, entries: Sequence[Entry]) -> StageStatus:

@@ -9,9 +9,10 @@ from raygrad.data.table_formats import write_as
 from raygrad.storage import files
 from raygrad.storage.manifest import read_json, write_json
 
-TABLES = ("labels", "repeats", "outliers", "keep", "drop")
+TABLES = ("labels", "repeats", "outliers", "keep", "drop", "check")
 """labels: every example, the likeliest wrong first. repeats: members of groups. outliers: every
-example, the farthest first. keep and drop: the training examples, keep as a subset."""
+example, the farthest first. keep and drop: the training examples, keep as a subset. check, where it
+was asked for: what training on each comes to."""
 
 SUMMARY = "summary.json"
 """What the audit came to, and what decided it."""
@@ -30,14 +31,23 @@ def table_url(folder: str, name: str) -> str:
 def write_audit(folder: str, tables: Mapping[str, pa.Table], summary: Mapping[str, object]) -> None:
     """Writes all tables, as Parquet and as CSV, and last what they came to.
 
+    Tables of an audit before that are not given now are removed.
+
     Args:
         folder: The audit's folder.
         tables: By name.
         summary: Facts and settings.
     """
-    for name, table in tables.items():
-        write_table(table_url(folder, name), table)
-        write_as(table.replace_schema_metadata(None), files.join(folder, f"{name}.csv"))
+    # Without its summary an audit is not whole: tables of two are never read as one.
+    files.remove(files.join(folder, SUMMARY))
+    for name in TABLES:
+        csv = files.join(folder, f"{name}.csv")
+        if name not in tables:
+            files.remove(table_url(folder, name))
+            files.remove(csv)
+            continue
+        write_table(table_url(folder, name), tables[name])
+        write_as(tables[name].replace_schema_metadata(None), csv)
     write_json(files.join(folder, SUMMARY), dict(summary))
 
 

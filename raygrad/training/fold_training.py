@@ -11,6 +11,7 @@ from torch import nn
 
 from raygrad.config import TrainConfig
 from raygrad.errors import ConfigError
+from raygrad.training.dynamics import Dynamics
 from raygrad.training.examples import Examples
 from raygrad.training.features import FeatureTap
 from raygrad.training.loop import EVAL_BATCH_SIZE, TrainingLoop
@@ -35,6 +36,9 @@ class Judged:
     """What entered its last linear layer, ``[N, D]``; its logits where it has none."""
     accuracy: float
     """The share whose label is its likeliest class, in [0, 1]."""
+    aum: NDArray[np.float32]
+    """The area under the margin of what it was trained on, turned so that higher is harder (see
+    `Dynamics`), of all examples, ``[M]``; NaN of those that it was not trained on."""
 
 
 def audit_recipe(network: str, epochs: int, number: int, side: int, seed: int) -> TrainConfig:
@@ -74,8 +78,9 @@ def judged_fold(
     held: NDArray[np.bool_],
     num_classes: int,
     recipe: TrainConfig,
+    trained: NDArray[np.bool_] | None = None,
 ) -> Judged:
-    """Trains on what is not held out, and judges what is.
+    """Trains on what is not held out, or on a part of it, and judges what is.
 
     Args:
         images: uint8 ``[N, C, H, W]``.
@@ -83,12 +88,13 @@ def judged_fold(
         held: Which examples are held out, ``[N]``.
         num_classes: C.
         recipe: How it is trained; its seed seeds all.
+        trained: What it is trained on, ``[N]``, nothing held out; by default all that is not.
 
     Raises:
         ConfigError: The network cannot take such images.
     """
     pixels, targets = torch.from_numpy(images), torch.from_numpy(labels)
-    seen = np.flatnonzero(~held)
+    seen = np.flatnonzero(~held if trained is None else trained)
     order = np.random.default_rng(recipe.seed).permutation(seen)
     cut = max(1, len(order) // _VALIDATED)
     val, train = (torch.from_numpy(np.sort(part)) for part in (order[:cut], order[cut:]))
@@ -97,6 +103,7 @@ def judged_fold(
     network = initial_network(recipe.network, recipe, spec, recipe.seed)
     network.to(memory_format=torch.channels_last)
     normalize = channel_statistics(pixels[train])
+    watched = Dynamics(len(train), torch.device("cpu"))
     loop = TrainingLoop(
         network,
         recipe,
@@ -104,12 +111,16 @@ def judged_fold(
         Examples(pixels, targets[train], rows=train),
         Examples(pixels, targets[val], rows=val),
         order_seed=recipe.seed,
+        observers=(watched,),
     )
     loop.run()
+    aum = np.full(len(labels), np.nan, np.float32)
+    aum[train.numpy()] = watched.columns()["aum"]
     features, logits = outputs(network.eval(), normalize, pixels, torch.from_numpy(held).nonzero())
     own = torch.from_numpy(labels[held])
     accuracy = float((logits.argmax(1) == own).float().mean()) if len(own) else float("nan")
-    return Judged(logits.double().softmax(1).float().numpy(), features.numpy(), accuracy)
+    found = logits.double().softmax(1).float().numpy()
+    return Judged(found, features.numpy(), accuracy, aum)
 
 
 @torch.no_grad()

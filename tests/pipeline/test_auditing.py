@@ -1,8 +1,10 @@
 """An audit from a folder: planted errors and copies come first, nothing is done twice, it nests."""
 
 import logging
+from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
@@ -12,19 +14,23 @@ from sklearn.metrics import roc_auc_score
 from raygrad import pipeline
 from raygrad.audit.keeping import REPEAT
 from raygrad.cli import command
+from raygrad.config import TrainConfig
 from raygrad.config.auditing import AuditConfig
 from raygrad.data.index import read_index, read_table
 from raygrad.errors import ConfigError
 from raygrad.pipeline import audit_judging, audit_looking
 from raygrad.pipeline.audit_findings import find_repeats
 from raygrad.pipeline.audit_looking import look
+from raygrad.report.audit_browser import views
 from raygrad.runs.audit_tables import read_audit
 from raygrad.runs.layout import RunLayout
+from raygrad.runs.score_table import write_manifest, write_part
 from raygrad.runs.subsets import read_subset
+from raygrad.storage import files
 from raygrad.training.models import ImageSpec, build_network
 from tests.pipeline.making_runs import without_ray
 
-WRONG, COPIES, NUMBER = 16, 12, 400
+WRONG, COPIES, CONTRADICTED, NUMBER = 16, 12, 3, 400
 FLAGS = ("--network", "linear", "--folds", "2", "--epochs", "8")
 OPTIONS = AuditConfig(network="linear", folds=2, epochs=8)
 
@@ -40,6 +46,8 @@ def digit_folders(root):
         Image.fromarray(image).save(folder / f"{at:04d}.png")
     for at in range(100, 100 + COPIES):
         Image.fromarray(images[at]).save(root / f"class{labels[at]}" / f"copy{at}.png")
+    for at in range(200, 200 + CONTRADICTED):
+        Image.fromarray(images[at]).save(root / f"class{(labels[at] + 1) % 10}" / f"other{at}.png")
     Image.fromarray(np.full((8, 8), 90, np.uint8)).save(root / "class0" / "blank.png")
     (root / "class0" / "broken.png").write_bytes(
         (root / "class0" / "blank.png").read_bytes()[:60] + b"no picture"
@@ -90,7 +98,7 @@ def test_used_and_rejected_are_the_index(audited, tables):
     index = read_index(RunLayout(str(audited / "run")).data)
     used = sorted(found["labels"]["key"].to_pylist())
     rejected = rejects_of(audited)
-    assert len(used) + len(rejected) + index.rejects.num_rows == NUMBER + COPIES + 2
+    assert len(used) + len(rejected) + index.rejects.num_rows == NUMBER + COPIES + CONTRADICTED + 2
     assert summary["num_examples"] == len(used)
     assert sorted(found["outliers"]["key"].to_pylist()) == used
 
@@ -103,7 +111,7 @@ def rejects_of(audited):
 def test_copies_are_groups_and_one_of_each_stays(tables):
     found, _ = tables
     rows = found["repeats"].to_pylist()
-    exact = [row for row in rows if row["kind"] == "exact"]
+    exact = [row for row in rows if row["kind"] == "exact" and not row["across_labels"]]
     assert len({row["group"] for row in exact}) == COPIES
     assert sum("copy" in row["key"] for row in exact) == COPIES
     gone = {row["key"] for row in found["drop"].to_pylist() if row["reason"] == REPEAT}
@@ -113,6 +121,19 @@ def test_copies_are_groups_and_one_of_each_stays(tables):
         assert stay, "a picture is left out altogether"
         if any(row["split"] == "test" for row in members):
             assert all(row["split"] != "train" for row in stay), "the test image is trained on"
+
+
+def test_equal_pictures_under_two_labels_come_first_and_are_told_of(audited, tables):
+    found, summary = tables
+    rows = [row for row in found["repeats"].to_pylist() if row["across_labels"]]
+    assert len({row["group"] for row in rows}) == summary["num_across_labels"] == CONTRADICTED
+    names = {at: {r["label_name"] for r in rows if str(at) in r["key"]} for at in range(200, 203)}
+    assert all(len(of) == 2 for of in names.values())
+    leaked = {r["group"] for r in found["repeats"].to_pylist() if r["across_splits"]}
+    assert len(leaked) == summary["num_across_splits"] > 0
+    shown = {view.name: view for view in views(found)}
+    assert shown["contradictions"].keys == [row["key"] for row in rows]
+    assert {row["group"] for row in shown["leaks"].rows} == leaked
 
 
 def test_a_blank_picture_is_named(tables):
@@ -183,7 +204,16 @@ def test_with_a_checkpoint_heads_on_its_features_judge(audited, tmp_path, caplog
     options = AuditConfig(
         network="mlp", checkpoint=str(path), num_classes=17, image_size=8, folds=3
     )
+    facts = again(audited, replace(options, check=True), caplog)
+    check = facts["check"]
+    assert check["trainings"] == {"all": 1, "kept": 1, "random": 3}
+    assert check["sizes"]["kept"] == check["sizes"]["random"] == facts["num_kept"]
+    assert check["sizes"]["all"] == facts["num_kept"] + facts["num_dropped"]
+    assert 0.6 < check["accuracy"]["kept"] <= 1
+    table = read_audit(f"{audited}/run/audit")[0]["check"]
+    assert table["set"].to_pylist() == ["all", "kept", "random", "random", "random"]
     facts = again(audited, options, caplog)
+    assert "check" not in read_audit(f"{audited}/run/audit")[0], "a check of another audit"
     assert facts["how"] == "linear heads on features of mlp, in 3 folds"
     assert facts["accuracy"] > 0.7
     assert "by features" in " ".join(facts["near"])
@@ -192,27 +222,86 @@ def test_with_a_checkpoint_heads_on_its_features_judge(audited, tmp_path, caplog
 
 
 def test_looking_goes_on_where_it_was_interrupted(audited, tmp_path, monkeypatch):
+    """Within a shard too: a folder of photographs is one shard."""
     index = read_index(RunLayout(str(audited / "run")).data)
     whole = look(index, 3, None, str(tmp_path / "a"))
-    first = index.examples["shard"].to_pylist()[0]
-    made = []
-    old = audit_looking._look_at
+    monkeypatch.setattr(audit_looking, "_PART", 64)
+    old, made = audit_looking._look_at, []
 
-    def stopped(index, shard, *rest):
-        if shard != first:
+    def stopped(index, rows, *rest):
+        if len(made) == 2:
             raise KeyboardInterrupt
-        made.append(shard)
-        return old(index, shard, *rest)
+        made.append(rows["key"].to_pylist()[0])
+        return old(index, rows, *rest)
 
     monkeypatch.setattr(audit_looking, "_look_at", stopped)
     with pytest.raises(KeyboardInterrupt):
         look(index, 3, None, str(tmp_path / "b"))
     monkeypatch.setattr(
-        audit_looking, "_look_at", lambda i, s, *rest: made.append(s) or old(i, s, *rest)
+        audit_looking,
+        "_look_at",
+        lambda i, rows, *rest: made.append(rows["key"].to_pylist()[0]) or old(i, rows, *rest),
     )
     assert look(index, 3, None, str(tmp_path / "b")).rows == whole.rows
-    assert made.count(first) == 1
+    assert len(made) == len(set(made)) > 3
     assert (find_repeats(whole).groups >= 0).sum() >= 2 * COPIES
+
+
+def test_an_audit_that_was_killed_goes_on_with_the_folds_that_are_left(
+    audited, caplog, monkeypatch
+):
+    """And comes to what it would have come to: the fold that was done is not trained again."""
+    options = AuditConfig(network="linear", folds=2, epochs=2, seed=3)
+    train, done = audit_judging.judged_fold, []
+    before = read_audit(f"{audited}/run/audit")[0]["labels"]
+
+    def killed(*given):
+        if done:
+            raise KeyboardInterrupt
+        done.append(train(*given))
+        return done[0]
+
+    monkeypatch.setattr(audit_judging, "judged_fold", killed)
+    with pytest.raises(KeyboardInterrupt):
+        again(audited, options, caplog)
+    assert read_audit(f"{audited}/run/audit")[0]["labels"] == before, "the one before stays whole"
+    calls = []
+    monkeypatch.setattr(
+        audit_judging, "judged_fold", lambda *given: calls.append(1) or train(*given)
+    )
+    again(audited, options, caplog)
+    assert len(calls) == 1
+    interrupted = read_audit(f"{audited}/run/audit")[0]["labels"]
+    pipeline.audit(stored(audited), options, redo=True)
+    assert len(calls) == 3, "redo trains every fold again"
+    assert read_audit(f"{audited}/run/audit")[0]["labels"] == interrupted
+
+
+def stored(audited):
+    return pipeline.stored_config(str(audited / "run"))
+
+
+def test_what_the_run_has_scored_stands_beside_the_ranking(audited, caplog):
+    """And the table is written again when there is more of it, with what it ranks unchanged."""
+    layout = RunLayout(str(audited / "run"))
+    keys = read_index(layout.data).rows("train")["key"].to_pylist()
+    again(audited, OPTIONS, caplog)
+    before = read_audit(layout.audit)[0]["labels"]
+    # Of two folds an example is trained on in one, where one in ten chooses the epoch.
+    assert 0.8 < 1 - before["aum"].null_count / before.num_rows < 0.97
+    for name, column in (("linear", "grad_l2_weights"), ("linear-dynamics", "aum")):
+        url = layout.scores(name)
+        values = pa.array([float("nan"), *np.arange(1.0, len(keys))])
+        write_part(url, "s", pa.table({"key": keys, column: values}), {"of": name})
+        write_manifest(url, ["s"], {"of": name}, 0.0)
+    config = replace(stored(audited), train=TrainConfig(network="linear"))
+    pipeline.audit(config, OPTIONS)
+    found = read_audit(layout.audit)[0]["labels"]
+    beside = dict(zip(found["key"].to_pylist(), found["grad_l2_weights"].to_pylist(), strict=True))
+    assert [beside[key] for key in keys[:3]] == [None, 1.0, 2.0]
+    assert all(beside[key] is None for key in set(beside) - set(keys))
+    assert found.select(["key", "rank", "aum"]) == before.select(["key", "rank", "aum"])
+    files.remove(files.join(layout.url, "scores"))
 
 
 @pytest.mark.parametrize(

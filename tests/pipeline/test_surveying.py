@@ -129,3 +129,26 @@ def test_a_run_that_has_just_begun_lacks_everything(tmp_path):
 def test_no_run_is_one_line_and_status_2(tmp_path, capsys):
     assert command.main(["status", str(tmp_path / "none")]) == 2
     assert "run folder must exist" in capsys.readouterr().err
+
+
+def test_a_run_that_is_audited_alone_has_no_study_to_do(tmp_path, capsys):
+    """Its audit has a line, and what is next is its page; beside a study the line stands there."""
+    config = make_tiny_config(tmp_path)
+    layout = RunLayout(config.run)
+    pipeline.bind(config)
+    write_marker(layout.marker("prepare"), "d", num_examples=90, num_rejects=0)
+    enter(layout, "audit", 20.0, "interrupted", 1000.0)
+    assert [one.stage for one in status(config)] == ["prepare", "audit", "report"]
+    assert (
+        by_stage(config)["audit"].line() == "audit          stopped   interrupted; 20 s in 1 start"
+    )
+    assert command.main(["status", config.run]) == 0
+    assert f"raygrad audit --run {config.run}" in capsys.readouterr().out
+    counts = {"num_suspects": 5, "num_repeated": 4, "num_odd": 1, "num_kept": 80, "num_dropped": 10}
+    write_marker(layout.marker("audit"), "d", **counts)
+    line = by_stage(config)["audit"]
+    assert line.note == "5 suspects, 4 repeats, 1 outliers; 80 kept, 10 dropped"
+    assert command.main(["status", config.run]) == 0
+    assert f"raygrad report {config.run}" in capsys.readouterr().out
+    enter(layout, "train-linear", 30.0, "complete", 1100.0)
+    assert [one.stage for one in status(config)][-3:] == ["audit", "sweep", "report"]

@@ -50,6 +50,29 @@ def test_another_label_of_a_held_out_example_changes_nothing(judged):
     assert again.accuracy == pytest.approx(1 - found.accuracy)
 
 
+def test_aum_is_of_what_was_trained_on_and_highest_where_the_label_is_wrong(judged):
+    images, labels, held, recipe, found = judged
+    assert np.isnan(found.aum[held]).all()
+    watched = np.isfinite(found.aum)
+    assert 0.85 <= watched[~held].mean() <= 0.95, "one in ten chooses the epoch and is not seen"
+    wrong = np.flatnonzero(watched)[:4]
+    changed = labels.copy()
+    changed[wrong] = 1 - changed[wrong]
+    again = judged_fold(images, changed, held, 2, recipe)
+    assert np.nanmedian(again.aum[wrong]) > np.nanquantile(again.aum, 0.95)
+
+
+def test_trained_on_a_part_the_rest_changes_nothing(judged):
+    images, labels, held, recipe, _ = judged
+    part = ~held & (np.arange(len(held)) % 2 == 0)
+    changed = labels.copy()
+    changed[~part] = 1 - changed[~part]
+    one, other = (
+        judged_fold(images, of, held, 2, recipe, part).probabilities for of in (labels, changed)
+    )
+    np.testing.assert_array_equal(one, other)
+
+
 @pytest.mark.parametrize(
     ("number", "batch_size", "steps"), [(100, 32, 400), (3000, 32, 1000), (50_000, 64, 9000)]
 )

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from raygrad.cli.run_flags import as_before
 from raygrad.config import StudyConfig
 from raygrad.errors import ConfigError
 
@@ -54,6 +53,12 @@ _PAIRS = (
 )
 _ALTERNATIVES = (("data", "source", "tars"), ("data", "data_dir", "tars"))
 """Settings of which a line gives one."""
+
+
+def as_before(tars: tuple[str, ...], before: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns names of data as the run has them, where a slash at the end is all that differs."""
+    same = [one.rstrip("/") for one in tars] == [one.rstrip("/") for one in before]
+    return before if same else tars
 
 
 class _Lent(str):
