@@ -13,11 +13,21 @@ import pyarrow.compute as pc
 from raygrad.report.thumbnails import SMALL_SIDE, Thumbnail
 from raygrad.report.wording import count
 
-MOST = {"suspects": 600, "repeats": 600, "outliers": 200, "dropped": 200, "kept": 200}
+MOST = {
+    "suspects": 600,
+    "contradictions": 300,
+    "leaks": 300,
+    "repeats": 600,
+    "outliers": 200,
+    "dropped": 200,
+    "kept": 200,
+}
 """How many examples of each list have a picture on the page."""
 
 NAMES = {
     "suspects": "likely wrong labels",
+    "contradictions": "repeats under several labels",
+    "leaks": "repeats across training and test",
     "repeats": "repeats, group after group",
     "outliers": "outliers, farthest first",
     "dropped": "dropped",
@@ -48,9 +58,12 @@ def views(tables: Mapping[str, pa.Table]) -> list[View]:
     labels = tables["labels"]
     facts = labels.select(["key", "file", "split", "label_name", "suggested_name", "confidence"])
     odd = pc.not_equal(tables["outliers"]["reason"], "")
+    repeats = tables["repeats"]
     shown = {
         "suspects": labels.filter(labels["suspect"]),
-        "repeats": tables["repeats"],
+        "contradictions": repeats.filter(repeats["across_labels"]),
+        "leaks": repeats.filter(repeats["across_splits"]),
+        "repeats": repeats,
         "outliers": tables["outliers"].filter(odd),
         "dropped": tables["drop"],
         "kept": tables["keep"],
@@ -75,9 +88,10 @@ def _note(name: str, row: Mapping[str, Any]) -> str:
     """What the page says under a picture beside its label."""
     if name == "suspects":
         return f"rather {row['suggested_name']}, {row['confidence']:.0%}"
-    if name == "repeats":
-        across = " across splits" if row["across_splits"] else ""
-        return f"group {row['group']}, {row['kind']}{across}"
+    if "group" in row:
+        parts = [f"group {row['group']}", str(row["kind"])]
+        parts += [str(row["split"])] if row["across_splits"] else []
+        return ", ".join(parts + ["labels differ"] * bool(row["across_labels"]))
     if name == "outliers":
         return f"{row['reason']}, {row['distance']:.1f}"
     return str(row.get("reason", ""))
@@ -100,7 +114,8 @@ def audit_browser(found: Sequence[View], pictures: Mapping[str, Thumbnail]) -> s
                 "total": view.total,
                 "rows": [
                     [row["key"], row["file"], row["split"], row["label_name"],
-                     row["suggested_name"], row["note"], at.get(str(row["key"]), -1)]
+                     row["suggested_name"], row["note"], at.get(str(row["key"]), -1),
+                     row["group"]]
                     for row in view.rows
                 ],
             }
@@ -127,7 +142,9 @@ def audit_browser(found: Sequence[View], pictures: Mapping[str, Thumbnail]) -> s
         '<label>name contains <input type="search" name="text"></label></form>'
         '<p class="note status" role="status"></p>'
         '<button type="button" class="copy" data-copies="key">copy the keys</button> '
-        '<button type="button" class="copy" data-copies="file">copy the file names</button>'
+        '<button type="button" class="copy" data-copies="file">copy the file names</button> '
+        '<button type="button" class="copy" data-copies="labels">copy as CSV, with labels</button> '
+        '<button type="button" class="copy clear" hidden>choose none</button>'
         f'<ul class="strip{" pixels" if data["small"] else ""}"></ul>'
         '<button type="button" class="more" hidden>show more</button>'
         f'<script type="application/json">{blob}</script></div><script>\n{script}</script>'

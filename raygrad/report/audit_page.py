@@ -43,12 +43,13 @@ def write_audit_page(run: Run, out: str) -> str | None:
     notes = [unread + failures[0]] if failures else []
     sections = [
         Section("Look and choose", intro=notes, parts=[audit_browser(found, pictures)]),
+        Section("What leaving out costs", intro=_costs(summary)),
         Section("Confused labels", parts=[_pairs(summary)]),
-        Section("How it was found", intro=_how(summary), parts=[_files()]),
+        Section("How it was found", intro=_how(summary), parts=[_files("check" in tables)]),
     ]
     chapter = Chapter(run.name, _lead(summary), _facts(summary), sections)
     html = render_page(
-        f"What is wrong in {run.name}?",
+        f"What is wrong in {_title(run)}?",
         [chapter],
         {},
         f"Made by raygrad {__version__} from {run.url}.",
@@ -56,6 +57,11 @@ def write_audit_page(run: Run, out: str) -> str | None:
     url = join(out, PAGE)
     write_bytes(url, html.encode("utf-8"))
     return url
+
+
+def _title(run: Run) -> str:
+    """A name that says more than that the data were a folder of images."""
+    return run.url.rstrip("/").rsplit("/", 1)[-1] if run.name == "image-folder" else run.name
 
 
 def audit_section(run: Run) -> Section:
@@ -87,6 +93,13 @@ def _facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("kept of training", count(summary["num_kept"])),
         ("network right", percent(summary["accuracy"])),
     ]
+
+
+def _costs(summary: Mapping[str, Any]) -> list[str]:
+    """What a check came to; nothing where none was asked for."""
+    if "check" not in summary:
+        return []
+    return [summary["check"]["words"][:1].upper() + summary["check"]["words"][1:] + "."]
 
 
 def _pairs(summary: Mapping[str, Any]) -> str:
@@ -145,9 +158,9 @@ def _how(summary: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _files() -> str:
+def _files(checked: bool) -> str:
     links = ", ".join(
         f'<a href="../audit/{name}.csv">{name}.csv</a>'
-        for name in ("labels", "repeats", "outliers", "keep", "drop")
+        for name in ("labels", "repeats", "outliers", "keep", "drop", *["check"] * checked)
     )
     return f"<p>Whole lists: {links}.</p>"

@@ -12,6 +12,7 @@ from raygrad.report.audit_page import audit_section, write_audit_page
 from raygrad.report.tables import Run
 from raygrad.report.thumbnails import make_thumbnail
 from raygrad.runs.audit_tables import read_audit, write_audit
+from tests.report.browser import chromium, watch
 
 NUMBER = 30
 
@@ -30,7 +31,8 @@ def made_tables():
     )
     repeats = pa.table(
         {"group": [1, 1], "key": ["k07", "k08"], "kind": ["exact", "exact"],
-         "across_splits": [True, True]}
+         "split": ["train", "test"], "across_splits": [True, True],
+         "across_labels": [True, True]}
     )  # fmt: skip
     outliers = pa.table(
         base | {"distance": np.arange(NUMBER), "reason": ["blank"] + [""] * (NUMBER - 1)}
@@ -61,7 +63,10 @@ def test_each_list_holds_its_tables_rows_in_order():
     found = {view.name: view for view in views(made_tables())}
     assert found["suspects"].keys == ["k00", "k01", "k02", "k03", "k04"]
     assert found["suspects"].rows[0]["note"] == "rather dog, 90%"
-    assert [row["note"] for row in found["repeats"].rows] == ["group 1, exact across splits"] * 2
+    assert [row["note"] for row in found["repeats"].rows] == [
+        "group 1, exact, train, labels differ", "group 1, exact, test, labels differ"
+    ]  # fmt: skip
+    assert found["leaks"].keys == found["contradictions"].keys == ["k07", "k08"]
     assert found["outliers"].keys == ["k00"]
     assert (found["kept"].total, found["dropped"].total) == (24, 6)
 
@@ -97,3 +102,32 @@ def test_an_audit_whose_summary_is_not_there_is_not_whole(run, tmp_path):
     assert (len(tables), summary["num_wrong"]) == (5, 5.0)
     (tmp_path / "audit" / "summary.json").unlink()
     assert read_audit(str(tmp_path / "audit")) == ({}, {})
+
+
+def test_what_is_chosen_is_copied_and_else_what_matches(run, tmp_path):
+    """By key, by file, or as CSV with both labels; also with a name that needs quotes."""
+    url = write_audit_page(run, str(tmp_path / "report"))
+    problems = []
+    with chromium() as browser:
+        page = browser.new_page()
+        watch(page, problems)
+        page.add_init_script(
+            "navigator.clipboard.writeText = (text) => { window.copied = text; "
+            "return Promise.resolve(); }"
+        )
+        page.goto(f"file://{url}")
+        copied = lambda what: (page.click(f"[data-copies={what}]"), page.evaluate("copied"))[1]  # noqa: E731
+        assert copied("key").split() == ["k00", "k01", "k02", "k03", "k04"]
+        page.click(".tile >> nth=1")
+        page.click(".tile >> nth=3")
+        assert "2 chosen" in page.inner_text(".status")
+        assert copied("file").split() == ["k01.png", "k03.png"]
+        page.select_option("select[name=list]", "leaks")
+        page.click(".tile >> nth=1")
+        lines = copied("labels").splitlines()
+        assert lines[0] == "key,file,label,suggested"
+        assert [line.split(",")[0] for line in lines[1:]] == ["k01", "k03", "k08"]
+        page.click(".clear")
+        page.fill("input[name=text]", "k07")
+        assert copied("key") == "k07"
+    assert problems == []

@@ -1,6 +1,6 @@
 "use strict";
 
-// The audit's lists: filters, tiles, and what is shown copied as text for other tools.
+// The audit's lists: filters, tiles that can be chosen, and what is chosen or shown copied as text.
 window.addEventListener("DOMContentLoaded", () => {
   const TILES = 120;
   for (const root of document.querySelectorAll(".audit")) {
@@ -9,14 +9,31 @@ window.addEventListener("DOMContentLoaded", () => {
     const list = root.querySelector("ul.strip");
     const status = root.querySelector(".status");
     const more = root.querySelector(".more");
+    const chosen = new Map();
+    const clear = root.querySelector(".clear");
     let shown = [];
     let drawn = 0;
+    let said = "";
 
-    const tile = ([key, file, split, label, suggested, note, picture]) => {
+    const tell = () => {
+      const number = chosen.size;
+      status.textContent = said + (number ? `; ${number.toLocaleString("en")} chosen, which is what is copied` : "");
+      clear.hidden = number === 0;
+    };
+
+    const tile = (row) => {
+      const [key, file, split, label, , note, picture, group] = row;
       const node = document.createElement("li");
-      const body = document.createElement("div");
-      body.className = "tile";
+      const body = document.createElement("button");
+      body.type = "button";
+      body.className = group % 2 ? "tile band" : "tile";
       body.title = `${file} (${split})`;
+      body.setAttribute("aria-pressed", chosen.has(key));
+      body.addEventListener("click", () => {
+        if (!chosen.delete(key)) chosen.set(key, row);
+        body.setAttribute("aria-pressed", chosen.has(key));
+        tell();
+      });
       if (picture >= 0) {
         const image = document.createElement("img");
         image.src = data.images[picture];
@@ -43,8 +60,8 @@ window.addEventListener("DOMContentLoaded", () => {
     };
 
     const update = () => {
-      const { list: chosen, label, suggested, split, text } = form.elements;
-      const view = data.views[chosen.value];
+      const { list: named, label, suggested, split, text } = form.elements;
+      const view = data.views[named.value];
       const part = text.value.trim().toLowerCase();
       shown = view ? view.rows.filter((row) => (label.value === "" || row[3] === label.value)
         && (suggested.value === "" || row[4] === suggested.value)
@@ -55,14 +72,29 @@ window.addEventListener("DOMContentLoaded", () => {
       drawMore();
       const all = view ? view.total : 0;
       const here = view ? view.rows.length : 0;
-      status.textContent = `${shown.length.toLocaleString("en")} of ${here.toLocaleString("en")} match`
+      said = `${shown.length.toLocaleString("en")} of ${here.toLocaleString("en")} match`
         + (here < all ? `; ${all.toLocaleString("en")} are in the table` : "");
+      tell();
     };
 
-    for (const button of root.querySelectorAll(".copy")) {
-      const column = button.dataset.copies === "file" ? 1 : 0;
-      button.addEventListener("click", () => copyText(button, shown.map((row) => row[column]).join("\n")));
+    const quoted = (value) => (/[",\n]/.test(value) ? `"${value.replaceAll('"', '""')}"` : value);
+    const texts = {
+      key: (rows) => rows.map((row) => row[0]),
+      file: (rows) => rows.map((row) => row[1]),
+      labels: (rows) => ["key,file,label,suggested",
+        ...rows.map((row) => [row[0], row[1], row[3], row[4]].map(quoted).join(","))],
+    };
+    for (const button of root.querySelectorAll(".copy[data-copies]")) {
+      button.addEventListener("click", () => {
+        const rows = chosen.size ? [...chosen.values()] : shown;
+        copyText(button, texts[button.dataset.copies](rows).join("\n"));
+      });
     }
+    clear.addEventListener("click", () => {
+      chosen.clear();
+      for (const one of list.querySelectorAll("[aria-pressed]")) one.setAttribute("aria-pressed", "false");
+      tell();
+    });
     form.addEventListener("input", update);
     form.addEventListener("submit", (event) => event.preventDefault());
     more.addEventListener("click", drawMore);
