@@ -5,12 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from raygrad.api.in_memory import score
+    from raygrad.api.run import Run
 
 __version__ = "0.2.0"
 
-__all__ = ["__version__", "score"]
+__all__ = ["Run", "__version__", "score"]
 
-_MODULES = {"score": "raygrad.api.in_memory"}
+_MODULES = {"Run": "raygrad.api.run", "score": "raygrad.api.in_memory"}
 
 
 def __getattr__(name: str) -> Any:
