@@ -5,7 +5,13 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from raygrad.audit.folds import fitted_head, fold_numbers, head_probabilities
+from raygrad.audit.folds import (
+    PENALTIES,
+    fitted_head,
+    fold_numbers,
+    head_probabilities,
+    head_trained_on,
+)
 from raygrad.errors import ConfigError
 
 
@@ -62,3 +68,21 @@ def test_wrong_labels_are_those_of_least_probability():
     folds = fold_numbers(labels, np.arange(300, dtype=np.uint64), 5)
     own = head_probabilities(features, labels, folds, 3)[np.arange(300), labels]
     assert wrong[np.argsort(own)[: wrong.sum()]].mean() > 0.8
+
+
+def test_a_head_of_some_examples_knows_nothing_of_the_others():
+    """And is the minimum over those: scikit-learn's, on features standardised over them."""
+    features, labels, _ = clusters()
+    some = np.arange(300) % 3 == 0
+    found = head_trained_on(features, labels, some, 3)
+    changed = np.where(some, labels, (labels + 1) % 3)
+    np.testing.assert_array_equal(found, head_trained_on(features, changed, some, 3))
+    scaled = (features - features[some].mean(0)) / features[some].std(0, ddof=1)
+    theirs = [
+        LogisticRegression(C=1 / (2 * penalty * some.sum()), tol=1e-8, max_iter=1000)
+        .fit(scaled[some], labels[some])
+        .predict_proba(scaled)
+        for penalty in PENALTIES
+    ]
+    assert min(np.abs(found - one).max() for one in theirs) < 2e-3
+    assert (found.argmax(1) == labels)[~some].mean() > 0.9
