@@ -1,195 +1,292 @@
 """What an audit finds of planted wrong labels and planted copies, and how long it takes.
 
-    python benchmarks/audit.py --images photos/train --network cnn5 --share 0.03 --noise confused \
-        --work /tmp/audited --out benchmarks/records/DATE-audit-photos
+    python benchmarks/audit.py --images imagenette160.tar --backbone --work /tmp/audited \
+        --record benchmarks/records/DATE-audit-photos.json
 
-`--images` is a folder of class folders or a tar of them. Wrong labels are symmetric (any other
-class) or between the classes that a first audit of the clean data confuses most; 2% of the images
-get an exact and 2% a near copy (rescaled, recompressed, cropped by some pixels), under the
-label that they were given. Rankings are compared on the same probabilities; tests/audit holds that
-margin and loss are cleanlab's normalized_margin and self_confidence, whose rows would be these.
+2% of the pictures get an exact and 2% a near copy (rescaled, compressed again, cropped by some
+pixels); the folder is audited by the command, which is timed, and what it calls copies is held
+against what was planted, beside imagededup's perceptual hash. Then labels are made wrong,
+symmetrically or towards the class that the audit of the clean data confuses each with most, and
+the pipeline judges again; rankings are compared beside cleanlab's Datalab on the same
+probabilities. `pip install --no-deps cleanlab imagededup datasets ...` where they are wanted.
 """
 
 import argparse
-import io
-import tarfile
+import json
+import os
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
+from audit_backbone import weights
 from numpy.typing import NDArray
-from PIL import Image
+from planting import WAYS, original, pictures, plant_copies, true_class, wrong_labels
 from recording import Record
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from raygrad import cli
+from raygrad.audit import confident
+from raygrad.config.auditing import AuditConfig
+from raygrad.data.index import Index, read_index
+from raygrad.pipeline import preparing
+from raygrad.pipeline.audit_findings import Repeats, find_repeats, label_table
+from raygrad.pipeline.audit_judging import Judgement, judge
+from raygrad.pipeline.audit_looking import Seen, look
 
-ENDINGS = (".jpg", ".jpeg", ".png")
-
-
-def pictures(place: Path, most: int | None) -> Iterator[tuple[str, Image.Image]]:
-    """Yields class and picture of a folder of class folders, or of a tar of one, in its order."""
-    if place.is_dir():
-        paths = sorted(p for p in place.rglob("*") if p.suffix.lower() in ENDINGS)
-        for path in paths[:most]:
-            yield path.parent.name, Image.open(path).convert("RGB")
-        return
-    with tarfile.open(place) as tar:
-        members = [m for m in tar if m.isfile() and m.name.lower().endswith(ENDINGS)]
-        for member in members[:most]:
-            data = tar.extractfile(member)
-            assert data is not None
-            yield member.name.split("/")[-2], Image.open(io.BytesIO(data.read())).convert("RGB")
+BACKBONE = "audit_backbone:lite0"
 
 
-def near_copy(image: Image.Image, kind: int, rng: np.random.Generator) -> Image.Image:
-    """Returns a picture rescaled, recompressed or cropped by up to 3% a side."""
-    if kind == 0:
-        scale = rng.uniform(0.6, 1.4)
-        size = [max(8, round(side * scale)) for side in image.size]
-        return image.resize((size[0], size[1]), Image.Resampling.BICUBIC)
-    if kind == 1:
-        out = io.BytesIO()
-        image.save(out, "JPEG", quality=int(rng.integers(30, 80)))
-        return Image.open(out).convert("RGB")
-    left, top, right, bottom = rng.integers(0, max(2, round(0.03 * min(image.size))) + 1, 4)
-    return image.crop((left, top, image.width - right, image.height - bottom))
+@dataclass(frozen=True)
+class Audited:
+    """An audit of clean labels, whose looks the judgements of wrong ones share."""
+
+    options: AuditConfig
+    network: str
+    index: Index
+    seen: Seen
+    repeats: Repeats
+    names: list[str]
+    steps: Path
 
 
-def wrong_labels(
-    labels: NDArray[np.int64], share: float, partners: NDArray[np.int64] | None, seed: int
-) -> NDArray[np.int64]:
-    """Returns labels of which a share is another class: any, or each class's own partner."""
-    rng = np.random.default_rng(seed)
-    wrong = rng.permutation(len(labels))[: round(share * len(labels))]
-    changed, classes = labels.copy(), int(labels.max()) + 1
-    if partners is None:
-        changed[wrong] = (labels[wrong] + rng.integers(1, classes, len(wrong))) % classes
-    else:
-        changed[wrong] = partners[labels[wrong]]
-    return changed
+def options_of(args: argparse.Namespace) -> AuditConfig:
+    """Returns what the command is told, by its flags' names."""
+    if args.backbone:
+        return AuditConfig(
+            network=BACKBONE,
+            checkpoint=str(weights()),
+            num_classes=1000,
+            image_size=args.image_size or 160,
+        )
+    return AuditConfig(network=args.network, image_size=args.image_size, epochs=args.epochs)
 
 
-def plant(args: argparse.Namespace, out: Path, partners: NDArray[np.int64] | None) -> list[str]:
-    """Writes the pictures with wrong labels and copies; a name tells what was done to it.
-
-    `<number>-<class>` is a picture with its true class; `-exact` and `-near` end its copies.
-    """
-    found = list(pictures(Path(args.images), args.most))
-    names = sorted({name for name, _ in found})
-    labels = np.array([names.index(name) for name, _ in found])
-    share = args.share if partners is not None or args.noise == "symmetric" else 0.0
-    given = wrong_labels(labels, share, partners, args.seed)
-    rng = np.random.default_rng(args.seed + 1)
-    copied = rng.permutation(len(found))[: 2 * round(args.copies * len(found))]
-    for at, (_, image) in enumerate(found):
-        folder = out / names[given[at]]
-        folder.mkdir(parents=True, exist_ok=True)
-        image.save(folder / f"{at:06d}-{labels[at]}.png")
-    for place, at in enumerate(copied.tolist()):
-        exact = place % 2 == 0
-        copy = found[at][1] if exact else near_copy(found[at][1], place // 2 % 3, rng)
-        kind = "exact" if exact else "near"
-        copy.save(out / names[given[at]] / f"{at:06d}-{labels[at]}-{kind}.png")
-    return names
-
-
-def audited(args: argparse.Namespace, folder: Path, run: Path) -> float:
-    """Audits by the command; returns the seconds from start to end."""
-    start = time.perf_counter()
-    status = cli.main(
-        ["audit", str(folder), "--run", str(run), "--network", args.network, *args.flags.split()]
-    )
+def audited(args: argparse.Namespace, folder: Path, run: Path) -> tuple[Audited, float, float]:
+    """Audits by the command; returns what it saw, seconds from start to end, and CPU seconds."""
+    options = options_of(args)
+    flags = ["--network", str(options.network), "--epochs", str(options.epochs)]
+    if options.checkpoint is not None:
+        flags += ["--checkpoint", options.checkpoint, "--num-classes", str(options.num_classes)]
+    if options.image_size is not None:
+        flags += ["--image-size", str(options.image_size)]
+    start, cpu = time.perf_counter(), time.process_time()
+    status = cli.main(["audit", str(folder), "--run", str(run), *flags])
+    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
     assert status == 0, f"the audit ended with {status}"
-    return time.perf_counter() - start
+    index, steps = read_index(str(run / "data")), run / "audit" / "steps"
+    seen = look(index, 3, None, str(next(steps.glob("look-*"))))
+    names = list(index.classes)
+    found = Audited(options, args.network, index, seen, find_repeats(seen), names, steps)
+    return found, seconds, cpu
 
 
-def confused(run: Path, names: list[str]) -> NDArray[np.int64]:
-    """Returns for each class the one that the network takes it for most, in the order of names."""
-    rows = pq.read_table(run / "audit" / "labels.parquet").to_pylist()
-    counts = np.zeros((len(names), len(names)))
-    for row in rows:
-        counts[names.index(row["label_name"]), names.index(row["suggested_name"])] += 1
+def judged(of: Audited, labels: NDArray[np.int64]) -> tuple[Judgement, pa.Table]:
+    """Returns what the audit says where labels are these, and its table, as the command does."""
+    column = of.seen.rows.column_names.index("label")
+    rows = of.seen.rows.set_column(column, "label", pa.array(labels))
+    seen = replace(of.seen, rows=rows)
+    network = BACKBONE if of.options.checkpoint else of.network
+    said = judge(
+        of.options, network, of.index, seen, of.repeats.groups, len(of.names), 3, str(of.steps)
+    )
+    facts = rows.select(["key", "shard", "split", "label"])
+    table, _ = label_table(facts, said, of.names)
+    return said, table
+
+
+def confused(of: Audited) -> NDArray[np.int64]:
+    """Returns for each class the one that the network takes it for most."""
+    said, _ = judged(of, of.seen.rows["label"].to_numpy())
+    labels = of.seen.rows["label"].to_numpy()
+    counts = np.zeros((len(of.names), len(of.names)))
+    np.add.at(counts, (labels, said.probabilities.argmax(1)), 1)
     np.fill_diagonal(counts, -1)
     return counts.argmax(axis=1)
 
 
-def label_rows(run: Path, names: list[str]) -> list[dict[str, float | str]]:
-    """Returns area under ROC and PR, and precision at the number planted, of each ranking."""
-    rows = pq.read_table(run / "audit" / "labels.parquet").to_pylist()
-    wrong = np.array(
-        [row["label_name"] != names[int(row["key"].rsplit("/")[-1].split("-")[1])] for row in rows]
-    )
-    rankings = {
-        "rank (the table's)": -np.arange(len(rows), dtype=float),
-        "normalized margin": np.array([row["score"] for row in rows]),
-        "loss": np.array([row["loss"] for row in rows]),
+def noisy(of: Audited, share: float, partners: NDArray[np.int64] | None, seed: int) -> NDArray:
+    """Returns labels, of which a share is wrong; copies are labelled as their pictures are."""
+    numbers = np.array([original(key) for key in of.seen.rows["key"].to_pylist()])
+    labels = of.seen.rows["label"].to_numpy()
+    _, first, place = np.unique(numbers, return_index=True, return_inverse=True)
+    return wrong_labels(labels[first], share, partners, seed)[place]
+
+
+def rankings(
+    said: Judgement, table: pa.Table, of: Audited, labels: NDArray[np.int64]
+) -> Iterator[tuple[str, NDArray[np.float64], NDArray[np.bool_] | None]]:
+    """Yields name, values (higher = likelier wrong) and what it calls wrong, in the seen order."""
+    place = {key: at for at, key in enumerate(table["key"].to_pylist())}
+    at = np.array([place[key] for key in of.seen.rows["key"].to_pylist()])
+    column = {name: np.asarray(table[name].to_numpy(zero_copy_only=False))[at]
+              for name in ("rank", "score", "loss", "gradient_norm", "aum", "suspect")}  # fmt: skip
+    p = said.probabilities
+    suspect = column["suspect"].astype(bool)
+    yield "the table's rank", -column["rank"].astype(float), suspect
+    yield "margin", column["score"], None
+    yield "loss (self-confidence)", column["loss"], None
+    thresholds = confident.class_thresholds(p, labels)
+    yield "margin less thresholds", confident.threshold_margin(p, labels, thresholds), None
+    yield "gradient norm of the last layer", column["gradient_norm"], None
+    entropy = -(p * np.log(np.maximum(p, 1e-12))).sum(1)
+    yield "loss times confidence", column["loss"] / np.maximum(entropy, 1e-3), None
+    if np.isfinite(column["aum"].astype(float)).all():
+        aum = column["aum"].astype(float)
+        yield "aum", aum, None
+        mean = _places(aum) + _places(column["score"])
+        yield "aum and margin, mean of ranks", mean, None
+    yield from _datalab(p, labels)
+
+
+def _places(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.argsort(np.argsort(values, kind="stable"), kind="stable").astype(float)
+
+
+def _datalab(p: NDArray, labels: NDArray) -> Iterator[tuple[str, NDArray, NDArray]]:
+    try:
+        from cleanlab import Datalab
+    except ImportError:
+        return
+    lab = Datalab(data={"label": labels}, label_name="label", verbosity=0)
+    lab.find_issues(pred_probs=p.astype(np.float64), issue_types={"label": {}})
+    found = lab.get_issues("label")
+    wrong = found["is_label_issue"].to_numpy()
+    score = -found["label_score"].to_numpy()
+    yield "Datalab's score", score, wrong
+    yield "Datalab's issues first", _places(score) + len(p) * wrong, wrong
+
+
+def label_rows(
+    of: Audited, args: argparse.Namespace, done: set[tuple[object, ...]]
+) -> Iterator[dict[str, object]]:
+    """Yields a row a kind, share, seed and ranking, but of those that are done."""
+    partners = confused(of)
+    truth = of.seen.rows["label"].to_numpy()
+    for noise in args.noises:
+        for share in args.shares:
+            for seed in range(args.seeds):
+                if (noise, share, seed) in done:
+                    continue
+                labels = noisy(of, share, partners if noise == "confused" else None, seed)
+                wrong = labels != truth
+                said, table = judged(of, labels)
+                for name, values, flagged in rankings(said, table, of, labels):
+                    order = np.argsort(-values, kind="stable")
+                    row = {
+                        "noise": noise,
+                        "share": share,
+                        "seed": seed,
+                        "ranking": name,
+                        "average_precision": float(average_precision_score(wrong, values)),
+                        "roc_auc": float(roc_auc_score(wrong, values)),
+                        "precision_at_planted": float(wrong[order[: wrong.sum()]].mean()),
+                    }
+                    if flagged is not None:
+                        hit = int((flagged & wrong).sum())
+                        row["flagged"] = int(flagged.sum())
+                        row["flagged_precision"] = hit / max(int(flagged.sum()), 1)
+                        row["flagged_recall"] = hit / int(wrong.sum())
+                    yield row
+
+
+def copy_rows(of: Audited, folder: Path, hashed: bool) -> Iterator[dict[str, object]]:
+    """Yields what is called copies against what was planted, of each way of finding them."""
+    keys = [key.rsplit("/", 1)[-1] for key in of.seen.rows["key"].to_pylist()]
+    groups = of.repeats.groups
+    members: dict[int, list[str]] = {}
+    for at in np.flatnonzero(groups >= 0):
+        members.setdefault(int(groups[at]), []).append(keys[at])
+    joined = {(a, b) for some in members.values() for a in some for b in some if a < b}
+    yield {"copies by": "raygrad", **against_planted(joined, keys)}
+    for name, at_most in (("PHash", 0), ("PHash", 4), ("PHash", 10)) if hashed else ():
+        from imagededup.methods import PHash
+
+        paths = {path.stem: path for path in folder.rglob("*.*")}
+        coder = PHash()
+        codes = {key: coder.encode_image(str(paths[key])) for key in keys}
+        found = coder.find_duplicates(
+            encoding_map=codes, max_distance_threshold=at_most, num_dist_workers=0
+        )
+        pairs = {(min(a, b), max(a, b)) for a, others in found.items() for b in others}
+        yield {"copies by": f"imagededup {name}, {at_most} bits", **against_planted(pairs, keys)}
+
+
+def against_planted(pairs: set[tuple[str, str]], keys: list[str]) -> dict[str, object]:
+    """Returns precision and recall of pairs: right are those of one picture.
+
+    Pictures that were copies before anything was planted count against it.
+    """
+    right = {pair for pair in pairs if original(pair[0]) == original(pair[1])}
+    plain = {original(key): key for key in keys if key.count("-") == 1}
+    near = {(a, b) for a, b in pairs if "exact" not in a + b}
+    row: dict[str, object] = {
+        "pairs": len(pairs),
+        "precision": len(right) / max(len(pairs), 1),
+        "near_precision": len(near & right) / max(len(near), 1),
+        "strangers": sorted(pairs - right)[:40],
     }
-    number = int(wrong.sum())
-    return [
-        {
-            "ranking": name,
-            "roc_auc": float(roc_auc_score(wrong, values)),
-            "average_precision": float(average_precision_score(wrong, values)),
-            "precision_at_planted": float(
-                wrong[np.argsort(-values, kind="stable")[:number]].mean()
-            ),
-            "planted": number,
-        }
-        for name, values in rankings.items()
-    ]
-
-
-def copy_row(run: Path) -> dict[str, float]:
-    """Returns precision and recall of groups against what was planted, pairs counted."""
-    rows = pq.read_table(run / "audit" / "repeats.parquet").to_pylist()
-    listed = pq.read_table(run / "audit" / "labels.parquet")["key"].to_pylist()
-    names = {key.rsplit("/")[-1] for key in listed}
-    groups: dict[int, set[str]] = {}
-    for row in rows:
-        groups.setdefault(row["group"], set()).add(row["key"].rsplit("/")[-1])
-    found = {}
-    for kind in ("exact", "near"):
-        planted = {name for name in names if name.endswith(kind)}
-        hit = {n for members in groups.values() for n in members & planted
-               if n.rsplit("-", 1)[0] in members}  # fmt: skip
-        found[f"{kind}_recall"] = len(hit) / max(len(planted), 1)
-    strange = sum(len({name.split("-")[0] for name in members}) > 1 for members in groups.values())
-    # Data sets have copies of their own, which count against it here.
-    found["groups_of_one_original"] = 1 - strange / max(len(groups), 1)
-    return found
+    for kind in ("exact", "near", *WAYS):
+        planted = [key for key in keys if kind in key.split("-")[2:]]
+        hit = sum((plain[original(key)], key) in pairs for key in planted)
+        row[f"{kind}_recall"] = hit / max(len(planted), 1)
+    row["planted_near"] = sum(key.endswith("near") for key in keys)
+    return row
 
 
 def main() -> None:
     """Plants, audits and writes the record."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", required=True)
-    parser.add_argument("--network", default="cnn5")
-    parser.add_argument("--share", type=float, default=0.03)
-    parser.add_argument("--noise", choices=("symmetric", "confused"), default="symmetric")
+    parser.add_argument("--images", type=Path, required=True)
+    parser.add_argument("--backbone", action="store_true", help="heads on audit_backbone's network")
+    parser.add_argument("--network", default="cnn5", help="is trained, without --backbone")
+    parser.add_argument("--image-size", type=int)
+    parser.add_argument("--epochs", type=int, default=AuditConfig.epochs)
+    parser.add_argument("--shares", type=float, nargs="+", default=[0.03, 0.1])
+    parser.add_argument("--noises", nargs="*", default=["symmetric", "confused"])
     parser.add_argument("--copies", type=float, default=0.02)
     parser.add_argument("--most", type=int)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--flags", default="", help="further flags of raygrad audit")
-    parser.add_argument("--work", required=True)
-    parser.add_argument("--out", required=True)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--hashed", action="store_true", help="imagededup beside")
+    parser.add_argument("--here", action="store_true", help="prepare without Ray, one by one")
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--record", type=Path, required=True)
     args = parser.parse_args()
-    work, partners = Path(args.work), None
-    if args.noise == "confused":
-        names = plant(args, work / "clean", None)
-        audited(args, work / "clean", work / "clean-run")
-        partners = confused(work / "clean-run", names)
-    names = plant(args, work / "planted", partners)
-    seconds = audited(args, work / "planted", work / "run")
+    if args.here:
+        preparing.ensure_ray = lambda: None
+        preparing.wait_for = lambda *_: None
+        preparing.parallel.ray_map = preparing.parallel.few_here = lambda do, items, nodes=(): map(
+            do, items
+        )
+    folder = args.work / "images"
+    if not folder.exists():
+        plant_copies(pictures(args.images, args.most), args.work / "part", args.copies, seed=1)
+        os.replace(args.work / "part", folder)
+    run = args.work / "run"
+    begun = run.exists()  # what an interrupted call did is not done again, and its time not known
+    found, seconds, cpu = audited(args, folder, run)
+    before = json.loads(args.record.read_text())["rows"] if args.record.exists() else []
     record = Record("Planted wrong labels and copies that raygrad audit finds", vars(args))
-    for row in label_rows(work / "run", names):
-        record.add(**row)
-    record.add(**copy_row(work / "run"), seconds=seconds)
-    record.write(f"{args.out}.json")
-    for row in record.content["rows"]:
-        print(row)
+    record.content["rows"] = before
+    done = {(row["noise"], row["share"], row["seed"]) for row in before if row["what"] == "labels"}
+    record.write(args.record)
+    if not before:
+        table = pq.read_table(run / "audit" / "labels.parquet")
+        right = np.mean(table["label"].to_numpy() == table["suggested"].to_numpy())
+        record.add(what="time", images=found.seen.rows.num_rows, seconds=seconds, cpu_seconds=cpu,
+                   continued=begun, agrees=float(right), near=found.repeats.notes)  # fmt: skip
+        print(record.content["rows"][-1])
+    looked = any(row["what"] == "copies" for row in before)
+    for row in () if looked else copy_rows(found, folder, args.hashed):
+        record.add(what="copies", **row)
+        print({name: value for name, value in row.items() if name != "strangers"})
+    for row in label_rows(found, args, done):
+        record.add(what="labels", **row)
+        print({name: round(v, 3) if isinstance(v, float) else v for name, v in row.items()})
+    assert all(true_class(key) in found.names for key in found.seen.rows["key"].to_pylist())
 
 
 if __name__ == "__main__":

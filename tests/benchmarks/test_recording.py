@@ -32,6 +32,7 @@ def test_what_was_measured_is_on_disk_before_the_run_ends(tmp_path):
 
 
 NO_MEASUREMENT = {
+    "audit_backbone",
     "attributes_again",
     "bare_loop",
     "batch_aware_subsets",
@@ -42,6 +43,7 @@ NO_MEASUREMENT = {
     "leaderboard",
     "paper_claims",
     "readme_numbers",
+    "planting",
     "readme_picture",
     "record_pages",
     "recording",
