@@ -15,7 +15,8 @@ from raygrad.scoring.layout import Layout
 from raygrad.scoring.operations import Operation
 from raygrad.scoring.reductions import Partial, concatenate, reduce_gradient
 from raygrad.scoring.strays import refuse_kept
-from raygrad.scoring.trace import COMPOSITES, Role
+from raygrad.scoring.trace import Role
+from raygrad.scoring.witness import COMPOSITES
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """Finds the last affine layer: the one that produces the logits."""
 
-from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,6 +7,7 @@ from torch import Tensor, nn
 
 from raygrad.errors import ConfigError, unknown_name
 from raygrad.scoring.columns import group_of
+from raygrad.scoring.graph import ancestors
 
 
 def find_last_layer(logits: Tensor) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
@@ -21,20 +21,22 @@ def find_last_layer(logits: Tensor) -> tuple[tuple[str, ...] | None, tuple[str, 
         or None; and, where it is None, the candidates.
     """
     found: dict[tuple[str, ...], None] = {}
-    queue, seen = deque([logits.grad_fn]), set()
-    while queue:
-        node = queue.popleft()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        site = getattr(node, "site", None)
-        if site is not None and site.kind in ("linear", "convolution") and site.weight is not None:
-            found[site.weight.names] = None
-        else:
-            queue.extend(parent for parent, _ in node.next_functions)
+    for node in ancestors(logits.grad_fn, lambda node: not _affine_weight(node)):
+        weight = _affine_weight(node)
+        if weight:
+            found[weight] = None
     if len(found) == 1:
         return next(iter(found)), ()
     return None, tuple(name for names in found for name in names)
+
+
+def _affine_weight(node: Any) -> tuple[str, ...]:
+    """The names of the weight of a planned affine call; nothing for another node."""
+    site = getattr(node, "site", None)
+    if site is None or site.weight is None or site.kind not in ("linear", "convolution"):
+        return ()
+    names: tuple[str, ...] = site.weight.names
+    return names
 
 
 _PRODUCTS = ("AddmmBackward0", "MmBackward0", "BmmBackward0", "LinearBackward0",
@@ -53,28 +55,26 @@ def last_layer_in_graph(logits: Tensor, names: Mapping[int, str]) -> tuple[str, 
         The names of the one layer's weight, or None where there is none or more than one.
     """
     found: dict[tuple[str, ...], None] = {}
-    queue, seen = deque([logits.grad_fn]), set()
-    while queue:
-        node = queue.popleft()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        weights: tuple[str, ...] = ()
-        if node.name() in _PRODUCTS:
-            weights = tuple(
-                name
-                for parent, _ in node.next_functions
-                for name in _made_of(parent, names) or ()
-                if group_of(name) == "weights"
-            )
+    for node in ancestors(logits.grad_fn, lambda node: not _product_weights(node, names)):
+        weights = _product_weights(node, names)
         if weights:
             found[weights] = None
         elif any(_is_matrix(parent) for parent, _ in node.next_functions):
             # A node that holds a matrix and is no product that is known: it could be the layer.
             return None
-        else:
-            queue.extend(parent for parent, _ in node.next_functions)
     return next(iter(found)) if len(found) == 1 else None
+
+
+def _product_weights(node: Any, names: Mapping[int, str]) -> tuple[str, ...]:
+    """The names of the weights that a product multiplies; nothing for another node."""
+    if node.name() not in _PRODUCTS:
+        return ()
+    return tuple(
+        name
+        for parent, _ in node.next_functions
+        for name in _made_of(parent, names) or ()
+        if group_of(name) == "weights"
+    )
 
 
 def _is_matrix(node: Any) -> bool:
@@ -84,17 +84,11 @@ def _is_matrix(node: Any) -> bool:
 def _made_of(start: Any, names: Mapping[int, str]) -> tuple[str, ...] | None:
     """The parameters that an operand is computed from; None for what is too much to be a weight."""
     found: dict[str, None] = {}
-    queue, seen = deque([start]), set()
-    while queue:
-        node = queue.popleft()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if len(seen) > 24 or (node is not start and node.name() in _PRODUCTS):
+    for number, node in enumerate(ancestors(start)):
+        if number >= 24 or (node is not start and node.name() in _PRODUCTS):
             return None
         if hasattr(node, "variable"):
             found[names.get(id(node.variable), "")] = None
-        queue.extend(parent for parent, _ in node.next_functions)
     return tuple(name for name in found if name)
 
 

@@ -1,11 +1,11 @@
 """Parameters that a forward pass reaches by ways that what stands for them cannot follow."""
 
-from collections import deque
 from collections.abc import Mapping
 
 from torch import Tensor
 
 from raygrad.errors import ConfigError
+from raygrad.scoring.graph import leaves_of
 
 _MARK = "_raygrad_stands_for"
 
@@ -60,18 +60,3 @@ def refuse_kept(output: object, stand_ins: Mapping[str, Tensor]) -> None:
     kept = kept_from_before(output, stand_ins) if isinstance(output, Tensor) else set()
     if kept:
         raise StrayParameterError(sorted(kept))
-
-
-def leaves_of(output: Tensor) -> list[Tensor]:
-    """The tensors that an output's graph begins with."""
-    found: list[Tensor] = []
-    queue, seen = deque([output.grad_fn]), set()
-    while queue:
-        node = queue.popleft()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if hasattr(node, "variable"):
-            found.append(node.variable)
-        queue.extend(parent for parent, _ in node.next_functions)
-    return found

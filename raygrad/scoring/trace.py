@@ -2,39 +2,19 @@
 
 import inspect
 import sys
-import types
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from raygrad.errors import ConfigError
 from raygrad.scoring.calls import COMMUTES, PARSERS, parse, statistics_of_the_batch
+from raygrad.scoring.graph import leaves_of
 from raygrad.scoring.operations import Affine, Operation
-from raygrad.scoring.strays import leaves_of
-
-
-def _seen_through(function: Any) -> Callable[..., Any]:
-    """Returns a torch function that calls its parts in the open, so that a mode can see them.
-
-    Under a function mode, torch's composite functions hand themselves over whole and never call
-    their parts. The copy runs the same code, of whatever version is installed, with that one
-    check answered "no".
-    """
-    scope = {**function.__globals__, "has_torch_function": lambda _: False}
-    copy = types.FunctionType(
-        function.__code__, scope, function.__name__, function.__defaults__, function.__closure__
-    )
-    copy.__kwdefaults__ = function.__kwdefaults__
-    return copy
-
-
-COMPOSITES = {F.multi_head_attention_forward: _seen_through(F.multi_head_attention_forward)}
-"""Functions that are replaced by their parts."""
+from raygrad.scoring.witness import COMPOSITES, Witness, tensors_in
 
 _SHAPE_ONLY = frozenset(
     [Tensor.type_as, Tensor.expand_as, Tensor.view_as, Tensor.reshape_as, Tensor.to]
@@ -81,7 +61,7 @@ class Call:
         return mine == (other.index, other.function, other.weight, other.bias, other.swapped)
 
 
-class Trace(TorchFunctionMode):
+class Trace(Witness):
     """Records a forward pass.
 
     Args:
@@ -103,14 +83,10 @@ class Trace(TorchFunctionMode):
         images: Tensor,
         expansions: frozenset[int] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(model, parameters)
         self.calls: list[Call] = []
-        self.count = 0
-        """Calls of functions that may have a formula."""
         self.unknown: set[str] = set()
         """Parameters that meet an activation without a formula."""
-        self.strays: set[str] = set()
-        """Parameters of the model itself that the forward has reached past their stand-ins."""
         self.logits = torch.empty(0)
         """What came out, detached."""
         self.hooked = False
@@ -122,11 +98,6 @@ class Trace(TorchFunctionMode):
         self.draws: list[str] = []
         """Where numbers were drawn from generators of the model's own."""
         self._model = self._running = model
-        self._originals = {
-            id(tensor): name
-            for name, tensor in model.named_parameters()
-            if name in parameters and parameters[name] is not tensor
-        }
         self._batch = len(images)
         self._names = {id(tensor): name for name, tensor in parameters.items()}
         self._sources: dict[int, tuple[str, ...]] = {
@@ -159,19 +130,17 @@ class Trace(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
     ) -> Any:
-        kwargs = kwargs or {}
         if func in COMPOSITES:
-            with self:
-                return COMPOSITES[func](*args, **kwargs)
+            return super().__torch_function__(func, types, args, kwargs)
+        kwargs = kwargs or {}
         self.hooked = self.hooked or func in (Tensor.register_hook, Tensor.retain_grad)
         self.normalises = self.normalises or func is F.batch_norm
         tensors = list(tensors_in((args, kwargs)))
         self._refuse_writes(func, args, kwargs)
-        self.strays.update(self._originals[id(t)] for t in tensors if id(t) in self._originals)
+        self._note_use(func, tensors)
         made_of = [tensor for tensor in tensors if id(tensor) in self._sources]
         tainted = any(self._is_activation(tensor) for tensor in tensors)
         if func in PARSERS:
-            self.count += 1
             if tainted:
                 self._refuse_statistics(func, args, kwargs)
             if made_of:
@@ -282,18 +251,6 @@ class Trace(TorchFunctionMode):
         if tensor is None or id(tensor) not in self._sources:
             return None
         return Role(self._sources[id(tensor)], id(tensor) in self._names)
-
-
-def tensors_in(value: Any) -> Iterator[Tensor]:
-    """The tensors in nested lists, tuples and dictionaries."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from tensors_in(item)
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from tensors_in(item)
 
 
 def _name(func: Any) -> str:

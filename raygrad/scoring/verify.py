@@ -9,13 +9,14 @@ from torch import Tensor
 
 from raygrad.scoring.collect import ForwardChangedError
 from raygrad.scoring.fallback import fallback_norms, gradients_of, single_run
+from raygrad.scoring.graph import leaves_of
 from raygrad.scoring.labels import check_logits
 from raygrad.scoring.last_layer import last_layer_in_graph
 from raygrad.scoring.out_of_memory import is_out_of_memory
 from raygrad.scoring.plan import Plan, backward, run_sites
 from raygrad.scoring.reductions import Partial, reduce_gradient
 from raygrad.scoring.running import Runner
-from raygrad.scoring.strays import StrayParameterError, kept_from_before, leaves_of
+from raygrad.scoring.strays import StrayParameterError, kept_from_before
 from raygrad.scoring.witness import Witness
 
 ALL_NORMS = frozenset(["l1", "l2", "linf"])
@@ -195,7 +196,7 @@ def disagreeing(
         like: A tensor that shows in what precision the model computes.
     """
     totals = {
-        norm: torch.stack([_norm(partial, norm) for partial in reference.values()]).amax(0)
+        norm: torch.stack([norm_of(partial, norm) for partial in reference.values()]).amax(0)
         for norm in ALL_NORMS
         if reference
     }
@@ -208,8 +209,8 @@ def disagreeing(
             if name not in found or norm not in found[name]:
                 wrong.add(name)
                 break
-            right = _norm(exact, norm)
-            difference = (_norm(found[name], norm) - right).abs()
+            right = norm_of(exact, norm)
+            difference = (norm_of(found[name], norm) - right).abs()
             limit = relative * right + absolute * totals[norm]
             if not bool((difference <= limit).logical_or(~right.isfinite()).all()):
                 wrong.add(name)
@@ -217,7 +218,8 @@ def disagreeing(
     return wrong
 
 
-def _norm(partial: Partial, norm: str) -> Tensor:
+def norm_of(partial: Partial, norm: str) -> Tensor:
+    """The norm that a partial norm is part of, float64."""
     value = partial[norm].double()
     return value.clamp(min=0).sqrt() if norm == "l2" else value
 

@@ -1,19 +1,39 @@
-"""Looks over a plain run of a model: which tensors it uses, and how many calls it makes."""
+"""Looks over a run of a model: which tensors it uses, and how many calls it makes."""
 
-from collections.abc import Mapping, Sequence
+import types
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from raygrad.scoring.calls import PARSERS
-from raygrad.scoring.trace import COMPOSITES, tensors_in
+
+
+def _seen_through(function: Any) -> Callable[..., Any]:
+    """Returns a torch function that calls its parts in the open, so that a mode can see them.
+
+    Under a function mode, torch's composite functions hand themselves over whole and never call
+    their parts. The copy runs the same code, of whatever version is installed, with that one
+    check answered "no".
+    """
+    scope = {**function.__globals__, "has_torch_function": lambda _: False}
+    copy = types.FunctionType(
+        function.__code__, scope, function.__name__, function.__defaults__, function.__closure__
+    )
+    copy.__kwdefaults__ = function.__kwdefaults__
+    return copy
+
+
+COMPOSITES = {F.multi_head_attention_forward: _seen_through(F.multi_head_attention_forward)}
+"""Functions that are replaced by their parts."""
 
 
 class Witness(TorchFunctionMode):
     """Counts calls, and names the parameters of the model that are used past their stand-ins.
 
-    It sees all that a `Trace` sees of these, and leaves every call as it is.
+    It leaves every call as it is.
 
     Args:
         model: The model that will run.
@@ -39,9 +59,21 @@ class Witness(TorchFunctionMode):
         if func in COMPOSITES:
             with self:
                 return COMPOSITES[func](*args, **kwargs)
-        self.count += func in PARSERS
-        for tensor in tensors_in((args, kwargs)):
-            name = self._originals.get(id(tensor))
-            if name is not None:
-                self.strays.add(name)
+        self._note_use(func, tensors_in((args, kwargs)))
         return func(*args, **kwargs)
+
+    def _note_use(self, func: Any, tensors: Iterable[Tensor]) -> None:
+        self.count += func in PARSERS
+        self.strays.update(self._originals[id(t)] for t in tensors if id(t) in self._originals)
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """The tensors in nested lists, tuples and dictionaries."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from tensors_in(item)
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from tensors_in(item)
