@@ -1,12 +1,13 @@
 """Whether examples stay apart, and calls of the same image alike."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from raygrad.errors import ConfigError
-from raygrad.scoring.running import Runner, own_buffers, without_checkpoints
+from raygrad.scoring.running import Runner, own_buffers, widened, without_checkpoints
 from raygrad.scoring.verify import is_half, near
 
 DEPENDS = (
@@ -44,17 +45,10 @@ def apart(
         return False
     if is_half(together) or not pair.is_floating_point():
         return True
-    wide = {
-        name: tensor.double() if tensor.is_floating_point() else tensor
-        for name, tensor in (*parameters.items(), *own_buffers(runner.model).items())
-    }
-    buffers = {name: tensor for name, tensor in wide.items() if name not in parameters}
-    tensors = {name: wide[name] for name in parameters}
-    rows = []
+    wide, tensors = replace(runner, wide=True), widened(parameters)
     try:
-        with torch.no_grad(), without_checkpoints():
-            for images in (pair, pair[:1], pair[1:]):
-                rows.append(runner.bound(tensors, buffers)(images.double()))
+        with torch.no_grad():
+            rows = [wide(tensors, images.double()) for images in (pair, pair[:1], pair[1:])]
     except (RuntimeError, TypeError, ValueError):
         # It holds tensors of one type that are no buffers of it: float32 says what there is to say.
         return True

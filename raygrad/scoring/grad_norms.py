@@ -15,16 +15,18 @@ from raygrad.scoring.columns import (
     check_columns,
 )
 from raygrad.scoring.cost import device_class
+from raygrad.scoring.direction import direction_of
 from raygrad.scoring.fallback import fallback_norms, gradients_of, hooks_backward, single_run
-from raygrad.scoring.labels import as_classes, check_labels
+from raygrad.scoring.labels import check_images
 from raygrad.scoring.losses import Loss
 from raygrad.scoring.own_loss import find_loss
 from raygrad.scoring.plan import Plan, backward, run_sites
 from raygrad.scoring.prepare import prepare, refuse_modules
 from raygrad.scoring.probes import is_channels_last
 from raygrad.scoring.reductions import reduce_gradient
-from raygrad.scoring.running import own_parameters
+from raygrad.scoring.running import own_parameters, widened
 from raygrad.scoring.strays import StrayParameterError
+from raygrad.scoring.ties import is_tie, nudged, precision_of
 from raygrad.scoring.totals import totals
 from raygrad.scoring.verdicts import Verdicts
 from raygrad.scoring.verify import is_half
@@ -125,7 +127,7 @@ class GradNormScorer:
                 where no parameter requires a gradient.
             DataError: A label is not a class.
         """
-        images = _check_images(images, labels)
+        images = check_images(images, labels)
         refuse_modules(self._model)
         with torch.inference_mode(False), uncompiled():
             images = images.clone() if images.is_inference() else images
@@ -182,7 +184,13 @@ class GradNormScorer:
         else:
             alone = self._pass(plan, images[one], labels[one], parameters, later)
         self.calls = calls
-        if audit.agrees(result.norms, result.logits, alone.norms, alone.logits, at, later):
+        first = audit.first
+
+        def tie() -> bool:
+            return self._is_tie(plan, bare, (images, labels), at, parameters,
+                                _gap(result.norms, alone.norms, at), by_loop=first)  # fmt: skip
+
+        if audit.agrees(result.norms, result.logits, alone.norms, alone.logits, at, later, tie):
             return result
         # The logits are right and the norms are not: the size of a gradient changes more than its
         # size, or the plan was made for other images.
@@ -190,6 +198,32 @@ class GradNormScorer:
             refuse_nonlinear(*self._two_sizes(bare, images[one], labels[one], parameters))
         plan = self._plan(images, parameters, alone=True)
         return self._pass(plan, images, labels, parameters, later)
+
+    def _is_tie(
+        self, plan: Plan, bare: Plan, batch: tuple[Tensor, Tensor], at: int,
+        parameters: Mapping[str, Tensor], gap: dict[str, Tensor], *, by_loop: bool,
+    ) -> bool:  # fmt: skip
+        """Whether an example's norms in its batch and alone differ by a tie of rounding."""
+        images, labels = batch
+        one, wide, tensors = images[at : at + 1], plan.in_float64(), widened(parameters)
+        label, lone, calls = labels[at : at + 1], bare.in_float64(), self.calls
+        precision = precision_of(images)
+
+        def both() -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+            whole = self._pass(wide, images.double(), labels, tensors, None).norms
+            if by_loop:
+                alone = self._bare(lone, one.double(), label, tensors, SHRINK)
+            else:
+                alone = self._pass(wide, one.double(), label, tensors, None)
+            return {name: column[at : at + 1] for name, column in whole.items()}, alone.norms
+
+        def moved(draw: int) -> dict[str, Tensor]:
+            others, near = nudged(tensors, one.double(), precision, draw)
+            return self._bare(lone, near, label, others, 1.0).norms
+
+        found = images.is_floating_point() and is_tie(gap, both, moved)
+        self.calls = calls
+        return found
 
     def _two_sizes(
         self, plan: Plan, image: Tensor, label: Tensor, parameters: Mapping[str, Tensor]
@@ -240,7 +274,7 @@ class GradNormScorer:
         """
         from raygrad.scoring.explain import describe
 
-        images = _check_images(images, torch.zeros(len(images), dtype=torch.int64))
+        images = check_images(images, torch.zeros(len(images), dtype=torch.int64))
         with torch.inference_mode(False), uncompiled():
             on = device_class(images.device.type)
             return describe(self._plan(images, own_parameters(self._model)), on)
@@ -305,7 +339,7 @@ class GradNormScorer:
             images = images.to(memory_format=torch.channels_last)
         logits, collector, anchor, stand_ins = run_sites(plan, parameters, images)
         self.calls = collector.calls
-        direction, scale = self._direction(logits, labels, later)
+        direction, scale = direction_of(self._loss, logits, labels, later)
         partials, reached = backward(plan, logits, direction, collector, anchor, stand_ins)
         fallback = {**plan.fallback, **dict.fromkeys(sorted(reached), plan.loop)}
         for method in sorted(set(fallback.values())):
@@ -330,7 +364,7 @@ class GradNormScorer:
             twice = plan.loop == "loop"
             output, leaves = single_run(plan.runner, image, parameters, twice)
             logits = output[:1].detach()
-            direction, scale = self._direction(logits, label, later)
+            direction, scale = direction_of(self._loss, logits, label, later)
             direction, scale = direction * shrink, scale / shrink
             if not hooks_backward(plan.runner.model):
                 leaves = {name: leaves[name] for name in plan.needed}
@@ -349,31 +383,7 @@ class GradNormScorer:
         norms = {name: torch.cat([row.norms[name] for row in rows]) for name in self.columns}
         return GradNorms(norms, torch.cat([row.logits for row in rows]))
 
-    def _direction(
-        self, logits: Tensor, labels: Tensor, later: Verdicts | None
-    ) -> tuple[Tensor, Tensor]:
-        """The loss's gradient at the logits, at unit size ``[B, C]``, and that size ``[B]``.
 
-        Every norm is linear in the direction: carried back at unit size, the gradients of
-        confidently right examples underflow in no type and no square.
-        """
-        if later is None:
-            self._loss.check(logits, labels)
-        else:
-            self._loss.check(logits, labels, later)
-            labels = as_classes(labels, logits)
-        direction = self._loss.gradient(logits.detach(), labels, later)
-        scale = direction.abs().amax(1, keepdim=True)
-        return direction / torch.where(scale > 0, scale, 1.0), scale[:, 0]
-
-
-def _check_images(images: Tensor, labels: Tensor) -> Tensor:
-    if not isinstance(images, Tensor) or images.ndim < 1 or len(images) == 0:
-        got = list(images.shape) if isinstance(images, Tensor) else type(images).__name__
-        raise ConfigError(
-            f"images must be a tensor [B, ...] with at least one example, got {got}. "
-            "Stack the examples along the first dimension."
-        )
-    if not isinstance(labels, Tensor) or labels.ndim == 0 or len(labels) != len(images):
-        check_labels(labels, len(images))
-    return images.detach()
+def _gap(norms: Mapping[str, Tensor], alone: Mapping[str, Tensor], at: int) -> dict[str, Tensor]:
+    """How far the norms of one example of a batch are from those that it has alone."""
+    return {n: (norms[n][at : at + 1] - alone[n]).abs().double() for n in norms}

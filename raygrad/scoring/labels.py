@@ -133,3 +133,20 @@ def check_soft_labels(
         )
     if later is None:
         verdicts.read()
+
+
+def check_images(images: object, labels: object) -> Tensor:
+    """Returns a batch of images, detached, if there is a label for each.
+
+    Raises:
+        ConfigError: There is no example, or there are not as many labels.
+    """
+    if not isinstance(images, Tensor) or images.ndim < 1 or len(images) == 0:
+        got = list(images.shape) if isinstance(images, Tensor) else type(images).__name__
+        raise ConfigError(
+            f"images must be a tensor [B, ...] with at least one example, got {got}. "
+            "Stack the examples along the first dimension."
+        )
+    if not isinstance(labels, Tensor) or labels.ndim == 0 or len(labels) != len(images):
+        check_labels(labels, len(images))
+    return images.detach()

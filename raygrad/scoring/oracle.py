@@ -65,9 +65,10 @@ def loop_grad_norms(
         with without_checkpoints():
             total = value(_logits(own, image), label[None]).sum()
             grads = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
+        dense = [g.to_dense() if g is not None and g.is_sparse else g for g in grads]
         by_name = {
             name: (grad.abs() if grad.is_complex() else grad).double().flatten()
-            for name, grad in zip(leaves, grads, strict=True)
+            for name, grad in zip(leaves, dense, strict=True)
             if grad is not None
         }
         for column in asked:

@@ -1,7 +1,7 @@
 """How every parameter's norms are found, and the two passes that find them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -45,6 +45,10 @@ class Plan:
     """The module that alone is watched; None where the whole forward pass is."""
     candidates: tuple[str, ...] = ()
     """The weights that could be the last layer's, where there are several."""
+
+    def in_float64(self) -> "Plan":
+        """The same plan for parameters and images that are given in float64."""
+        return replace(self, runner=replace(self.runner, wide=True))
 
     @property
     def deferred(self) -> frozenset[str]:

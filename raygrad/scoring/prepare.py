@@ -16,6 +16,7 @@ from raygrad.scoring.plan import Plan
 from raygrad.scoring.probes import is_channels_last, probe_pair
 from raygrad.scoring.reductions import Partial, combine
 from raygrad.scoring.sites import left_out, sites_of
+from raygrad.scoring.ties import tied_parameters
 from raygrad.scoring.trace import Trace
 from raygrad.scoring.trial import Trial, same_calls, try_model
 from raygrad.scoring.verify import ALL_NORMS, Reference, check_formulas, choose_fallback, near
@@ -147,6 +148,9 @@ def _plan_for(
             return _plan_for(
                 trial.with_copies(parameters, pair), parameters, pair, asked, alone, channels_last
             )
+        if wrong:
+            twice = trial.beside and trial.loop == "loop"
+            wrong -= tied_parameters(plan, parameters, pair, reference, twice, found, wrong)
         if channels_last and not _as_exact(found, wrong, reference, logits):
             return None
         if last is None:
@@ -208,13 +212,20 @@ def refuse_modules(model: nn.Module) -> None:
     """Refuses modules in whose present mode no example has a gradient of its own.
 
     Raises:
-        ConfigError: A batch normalisation or a dropout is in training mode.
+        ConfigError: A batch normalisation or a dropout is in training mode, or a parameter is lazy
+            or has a hook on its gradient.
     """
     for name, parameter in model.named_parameters():
         if isinstance(parameter, nn.parameter.UninitializedParameter):
             raise ConfigError(
                 f"every parameter must have a shape, got the lazy {name!r}, which waits for a "
                 "first image. Run the model once before it is scored."
+            )
+        if parameter._backward_hooks:
+            raise ConfigError(
+                f"no parameter may have a hook on its gradient, got one on {name!r}, which can "
+                "change the gradient behind the norms. Remove it, or score copy.deepcopy(model), "
+                "which has none."
             )
     for name, module in model.named_modules():
         if not module.training:

@@ -22,8 +22,10 @@ def pull_back(
         retain_graph: Whether the graph is pulled through again.
 
     Returns:
-        A gradient a leaf, None for one that the outputs do not depend on.
+        A dense gradient a leaf (embeddings may give sparse ones), None for one that the outputs do
+        not depend on.
     """
-    return torch.autograd.grad(
+    found = torch.autograd.grad(
         (outputs * direction).sum(), leaves, retain_graph=retain_graph, allow_unused=True
     )
+    return tuple(g.to_dense() if g is not None and g.is_sparse else g for g in found)

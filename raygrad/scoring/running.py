@@ -38,11 +38,13 @@ class Runner:
             slower by about 0.1 ms a module, so it is for models that need it.
         drop_caches: Whether the copy forgets tensors that were computed earlier and are kept in
             plain dictionaries.
+        wide: Whether buffers are given in float64, as the parameters and images then must be.
     """
 
     model: nn.Module
     by_copy: bool = True
     drop_caches: bool = True
+    wide: bool = False
 
     def __call__(
         self,
@@ -64,7 +66,8 @@ class Runner:
         Raises:
             UncopyableModelError: ``by_copy`` is set and the model cannot be copied.
         """
-        run = self.bound(tensors, own_buffers(self.model))
+        buffers = own_buffers(self.model)
+        run = self.bound(tensors, widened(buffers) if self.wide else buffers)
         own = images.clone()
         if anchor is not None and own.is_floating_point():
             own = own + anchor.to(own.dtype)
@@ -107,6 +110,14 @@ def own_parameters(model: nn.Module) -> dict[str, Tensor]:
 def own_buffers(model: nn.Module) -> dict[str, Tensor]:
     """Copies of the buffers, by name."""
     return {name: tensor.detach().clone() for name, tensor in model.named_buffers()}
+
+
+def widened(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same numbers in float64, where they are real and have fractions."""
+    return {
+        name: tensor.double() if tensor.is_floating_point() else tensor
+        for name, tensor in tensors.items()
+    }
 
 
 def _ordinary(tensor: Tensor) -> Tensor:

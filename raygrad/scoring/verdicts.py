@@ -17,17 +17,18 @@ class Verdicts:
 
     def __init__(self) -> None:
         self._wrong: list[Tensor] = []
-        self._errors: list[Callable[[], Exception]] = []
+        self._errors: list[Callable[[], Exception | None]] = []
 
     def __len__(self) -> int:
         return len(self._wrong)
 
-    def expect_not(self, wrong: Tensor, error: Callable[[], Exception]) -> None:
+    def expect_not(self, wrong: Tensor, error: Callable[[], Exception | None]) -> None:
         """Takes a check.
 
         Args:
             wrong: A bool on the device, ``[]``.
-            error: Makes the error, where it is true; it may read from the device.
+            error: Makes the error, where it is true, or looks closer and finds none; it may read
+                from the device.
         """
         self._wrong.append(wrong)
         self._errors.append(error)
@@ -43,5 +44,6 @@ class Verdicts:
         if not wrong:
             return
         for is_wrong, error in zip(torch.stack(wrong).tolist(), errors, strict=True):
-            if is_wrong:
-                raise error()
+            found = error() if is_wrong else None
+            if found is not None:
+                raise found

@@ -148,7 +148,7 @@ def steady_pass(scorer, shape, batch, later, monkeypatch, *, audit=False):
         there = GradNormScorer(model, scorer.columns)
         key = there._key(images, own_parameters(model))
         there._plans[key] = replace(plan, runner=replace(plan.runner, model=model))
-        there._audits[key] = Audit(count=1, images=10**6 if audit else 0)
+        there._audits[key] = Audit(1, 10**6 if audit else 0, {batch})
         with Calls() as calls:
             found = there.score(images, labels, later=later)
     return found, calls

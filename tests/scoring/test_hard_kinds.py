@@ -246,3 +246,39 @@ def test_preparing_runs_few_images_through_the_network(column, most):
     Counted.images = 0
     GradNormScorer(Counted(vit).eval(), (column,)).explain(batch(2, 3, 16, 16)[0])
     assert Counted.images <= most
+
+
+def test_a_hook_on_a_parameters_gradient_is_refused_by_name():
+    model, (x, y) = Drawn(mixed).eval(), batch(3)
+    handle = model.head.weight.register_hook(lambda g: 2 * g)
+    with pytest.raises(ConfigError, match=r"hook on its gradient, got one on 'head\.weight'"):
+        per_example_grad_norms(model, x, y)
+    handle.remove()
+    assert per_example_grad_norms(model, x, y)
+
+
+def _looked_up(self, h):
+    return h + self.rows((h.detach().sum(1).abs() * 50).long() % 10)
+
+
+def test_sparse_gradients_are_exact():
+    agree(Drawn(_looked_up, rows=nn.Embedding(10, 8, sparse=True)), batch(4)[0])
+
+
+@pytest.mark.parametrize("how", ["logits", "mean", "gradient"])
+def test_a_model_that_goes_by_the_size_of_a_later_batch_is_refused(how):
+    """The last batch of a data set is smaller than all before it."""
+
+    def middle(self, h):
+        one = float(len(h) == 3)
+        if how == "logits":
+            return mixed(self, h) * (1 + one)
+        if how == "mean":
+            return mixed(self, h - 0.1 * one * h.mean(0))
+        return mixed(self, h * (1 + one) - h.detach() * one)
+
+    scorer = GradNormScorer(Drawn(middle).eval(), COLUMNS)
+    for _ in range(3):
+        scorer.score(*batch(5))
+    with pytest.raises(ConfigError, match="batch"):
+        scorer.score(*batch(3))
