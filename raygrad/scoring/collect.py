@@ -13,7 +13,7 @@ from raygrad.scoring.calls import PARSERS, parse
 from raygrad.scoring.cost import Method, scratch_budget
 from raygrad.scoring.layout import Layout
 from raygrad.scoring.operations import Operation
-from raygrad.scoring.reductions import Partial, concatenate, reduce_gradient
+from raygrad.scoring.reductions import Partial, concatenate, owned, reduce_gradient
 from raygrad.scoring.strays import refuse_kept
 from raygrad.scoring.trace import Role
 from raygrad.scoring.witness import COMPOSITES
@@ -139,7 +139,7 @@ def _pull_back(
         is_grads_batched=True,
     )  # fmt: skip
     pairs = zip(names, found, strict=True)
-    return [(name, pulled.contiguous()) for name, pulled in pairs if pulled is not None]
+    return list(owned({n: pulled for n, pulled in pairs if pulled is not None}).items())
 
 
 def weight_norms(site: Site, operation: Operation, x: Tensor | None, g: Tensor) -> Partial:
@@ -166,6 +166,10 @@ class _SiteFunction(torch.autograd.Function):
         ctx: Any, x: Tensor | None, anchor: Tensor, operation: Operation, site: Site, to: Collector
     ) -> Tensor:
         y, saved = operation.forward(x)  # type: ignore[arg-type]  # None where it expands
+        if y._is_view():
+            # Products of many rows are views of a matrix that nothing else holds. What a function
+            # returns may be changed in place, unless torch knows it for a view.
+            y = torch.ops.aten._unsafe_view(y, y.shape)
         ctx.save_for_backward(x, *saved)
         ctx.operation, ctx.site, ctx.to = operation, site, to
         return y

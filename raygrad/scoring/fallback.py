@@ -9,7 +9,7 @@ from torch.func import grad, vmap
 
 from raygrad.scoring.cost import scratch_budget
 from raygrad.scoring.pulling import pull_back
-from raygrad.scoring.reductions import Partial, concatenate, reduce_gradient
+from raygrad.scoring.reductions import Partial, concatenate, owned, reduce_gradient
 from raygrad.scoring.running import Runner
 from raygrad.scoring.strays import refuse_kept, stand_in
 
@@ -56,6 +56,7 @@ def fallback_norms(
                 name: torch.zeros_like(parameters[name])[None] if row is None else row[None]
                 for name, row in one.items()
             }
+        found = owned(found)
         for name, norms in needed.items():
             chunks[name].append(reduce_gradient(found[name], norms))
     return {name: concatenate(rows) for name, rows in chunks.items()}
@@ -77,7 +78,7 @@ def _vmap(
     found: dict[str, Tensor] = vmap(grad(projected), in_dims=(None, 0, 0))(
         {name: parameters[name] for name in chosen}, images, cotangent
     )
-    return {name: gradient.contiguous() for name, gradient in found.items()}
+    return found
 
 
 def single_run(

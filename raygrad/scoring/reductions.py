@@ -1,6 +1,6 @@
 """Norms of gradients, one an example, and how those of several parameters combine."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -43,6 +43,25 @@ def reduce_gradient(gradient: Tensor, norms: Collection[str]) -> Partial:
     if "l2" in norms:
         partial["l2"] = rows.square_().sum(1)
     return partial
+
+
+def owned(gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same gradients, each in memory of its own, which a reduction may overwrite.
+
+    Autograd hands one tensor to all terms of a sum (a weight that is computed as ``a + b``), parts
+    of one tensor to what was stacked, and one number in the place of many equal ones.
+
+    Args:
+        gradients: By parameter; nothing else may need them afterwards.
+    """
+    found: dict[str, Tensor] = {}
+    taken: set[int] = set()
+    for name, gradient in gradients.items():
+        memory = gradient.untyped_storage()._cdata
+        free = memory not in taken and gradient.is_contiguous()
+        found[name] = gradient if free else gradient.clone(memory_format=torch.contiguous_format)
+        taken.add(memory)
+    return found
 
 
 def rank_one(x: Tensor, g: Tensor, norms: Collection[str]) -> Partial:

@@ -27,6 +27,10 @@ class Drawn(Small):
         return self.head(self.middle(self, self.body(x)))
 
 
+def plan_of(scorer):
+    return next(iter(scorer._plans.values()))
+
+
 def mixed(self, h):
     return torch.tanh(self.mix(h))
 
@@ -282,3 +286,50 @@ def test_a_model_that_goes_by_the_size_of_a_later_batch_is_refused(how):
         scorer.score(*batch(5))
     with pytest.raises(ConfigError, match="batch"):
         scorer.score(*batch(3))
+
+
+def _sum_of_two(self, h):
+    return torch.tanh(F.linear(h, self.a + self.b, self.c[0] + self.c[1]))
+
+
+def _stacked(self, h):
+    return torch.tanh(torch.einsum("bd,kde->be", h, torch.stack([self.a, self.b])))
+
+
+def _equal_entries(self, h):
+    return torch.tanh(h * self.a.sum() + self.b.mean())
+
+
+@pytest.mark.parametrize("middle", [_sum_of_two, _stacked, _equal_entries])
+@pytest.mark.parametrize("columns", [COLUMNS, ("grad_l1_all",), ("grad_l2_all",)])
+def test_parameters_that_autograd_gives_one_gradient_keep_their_own_norms(middle, columns):
+    """Norms are found in place: what several parameters share must not be overwritten."""
+    torch.manual_seed(0)
+    parts = {name: nn.Parameter(torch.randn(8, 8) * 0.3) for name in "abc"}
+    model = Drawn(middle, **parts).eval()
+    x, y = batch(4)
+    scorer = GradNormScorer(model, columns)
+    for n in (4, 1):
+        exact = loop_grad_norms(model, x[:n], y[:n], columns)
+        assert relative_error(scorer.score(x[:n], y[:n]).norms, exact) < 1e-5
+    assert not plan_of(scorer).alone
+
+
+@pytest.mark.parametrize("how", ["add_", "relu_", "mul_ of a part"])
+def test_what_a_layer_over_tokens_returns_may_be_changed_in_place(how):
+    """Torch makes the output of such a layer as a view; in-place additions may be statements."""
+
+    def middle(self, h):
+        tokens = self.mix(torch.stack([h, h.roll(1, 1), h.flip(1)], 1))
+        if how == "add_":
+            tokens.add_(self.place)
+        elif how == "relu_":
+            tokens.relu_()
+        else:
+            tokens[:, 1:].mul_(self.place[1:])
+        return torch.tanh(tokens).mean(1)
+
+    model = Drawn(middle, place=nn.Parameter(torch.randn(3, 8))).eval()
+    scorer, (x, y) = GradNormScorer(model, COLUMNS), batch(4)
+    assert relative_error(scorer.score(x, y).norms, loop_grad_norms(model, x, y, COLUMNS)) < 1e-5
+    assert not plan_of(scorer).alone
