@@ -101,25 +101,17 @@ def label_table(
     rank = np.empty(len(rows), np.int64)
     rank[order] = np.arange(1, len(rows) + 1)
     table = facts.append_column("label_name", _names(names, labels))
-    columns: dict[str, Any] = {
-        "suggested": suggested,
-        "suggested_name": _names(names, suggested),
-        "confidence": p[rows, suggested].astype(np.float64),
-        "label_probability": p[rows, labels].astype(np.float64),
-        "loss": -np.log(np.maximum(p[rows, labels].astype(np.float64), 1e-12)),
-        "gradient_norm": judged.gradient_norms(labels),
-        "aum": _known(judged.aum, len(rows)),
-        "score": score,
-        "rank": rank,
-        "suspect": suspects,
+    columns = _judgements(judged, labels, suggested, names) | {
+        "score": pa.array(score),
+        "rank": pa.array(rank),
+        "suspect": pa.array(suspects),
     }
-    if beside:
-        columns |= {name: of for name, of in beside.items() if name != "aum"}
-        columns["aum"] = beside.get("aum", columns["aum"]) if judged.aum is None else columns["aum"]
-    for name, values in columns.items():
-        table = table.append_column(
-            name, values if isinstance(values, pa.Array) else pa.array(values)
-        )
+    known = dict(beside or {})
+    watched = known.pop("aum", None)
+    if judged.aum is None and watched is not None:
+        columns["aum"] = watched
+    for name, values in (columns | known).items():
+        table = table.append_column(name, values)
     said = np.where(suspects, "confident learning", "")
     said = np.where(judgeable, said, "the class has one example: not judged")
     table = table.append_column("says", pa.array(said.tolist(), pa.string()))
@@ -133,6 +125,26 @@ def label_table(
         "not_judged": int((~judgeable).sum()),
     }
     return table.take(pa.array(order)), estimate
+
+
+def _judgements(
+    judged: Judgement,
+    labels: NDArray[np.int64],
+    suggested: NDArray[np.int64],
+    names: Sequence[str],
+) -> dict[str, pa.Array]:
+    """Returns what the networks say of each example, as columns by name."""
+    rows = np.arange(len(labels))
+    own = judged.probabilities[rows, labels].astype(np.float64)
+    return {
+        "suggested": pa.array(suggested),
+        "suggested_name": _names(names, suggested),
+        "confidence": pa.array(judged.probabilities[rows, suggested].astype(np.float64)),
+        "label_probability": pa.array(own),
+        "loss": pa.array(-np.log(np.maximum(own, 1e-12))),
+        "gradient_norm": pa.array(judged.gradient_norms(labels)),
+        "aum": _known(judged.aum, len(rows)),
+    }
 
 
 def _known(values: NDArray[np.float32] | None, number: int) -> pa.Array:

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -141,27 +142,23 @@ def _audit(
     hashes = seen.rows["key_hash"].to_numpy()
     keep, drop, rule = keep_tables(options, facts, labels, found, repeats, judged, hashes)
     repeated = repeat_table(facts, repeats, names)
-    summary = {
-        **estimate,
-        **_repeat_counts(repeated),
-        "num_examples": facts.num_rows,
-        "rejected": len(seen.rejects),
-        "num_odd": found.num_rows - found["reason"].to_pylist().count(""),
-        "num_kept": keep.num_rows,
-        "num_dropped": drop.num_rows,
-        "classes": names,
-        "how": judged.how,
-        "near": list(repeats.notes),
-        "rule": rule,
-        "options": vars(options),
-        "raygrad": raygrad.__version__,
-    }
     tables = {
         "labels": labels,
         "repeats": repeated,
         "outliers": found,
         "keep": keep,
         "drop": drop,
+    }
+    summary = {
+        **estimate,
+        **_repeat_counts(repeated),
+        **_counts(tables, seen),
+        "classes": names,
+        "how": judged.how,
+        "near": list(repeats.notes),
+        "rule": rule,
+        "options": vars(options),
+        "raygrad": raygrad.__version__,
     }
     if options.check:
         stays = pc.is_in(seen.rows["key"], value_set=keep["key"].combine_chunks()).to_numpy()
@@ -186,6 +183,16 @@ def _facts(index: Index, seen: Seen) -> pa.Table:
             "label": seen.rows["label"],
         }
     ).combine_chunks()
+
+
+def _counts(tables: Mapping[str, pa.Table], seen: Seen) -> dict[str, int]:
+    return {
+        "num_examples": tables["labels"].num_rows,
+        "rejected": len(seen.rejects),
+        "num_odd": pc.sum(pc.not_equal(tables["outliers"]["reason"], "")).as_py() or 0,
+        "num_kept": tables["keep"].num_rows,
+        "num_dropped": tables["drop"].num_rows,
+    }
 
 
 def _repeat_counts(repeated: pa.Table) -> dict[str, int]:
