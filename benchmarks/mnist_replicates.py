@@ -24,6 +24,8 @@ from raygrad.pipeline.study import report
 from raygrad.pipeline.sweeping import sweep
 from raygrad.training.recipes import recipe
 
+RECIPE = replace(recipe("mnist", "cnn"), validation_steps=50)
+"""Small subsets have epochs of a few steps, whose validation would be most of what they cost."""
 COLUMNS = (
     "grad_l2_last_layer_weights grad_l2_weights grad_l2_all loss el2n margin entropy "
     "least_confidence"
@@ -54,7 +56,7 @@ def main() -> None:
     )
     columns = tuple(COLUMNS.split())
     config = replace(
-        StudyConfig(str(Path(args.work) / "study"), data=data, train=recipe("mnist", "cnn")),
+        StudyConfig(str(Path(args.work) / "study"), data=data, train=RECIPE),
         score=ScoreConfig(columns=columns),
         select=select,
     )
