@@ -101,10 +101,10 @@ def shared_arrays(
     entry = CacheEntry(user_folder(folder), f"{split}-{digest(made_of)}", most_bytes)
     with entry.locked():
         if not entry.is_complete():
-            entry.begin()
+            left = entry.begin()
             decode = functools.partial(_decode, channels=channels, transform=transform)
             rows = index.rows(split)
-            found = _decoded(index, rows, channels, decode, entry.allocate, entry)
+            found = _decoded(index, rows, channels, decode, entry.allocate, entry, left)
             if found.images is not None and len(found.images) > found.tables.used.num_rows:
                 entry.is_closing_up()
                 _closed_up(found.images, found.tables.used["row"].to_pylist())
@@ -120,12 +120,17 @@ def _arrays(images: NDArray[np.uint8], tables: Tables) -> ImageArrays:
 
 
 class _Pixels:
-    """The one array that threads decode into, allocated when the first image shows its size."""
+    """The one array that threads decode into, allocated when the first image shows its size.
 
-    def __init__(self, num_rows: int, allocate: _Allocate) -> None:
+    An array that is there already, with the images of shards that were kept, shows theirs.
+    """
+
+    def __init__(
+        self, num_rows: int, allocate: _Allocate, images: NDArray[np.uint8] | None
+    ) -> None:
         self._num_rows, self._allocate = num_rows, allocate
         self._lock = threading.Lock()
-        self.images: NDArray[np.uint8] | None = None
+        self.images = images
 
     def put(self, at: int, image: NDArray[np.uint8], key: str) -> None:
         """Keeps an image `[C, H, W]` in its row."""
@@ -180,9 +185,10 @@ def _decoded(
     decode: Callable[[bytes], NDArray[np.uint8]],
     allocate: _Allocate,
     kept: CacheEntry | _Nowhere,
+    images: NDArray[np.uint8] | None = None,
 ) -> _Decoded:
     """Decodes the shards that are not kept already, on all CPUs of the process."""
-    pixels = _Pixels(rows.num_rows, allocate)
+    pixels = _Pixels(rows.num_rows, allocate, images)
     starts = _starts_of_shards(rows)
 
     def work(number: int) -> Tables:

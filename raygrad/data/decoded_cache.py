@@ -107,34 +107,48 @@ class CacheEntry:
         there = self._pixels.stat().st_size if self._pixels.exists() else 0
         return there == size
 
-    def begin(self) -> None:
-        """Removes what cannot be gone on from: facts without pixels, pixels half closed up."""
+    def begin(self) -> NDArray[np.uint8] | None:
+        """Removes what cannot be gone on from: facts without pixels, pixels half closed up or cut.
+
+        Returns the pixels, mapped, that a process left whose decode was cut off; None for none.
+
+        Raises:
+            ResourceError: The disk has no room for them.
+        """
         stale = self._facts.exists() or self._closing.exists()
-        if stale or not self._pixels.exists():
+        pixels = None if stale else self._left()
+        if pixels is None:
             self._remove()
+        else:
+            self._take_blocks(pixels.nbytes)
         self._parts.mkdir(exist_ok=True)
+        return pixels
+
+    def _left(self) -> NDArray[np.uint8] | None:
+        try:
+            # For reading first: what is opened for writing is filled up with zeros where it is cut.
+            np.lib.format.open_memmap(self._pixels, "r")
+            return np.lib.format.open_memmap(self._pixels, "r+")
+        except (FileNotFoundError, ValueError):
+            return None
 
     def allocate(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-        """Returns the pixels, mapped: those that are there, else new ones on a disk with room.
+        """Returns new pixels, mapped, on a disk with room.
 
         Raises:
             ResourceError: The disk, or what may be used of it, has no room.
         """
-        needed, made = math.prod(shape), None
-        if self._pixels.exists():
-            with contextlib.suppress(ValueError):  # cut short while it was made
-                made = np.lib.format.open_memmap(self._pixels, "r+")
-        if made is None or made.shape != shape:
-            self._remove()
-            self._parts.mkdir()
-            self._make_room(needed)
-            made = np.lib.format.open_memmap(self._pixels, "w+", np.uint8, shape)
+        self._make_room(math.prod(shape))
+        made = np.lib.format.open_memmap(self._pixels, "w+", np.uint8, shape)
+        self._take_blocks(made.nbytes)
+        return made
+
+    def _take_blocks(self, needed: int) -> None:
         try:
             self._fill(self._pixels)
         except OSError as error:
             self._pixels.unlink()
             raise self._no_room(needed) from error
-        return made
 
     @staticmethod
     def _fill(path: Path) -> None:

@@ -17,7 +17,7 @@ from raygrad.data import decoded_cache
 from raygrad.data.arrays import load_arrays, shared_arrays
 from raygrad.data.decoded_cache import user_folder
 from raygrad.data.index import build_index
-from raygrad.errors import ResourceError
+from raygrad.errors import DataError, ResourceError
 from raygrad.training.preprocess import channel_statistics, counted_statistics
 from tests.data.making import example, jpeg, png, put
 
@@ -230,3 +230,38 @@ def test_statistics_of_counted_bytes_are_those_of_all_pixels(index, tmp_path):
             for value in images[row, channel].ravel():
                 brute[channel, value] += 1
     np.testing.assert_array_equal(arrays_module.byte_counts(images, rows, 3), brute)
+
+
+def test_a_process_killed_after_its_last_shard_leaves_no_image_at_anothers_label(index, tmp_path):
+    """All shards are kept by then, and nothing is decoded that would show the pixels."""
+
+    def killed():
+        decoded_cache.CacheEntry.is_closing_up = lambda self: os.kill(os.getpid(), signal.SIGKILL)
+        decoded(index, tmp_path / "cache")
+
+    assert in_a_process(killed) == -signal.SIGKILL
+    equal(decoded(index, tmp_path / "cache"), load_arrays(index, "train", channels=3))
+
+
+def test_shards_whose_pixels_were_cut_under_a_killed_decode_are_decoded_again(index, tmp_path):
+    def killed():
+        decoded_cache.CacheEntry.is_closing_up = lambda self: os.kill(os.getpid(), signal.SIGKILL)
+        decoded(index, tmp_path / "cache")
+
+    assert in_a_process(killed) == -signal.SIGKILL
+    (pixels,) = tmp_path.rglob("*.npy")
+    os.truncate(pixels, pixels.stat().st_size // 2)
+    equal(decoded(index, tmp_path / "cache"), load_arrays(index, "train", channels=3))
+
+
+def test_a_data_set_of_two_sizes_is_refused_again_when_it_is_decoded_again(tmp_path):
+    """Of the shards that were kept no image is left blank for those of another size."""
+    sizes = ((8, 8), (8, 8), (12, 12))
+    urls = [
+        put(tmp_path, f"t-{at}.tar", example(f"k{at}", 0, "png", png(at, size)))
+        for at, size in enumerate(sizes)
+    ]
+    index = build_index(urls, [], val_fraction=0.0)
+    for _ in range(3):
+        with pytest.raises(DataError, match="must have one size"):
+            decoded(index, tmp_path / "cache")
