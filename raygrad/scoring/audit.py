@@ -31,8 +31,8 @@ A backward pass that clips or normalises gradients gives other norms for it."""
 class Audit:
     """When an example is scored again, alone, and what comes of it.
 
-    In the first batch of two images or more the other way is the plain loop, in later ones (every
-    so many images, and the first of each size) the plan itself, on one image. The example's place
+    In the first batch the other way is the plain loop, in later ones (every so many images, and the
+    last example of the first batch of each size) the plan itself, on one image. The example's place
     changes from one audit to the next.
     """
 
@@ -41,7 +41,8 @@ class Audit:
     images: int = 0
     """Images since the last."""
     sizes: set[int] = field(default_factory=set)
-    """Batch sizes that were seen: a model may go by how many examples there are."""
+    """Batch sizes whose last example was audited: a model may go by places, or by how many there
+    are."""
 
     @property
     def first(self) -> bool:
@@ -56,14 +57,16 @@ class Audit:
             later: Given where the device must not be waited for: an example whose logits are not
                 finite is audited then too, and agrees.
         """
-        self.images += len(logits)
-        unseen = len(logits) not in self.sizes and len(self.sizes) < SIZES
-        if unseen:
-            self.sizes.add(len(logits))
+        size = len(logits)
+        self.images += size
         every = EVERY if device_class(logits.device.type) is CPU else EVERY_ON_GPU
-        if len(logits) < 2 or (self.count > 0 and self.images < every and not unseen):
+        unseen = not self.first and size not in self.sizes and len(self.sizes) < SIZES
+        if not (self.first or unseen or self.images >= every) or (size < 2 and not self.first):
             return None
-        place = (self.count * 7919 + 1) % len(logits)
+        # Of each size the last example too: what goes by places goes wrong at an end.
+        place = size - 1 if unseen else (self.count * 7919 + 1) % size
+        if place == size - 1:
+            self.sizes.add(size)
         if later is not None:
             return place
         return place if bool(logits[place].isfinite().all()) else None

@@ -224,6 +224,10 @@ COMMUTES = frozenset(function for function, parser in PARSERS.items() if parser 
 """Functions of two tensors in which the parameter may come first."""
 
 
+IN_PLACE = frozenset([Tensor.add_, Tensor.mul_])
+"""Functions that write what they compute to their first tensor, which the model may go on with."""
+
+
 def parse(
     function: Any, args: Sequence[Any], kwargs: Mapping[str, Any], *, swapped: bool = False
 ) -> Parsed | None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from raygrad.scoring.calls import PARSERS, parse
+from raygrad.scoring.calls import IN_PLACE, PARSERS, parse
 from raygrad.scoring.cost import Method, scratch_budget
 from raygrad.scoring.layout import Layout
 from raygrad.scoring.operations import Operation
@@ -170,6 +170,9 @@ class _SiteFunction(torch.autograd.Function):
             # Products of many rows are views of a matrix that nothing else holds. What a function
             # returns may be changed in place, unless torch knows it for a view.
             y = torch.ops.aten._unsafe_view(y, y.shape)
+        if x is not None and not operation.keeps_input:
+            # As torch, which lets a model go on to change what it has added to.
+            x = x.new_empty(()).expand(x.shape)
         ctx.save_for_backward(x, *saved)
         ctx.operation, ctx.site, ctx.to = operation, site, to
         return y
@@ -229,12 +232,15 @@ class Watch(TorchFunctionMode):
             raise ForwardChangedError
         x, operation = parsed
         operation.batch_dim, operation.folded = site.layout.dim, site.layout.fold > 1
+        if func in IN_PLACE:
+            assert x is not None
+            x = x.clone()
         result: Tensor = _SiteFunction.apply(x, self._anchor, operation, site, self._to)
         layout = site.layout
         if result.ndim <= layout.dim or result.shape[layout.dim] != layout.fold * self._batch:
             # Rows that were picked by their values: no example's are where they were.
             raise ForwardChangedError
-        return result
+        return args[0].copy_(result) if func in IN_PLACE else result
 
     def finish(self) -> None:
         """Checks that the pass made all the calls of the plan.

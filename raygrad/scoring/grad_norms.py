@@ -191,7 +191,8 @@ class GradNormScorer:
                                 _gap(result.norms, alone.norms, at), by_loop=first)  # fmt: skip
 
         if audit.agrees(result.norms, result.logits, alone.norms, alone.logits, at, later, tie):
-            return result
+            again = (plan, images, labels, parameters, result, later)
+            return self._audited(*again) if first else result
         # The logits are right and the norms are not: the size of a gradient changes more than its
         # size, or the plan was made for other images.
         if not is_half(result.logits):

@@ -46,6 +46,11 @@ class Operation:
     folded: bool = field(default=False, kw_only=True)
     """Whether each example is several rows of that dimension (windows): ``[B, k, ...]``."""
 
+    @property
+    def keeps_input(self) -> bool:
+        """Whether gradients need the input's values, not its shape alone."""
+        return True
+
     def forward(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Returns the output, and what the input gradient needs beside the input."""
         raise NotImplementedError
@@ -219,6 +224,11 @@ class Affine(Operation):
     aligned: tuple[int, ...] = ()
     shape: tuple[int, ...] | None = None
     """Shape to expand to, where there is no x."""
+
+    @property
+    def keeps_input(self) -> bool:
+        """Whether gradients need the input's values: not those of an addition."""
+        return self.weight is not None
 
     def forward(self, x: Tensor | None) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Returns ``x * weight + bias``, or the expanded bias where there is no x."""

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raygrad.errors import ConfigError
-from raygrad.scoring.calls import COMMUTES, PARSERS, parse, statistics_of_the_batch
+from raygrad.scoring.calls import COMMUTES, IN_PLACE, PARSERS, parse, statistics_of_the_batch
 from raygrad.scoring.graph import leaves_of
 from raygrad.scoring.operations import Affine, Operation
 from raygrad.scoring.witness import COMPOSITES, Witness, tensors_in
@@ -147,8 +147,9 @@ class Trace(Witness):
                 call = self._site(func, args, kwargs)
                 if call is not None:
                     self.calls.append(call)
-                    self._note(call.y, self._tainted)
-                    return call.y
+                    result = args[0].copy_(call.y) if func in IN_PLACE else call.y
+                    self._note(result, self._tainted)
+                    return result
         result = self._run(func, args, kwargs)
         outputs = list(tensors_in(result))
         writes = getattr(func, "__name__", "") == "__setitem__"

@@ -9,7 +9,7 @@ import torchvision
 from torch import nn
 
 from raygrad.errors import ConfigError
-from raygrad.scoring import GradNormScorer, per_example_grad_norms
+from raygrad.scoring import GradNormScorer, outer, per_example_grad_norms
 from raygrad.scoring.oracle import loop_grad_norms
 from tests.scoring.comparing import COLUMNS, Small, agree, batch, relative_error
 
@@ -315,7 +315,7 @@ def test_parameters_that_autograd_gives_one_gradient_keep_their_own_norms(middle
     assert not plan_of(scorer).alone
 
 
-@pytest.mark.parametrize("how", ["add_", "relu_", "mul_ of a part"])
+@pytest.mark.parametrize("how", ["add_", "relu_", "mul_ of a part", "what was added to"])
 def test_what_a_layer_over_tokens_returns_may_be_changed_in_place(how):
     """Torch makes the output of such a layer as a view; in-place additions may be statements."""
 
@@ -325,6 +325,11 @@ def test_what_a_layer_over_tokens_returns_may_be_changed_in_place(how):
             tokens.add_(self.place)
         elif how == "relu_":
             tokens.relu_()
+        elif how == "what was added to":
+            moved = tokens + self.place
+            tokens.sin_()
+            tokens[:, 0] = tokens[:, 0] + self.place[1]
+            tokens = tokens * moved
         else:
             tokens[:, 1:].mul_(self.place[1:])
         return torch.tanh(tokens).mean(1)
@@ -333,3 +338,32 @@ def test_what_a_layer_over_tokens_returns_may_be_changed_in_place(how):
     scorer, (x, y) = GradNormScorer(model, COLUMNS), batch(4)
     assert relative_error(scorer.score(x, y).norms, loop_grad_norms(model, x, y, COLUMNS)) < 1e-5
     assert not plan_of(scorer).alone
+    assert not plan_of(scorer).fallback
+
+
+def test_a_stream_of_single_images_is_audited_too(monkeypatch):
+    """What the check of a plan cannot see, here a method that it does not use, is seen at once."""
+    right = outer._gram
+    monkeypatch.setattr(outer, "_gram", lambda x, g: 1.5 * right(x, g))
+
+    def middle(self, h):
+        return torch.tanh(self.mix(torch.stack([h, h.roll(1, 1)], 1))).mean(1)
+
+    column = ("grad_l2_weights",)
+    model, (x, y) = Drawn(middle).eval(), batch(2)
+    scorer = GradNormScorer(model, column, methods={"mix": "gram"})
+    for one in (slice(0, 1), slice(1, 2)):
+        exact = loop_grad_norms(model, x[one], y[one], column)
+        assert relative_error(scorer.score(x[one], y[one]).norms, exact) < 1e-5
+
+
+@pytest.mark.parametrize("how", ["logits", "gradient"])
+def test_a_model_that_goes_by_places_in_the_batch_is_refused_in_its_first(how):
+    def middle(self, h):
+        later = (torch.arange(len(h)) > 2).to(h.dtype)[:, None]
+        if how == "logits":
+            return mixed(self, h) * (1 + 0.1 * later)
+        return mixed(self, h * (1 + later) - h.detach() * later)
+
+    with pytest.raises(ConfigError, match="batch"):
+        per_example_grad_norms(Drawn(middle).eval(), *batch(5))
