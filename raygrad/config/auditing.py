@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from raygrad.config.declaring import ACTED_ON, BASIC, fraction, positive, require
+from raygrad.config.declaring import ACTED_ON, BASIC, EXECUTION, fraction, positive, require
 
 GOALS = ("clean", "accuracy", "coverage")
 """What the kept set is for."""
@@ -33,6 +33,8 @@ class AuditConfig:
     """Parts of the data; each is judged by what was fitted to the others."""
     epochs: int = field(default=12, metadata=BASIC)
     """Passes of each fold's training, without a checkpoint."""
+    device: Literal["auto", "cpu", "cuda"] = field(default="auto", metadata=EXECUTION)
+    """Where networks run, in this process, in exact float32; auto takes a GPU if there is one."""
     seed: int = 0
     """Seeds folds and trainings."""
     keep_fraction: float | None = field(default=None, metadata=BASIC)

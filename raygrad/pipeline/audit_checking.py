@@ -221,7 +221,13 @@ class _Trained:
             if self._images is None:
                 self._images = squares(self._index, self._seen, self._channels, self._side)
             judged = judged_fold(
-                self._images, labels, self._asked, self._num_classes, recipe, trained
+                self._images,
+                labels,
+                self._asked,
+                self._num_classes,
+                recipe,
+                trained,
+                self._audit.device,
             )
             out = io.BytesIO()
             np.savez(out, right=judged.probabilities.argmax(axis=1) == labels[self._asked])

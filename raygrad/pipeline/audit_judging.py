@@ -180,7 +180,9 @@ class _Trainings:
         if not files.exists(url):
             if self._images is None:
                 self._images = squares(self._index, self._seen, self._channels, self._side)
-            judged = judged_fold(self._images, labels, held, num_classes, recipe)
+            judged = judged_fold(
+                self._images, labels, held, num_classes, recipe, None, self._audit.device
+            )
             log.info("audit: fold %d, accuracy on what it has not seen %.3f", fold, judged.accuracy)
             out = io.BytesIO()
             np.savez(out, **{kept: getattr(judged, kept) for kept in _KEPT})

@@ -22,8 +22,9 @@ from raygrad.data.reading import EncodedExample, ordered_map, read_rows
 from raygrad.engine.score.task import Preprocess
 from raygrad.errors import DataError
 from raygrad.progress import Progress
+from raygrad.scoring.numerics import numerics
 from raygrad.storage import files
-from raygrad.training.fold_training import outputs
+from raygrad.training.fold_training import device_here, outputs
 from raygrad.training.outside import NetworkSource
 
 _CHUNK = 256
@@ -39,6 +40,7 @@ class Network:
 
     source: NetworkSource
     preprocess: Preprocess
+    device: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -264,12 +266,14 @@ def _applied(network: Network) -> Callable[[NDArray[np.uint8]], tuple[NDArray, N
     import torch
 
     built, normalize = network.source.build(), network.preprocess.normalize
-    built.to(memory_format=torch.channels_last)
+    device = device_here(network.device)
+    built.to(device).to(memory_format=torch.channels_last)
 
     def apply(images: NDArray[np.uint8]) -> tuple[NDArray, NDArray]:
         pixels = torch.from_numpy(images)
         both = torch.cat([pixels, pixels.flip(3)])
-        found, _ = outputs(built, normalize, both, torch.arange(len(both)))
+        with numerics("exact", device):
+            found, _ = outputs(built, normalize, both, torch.arange(len(both)))
         values = found.numpy()
         return values[: len(images)], values[len(images) :]
 

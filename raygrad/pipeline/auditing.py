@@ -33,8 +33,10 @@ from raygrad.runs.audit_tables import write_audit
 from raygrad.runs.journal import recorded
 from raygrad.runs.layout import RunLayout
 from raygrad.runs.reject_table import settle_rejects
+from raygrad.scoring.numerics import device_name
 from raygrad.storage import files
 from raygrad.storage.manifest import digest, read_marker, write_marker
+from raygrad.training.fold_training import device_here
 from raygrad.training.models import check_network
 from raygrad.training.outside import weights_digest
 
@@ -80,7 +82,8 @@ def audit(config: StudyConfig, options: AuditConfig, redo: bool = False) -> dict
         return marker
     start_s = time.monotonic()
     with recorded(layout.journal, "audit"):
-        log.info("audit: starts")
+        device = device_here(options.device)
+        log.info("audit: starts, in this process on %s (%s)", device.type, device_name(device))
         said = digest([prepared["digest"], weights, shown and shown.preprocess])
         facts = _audit(config, options, network, shown, said[:12], beside)
         origin = origin_facts("audit", code)
@@ -109,7 +112,7 @@ def _shown(options: AuditConfig, network: str, facts: dict[str, Any]) -> Network
         std=options.std,
     )
     (source,), preprocess = own_network(config, network, facts)
-    return Network(source, preprocess)
+    return Network(source, preprocess, options.device)
 
 
 def _audit(

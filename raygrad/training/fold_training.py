@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from raygrad.config import TrainConfig
-from raygrad.errors import ConfigError
+from raygrad.errors import ConfigError, ResourceError
+from raygrad.scoring.numerics import numerics
 from raygrad.training.dynamics import Dynamics
 from raygrad.training.examples import Examples
 from raygrad.training.features import FeatureTap
-from raygrad.training.loop import EVAL_BATCH_SIZE, TrainingLoop
+from raygrad.training.loop import EVAL_BATCH_SIZE, TrainingLoop, device_of
 from raygrad.training.models import ImageSpec
 from raygrad.training.preprocess import channel_statistics
 from raygrad.training.starting import initial_network
@@ -79,6 +80,7 @@ def judged_fold(
     num_classes: int,
     recipe: TrainConfig,
     trained: NDArray[np.bool_] | None = None,
+    device: str = "auto",
 ) -> Judged:
     """Trains on what is not held out, or on a part of it, and judges what is.
 
@@ -89,10 +91,43 @@ def judged_fold(
         num_classes: C.
         recipe: How it is trained; its seed seeds all.
         trained: What it is trained on, ``[N]``, nothing held out; by default all that is not.
+        device: As of `device_here`.
 
     Raises:
         ConfigError: The network cannot take such images.
+        ResourceError: There is no GPU where one is asked for.
     """
+    at = device_here(device)
+    with numerics(recipe.numerics, at):
+        return _judged(images, labels, held, num_classes, recipe, trained, at)
+
+
+def device_here(asked: str) -> torch.device:
+    """Returns where an audit's networks run: in this process, on the GPU that it sees, if any.
+
+    Args:
+        asked: auto, cpu or cuda.
+
+    Raises:
+        ResourceError: A GPU is asked for, and this process sees none.
+    """
+    if asked == "cuda" and not torch.cuda.is_available():
+        raise ResourceError(
+            "an audit on device cuda needs a GPU where the command runs, got none. "
+            "Set device to cpu or auto."
+        )
+    return torch.device("cuda" if asked != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def _judged(
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    held: NDArray[np.bool_],
+    num_classes: int,
+    recipe: TrainConfig,
+    trained: NDArray[np.bool_] | None,
+    device: torch.device,
+) -> Judged:
     pixels, targets = torch.from_numpy(images), torch.from_numpy(labels)
     seen = np.flatnonzero(~held if trained is None else trained)
     order = np.random.default_rng(recipe.seed).permutation(seen)
@@ -101,9 +136,9 @@ def judged_fold(
     _, channels, height, width = images.shape
     spec = ImageSpec(channels, height, width, num_classes)
     network = initial_network(recipe.network, recipe, spec, recipe.seed)
-    network.to(memory_format=torch.channels_last)
+    network.to(device).to(memory_format=torch.channels_last)
     normalize = channel_statistics(pixels[train])
-    watched = Dynamics(len(train), torch.device("cpu"))
+    watched = Dynamics(len(train), device)
     loop = TrainingLoop(
         network,
         recipe,
@@ -127,7 +162,7 @@ def judged_fold(
 def outputs(
     network: nn.Module, normalize: object, pixels: torch.Tensor, at: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns features ``[n, D]`` and logits ``[n, C]`` of the images at some places.
+    """Returns features ``[n, D]`` and logits ``[n, C]`` of the images at some places, on the CPU.
 
     A network without a last linear layer has its logits as features.
     """
@@ -135,9 +170,9 @@ def outputs(
         tap: FeatureTap | None = FeatureTap(network)
     except ConfigError:
         tap = None
-    features, logits = [], []
+    features, logits, device = [], [], device_of(network)
     for places in at.flatten().split(EVAL_BATCH_SIZE):
-        inputs = normalize(pixels[places])  # type: ignore[operator]  # a Normalize
+        inputs = normalize(pixels[places].to(device))  # type: ignore[operator]  # a Normalize
         inputs = inputs.contiguous(memory_format=torch.channels_last)
         if tap is None:
             found = network(inputs)
@@ -146,4 +181,4 @@ def outputs(
             entered, found = tap.with_logits(inputs)
             features.append(entered)
         logits.append(found)
-    return torch.cat(features), torch.cat(logits)
+    return torch.cat(features).cpu(), torch.cat(logits).cpu()

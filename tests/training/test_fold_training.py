@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from raygrad.errors import ConfigError
+from raygrad.errors import ConfigError, ResourceError
 from raygrad.training.features import FeatureTap
-from raygrad.training.fold_training import audit_recipe, judged_fold, outputs
+from raygrad.training.fold_training import audit_recipe, device_here, judged_fold, outputs
 from raygrad.training.preprocess import Normalize
 
 
@@ -114,3 +115,25 @@ def test_a_last_layer_that_is_called_twice_is_refused():
 
     with pytest.raises(ConfigError, match="2 calls for 3 examples"):
         FeatureTap(Twice()).of(torch.rand(3, 4))
+
+
+def test_an_audit_takes_the_gpu_there_is_and_refuses_the_one_there_is_not(monkeypatch):
+    for there, expected in ((False, "cpu"), (True, "cuda")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
+        assert device_here("auto").type == expected
+        assert device_here("cpu").type == "cpu"
+    assert device_here("cuda").type == "cuda"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ResourceError, match="needs a GPU where the command runs, got none"):
+        device_here("cuda")
+
+
+def test_what_a_network_says_is_asked_where_the_network_is():
+    """Images come to its device, and what is said of them back, once for all of them."""
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        with torch.device("cuda"):
+            network = nn.Sequential(nn.Flatten(), nn.Linear(36, 2)).eval()
+        images = torch.zeros(5, 1, 6, 6, dtype=torch.uint8)
+        features, logits = outputs(network, Normalize((0.5,), (0.5,)), images, torch.arange(5))
+    assert (features.device.type, logits.device.type) == ("cpu", "cpu")
+    assert (features.shape, logits.shape) == ((5, 36), (5, 2))
