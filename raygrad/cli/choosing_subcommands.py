@@ -1,6 +1,6 @@
 """The subcommands `raygrad select` and `raygrad influence`: who is kept, and who pulls whom."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Literal
 
 import tyro
@@ -47,12 +47,18 @@ class Select:
 def _methods() -> list[str]:
     """Returns a line for each method: what it keeps, what it reads, and whose it is."""
     from raygrad.selection import COMPARING, METHODS
-    from raygrad.selection.named import check_method, needs
+    from raygrad.selection.named import FLAGS_OF, check_method, needs
 
     lines = []
     for name, method in (METHODS | COMPARING).items():
         reads = needs(check_method(name))
         lines.append(f"{name:26} {method.summary}; reads {reads} ({method.paper})")
+        own = " ".join(
+            f"{name}.{option.name}={option.default}"
+            for option in fields(method)  # type: ignore[arg-type]  # methods are dataclasses
+            if f"{name}.{option.name}" not in FLAGS_OF
+        )
+        lines += [f"{'':26} --options {own}"] if own else []
     return [
         *lines,
         "A score: --score-column, of raygrad score. dual and mean_probability: raygrad train "

@@ -64,8 +64,8 @@ class SelectConfig:
     class_balanced: Literal["no", "even", "proportional"] = "no"
     """Draw within each class: equal quotas, or quotas in proportion to the classes."""
     options: tuple[str, ...] = ()
-    """Options of the methods, METHOD.NAME=VALUE, such as d2.num_neighbours=5; a method's own page
-    of documentation says what they are."""
+    """Options of the methods, METHOD.NAME=VALUE, such as d2.num_neighbours=5; `raygrad select
+    --list` names them with what they are by default."""
     missing: Literal["error", "drop", "hardest", "easiest"] = "error"
     """What becomes of scores that are not finite: an error that names the keys, never drawn, or
     counted as the hardest or easiest there is."""

@@ -74,10 +74,10 @@ class TrainConfig:
     """Seeds the initial weights, the order of the data and its augmentation."""
     dynamics: bool = False
     """Follow every training example through training and write scores of how it was learned:
-    forgetting, aum, dyn_unc, dual, el2n_mean, mean_probability."""
+    forgetting, aum, dyn_unc, dual, tdds, el2n_mean, mean_probability."""
     dynamics_epochs: int | None = None
-    """With `dynamics`: dual and mean_probability look at so many first epochs alone, as DUAL's
-    authors do (30 of 200 on CIFAR, 60 on ImageNet); by default at all."""
+    """With `dynamics`: dual, tdds and mean_probability look at so many first epochs alone, as the
+    authors of DUAL do (30 of 200 on CIFAR, 60 on ImageNet); by default at all."""
     probe_size: int = 0
     """Random training examples whose gradient norms are measured after every epoch (the paper's
     Figures 2 and 5 show 512); 0 measures none."""

@@ -23,7 +23,7 @@ from raygrad.pipeline.stages import completed, training_inputs
 from raygrad.runs.layout import RunLayout
 from raygrad.scoring import check_columns
 from raygrad.selection import COMPARING, check_method
-from raygrad.selection.named import parsed_options
+from raygrad.selection.named import FLAGS_OF, parsed_options
 from raygrad.storage import files
 from raygrad.storage.urls import expand
 from raygrad.training.losses import build_loss
@@ -100,10 +100,7 @@ def check(config: StudyConfig) -> None:
 
 def _check_methods(select: SelectConfig) -> None:
     options = parsed_options(select.options)
-    for name, flag in (
-        ("non_extreme_max_gradient.drop_fraction", "--drop-fraction"),
-        ("ccs.drop_schedule", "--ccs-drop"),
-    ):
+    for name, flag in FLAGS_OF.items():
         method, _, option = name.partition(".")
         if option in options.get(method, {}):
             raise ConfigError(f"{name} must be given by its own flag, got an option. Give {flag}.")

@@ -51,6 +51,12 @@ COMPARING: dict[str, type[Comparing] | type[BatchAware]] = {
 VECTORS = ("features", "errors")
 """What a side table of features holds of each example."""
 
+FLAGS_OF = {
+    "non_extreme_max_gradient.drop_fraction": "--drop-fraction",
+    "ccs.drop_schedule": "--ccs-drop",
+}
+"""Options that have a flag of their own."""
+
 Known = Method | Comparing | BatchAware
 
 

@@ -8,8 +8,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from raygrad.training import ranks
+from raygrad.training.tdds import Tdds
 
-DYNAMICS_COLUMNS = ("forgetting", "aum", "dyn_unc", "dual", "el2n_mean", "mean_probability")
+DYNAMICS_COLUMNS = (
+    "forgetting", "aum", "dyn_unc", "dual", "tdds", "el2n_mean", "mean_probability",
+)  # fmt: skip
 """The columns of a table of dynamics."""
 
 WINDOW = 10
@@ -36,23 +39,25 @@ class Dynamics:
 
     after Toneva et al. (arXiv 1812.05159), Pleiss et al. (arXiv 2001.10528; their area under the
     margin is low for hard examples, so its sign is turned here), He et al. (arXiv 2306.05175),
-    Cho et al. (arXiv 2502.06905) and Paul et al. (arXiv 2107.07075). mean_probability alone is
-    higher for easier examples: it is no score, but what DUAL's sampling needs beside one.
+    Cho et al. (arXiv 2502.06905) and Paul et al. (arXiv 2107.07075); tdds is that of `Tdds`.
+    mean_probability alone is higher for easier examples: it is no score, but what DUAL's sampling
+    needs beside one.
     Fewer than J epochs count as one window; of one epoch dyn_unc and dual are 0.
 
-    With `first_epochs` dual and mean_probability look at the first so many epochs alone, as
+    With `first_epochs` dual, tdds and mean_probability look at the first so many epochs alone, as
     DUAL's authors do to spare the rest of a training: the first 30 of 200 on CIFAR, 60 on ImageNet.
     Without, they look at all of them, which is not what DUAL's authors report. el2n_mean differs
     from the original too: Paul et al. average over ten trainings, here it is over the first J
     epochs of one.
 
-    It holds J + 10 numbers an example and never the logits. Ranks see different examples; what
+    It holds 2 J + 10 numbers an example, never the logits, and for tdds twice the probabilities of
+    all classes where they are few enough. Ranks see different examples; what
     they saw is added up after each epoch, so every rank has all.
 
     Args:
         num_examples: Training examples N.
         device: Where the logits are.
-        first_epochs: How many first epochs dual and mean_probability look at; None for all.
+        first_epochs: How many first epochs dual, tdds and mean_probability look at; None for all.
     """
 
     name = "dynamics"
@@ -71,6 +76,7 @@ class Dynamics:
         self._was_right = torch.zeros(n, dtype=torch.bool, device=device)
         self._learned = torch.zeros(n, dtype=torch.bool, device=device)
         self._epochs = 0
+        self._tdds = Tdds(n, device, first_epochs)
 
     def on_batch(self, positions: Tensor, logits: Tensor, labels: Tensor) -> None:
         """Notes this rank's share of a step; see `Observer`."""
@@ -86,6 +92,7 @@ class Dynamics:
         right = logits.argmax(1) == labels
         seen = torch.stack([probability[:, 0], margin, el2n, right.to(margin.dtype)])
         self._now[:, positions] = seen
+        self._tdds.on_batch(positions, probabilities)
 
     def after_epoch(self, epoch: int, network: nn.Module) -> None:
         """Takes what all ranks saw in the epoch into the sums; see `Observer`."""
@@ -101,6 +108,7 @@ class Dynamics:
         self._forgotten += self._was_right & ~is_right
         self._was_right = is_right
         self._learned |= is_right
+        self._tdds.after_epoch()
 
     def _add_probability(self, probability: Tensor) -> None:
         """Takes an epoch's probabilities into the sums that are made of them."""
@@ -130,6 +138,7 @@ class Dynamics:
             "aum": -margin / self._epochs,
             "dyn_unc": deviation / max(self._epochs - WINDOW + 1, 1),
             "dual": dual / max(watched - WINDOW + 1, 1),
+            "tdds": self._tdds.column(),
             "el2n_mean": el2n / min(self._epochs, WINDOW),
             "mean_probability": (probability / watched).clamp(0, 1),
         }
@@ -145,6 +154,7 @@ class Dynamics:
             "was_right": self._was_right,
             "learned": self._learned,
             "epochs": self._epochs,
+            "tdds": self._tdds.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -157,6 +167,7 @@ class Dynamics:
         self._was_right = state["was_right"].to(device)
         self._learned = state["learned"].to(device)
         self._epochs = state["epochs"]
+        self._tdds.load_state_dict(state.get("tdds"))
 
 
 def _window_scores(probabilities: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -20,7 +21,7 @@ from raygrad.runs.score_table import read_score_table
 from raygrad.runs.subsets import read_subset
 from raygrad.selection import draw
 from raygrad.selection.named import parsed_options
-from raygrad.storage.manifest import write_marker
+from raygrad.storage.manifest import read_json, write_marker
 from tests.pipeline.making_runs import without_ray
 
 COLUMN = "grad_l2_last_layer_weights"
@@ -153,6 +154,26 @@ def test_features_of_other_weights_are_refused(scored, capsys):
     path.write_text(before)
 
 
+def test_scores_of_training_are_joined_to_features_of_the_network_it_trained(scored, capsys):
+    """D2 by a score of dynamics; and features of other weights than those are refused."""
+    layout = RunLayout(str(scored))
+    table = read_score_table(layout.scores("mlp"), ["key", "shard", "label"])
+    provenance = read_json(f"{layout.features('mlp')}/_manifest.json")["provenance"]
+    aum = -np.arange(table.num_rows, dtype=np.float64)
+    url, [shard] = layout.scores("mlp-dynamics"), set(table["shard"].to_pylist())
+    for checkpoint, status in ((provenance["checkpoint"], 0), ("another", 2)):
+        of = {"checkpoint": checkpoint}
+        score_table.write_part(url, shard, table.append_column("aum", pa.array(aum)), of)
+        score_table.write_manifest(url, [shard], of, 0.0)
+        write_marker(layout.marker("train-mlp"), "digest", digest=checkpoint)
+        flags = ["--score-network", "mlp-dynamics", "--score-column", "aum", "--seeds", "11"]
+        assert select(scored, "--methods", "d2", *flags) == status
+    assert "features and scores must be of one network" in capsys.readouterr().err
+    Path(layout.marker("train-mlp")).unlink()
+    [drawn] = Path(scored, "subsets").glob("*/*/d2-0.05-11.parquet")
+    assert read_subset(str(drawn))[1]["score_column"] == "aum"
+
+
 def test_an_image_without_features_is_named(scored, capsys):
     layout = RunLayout(str(scored))
     shard = json.loads(Path(layout.features("mlp"), "_manifest.json").read_text())["shards"][0]
@@ -179,7 +200,11 @@ def test_doing_a_network_again_lets_go_of_its_features(tmp_path):
 def test_the_list_says_what_each_method_reads(capsys):
     assert cli.main(["select", "--list"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    reads = {line.split()[0]: line for line in lines[:-1]}
+    reads = {line.split()[0]: line for line in lines[:-1] if line[0] != " "}
+    options = [line.split() for line in lines if line[0] == " "]
+    assert ["--options", "semdedup.num_clusters=0"] in options
+    assert any("d2.gamma_r=1.0" in line for line in options)
+    assert not any("ccs.drop_schedule" in line for line in lines), "it has its own flag"
     assert "reads features and errors (" in reads["badge"]
     assert "reads a score and features (" in reads["d2"]
     assert "reads features (" in reads["moderate"]

@@ -36,6 +36,23 @@ def streamed(logits, labels, batch=8, state_after=None, first=None):
     return dynamics.columns()
 
 
+def tdds_of(p):
+    """TDDS by its authors' loops over windows, from one example's probabilities [T, C]."""
+    moving, epochs, window = 0.0, len(p), min(10, len(p))
+    for k in range(epochs - window + 1):
+        changes = [
+            sum(
+                abs(b * (math.log(b + 1e-8) - math.log(a + 1e-8)))
+                for a, b in zip(*two, strict=True)
+            )
+            for two in itertools.pairwise(p[k : k + window])
+        ]
+        average = sum(changes) / max(len(changes), 1)
+        norm = math.sqrt(sum((change - average) ** 2 for change in changes))
+        moving += norm * 0.9 * (1 - 0.9) ** (epochs - window - k)
+    return moving
+
+
 def from_stored(logits, label):
     """One example's scores by the definitions, in plain Python, from its logits [T, C]."""
     right, margins, el2n, p = [], [], [], []
@@ -55,12 +72,14 @@ def from_stored(logits, label):
         square = sum((v - mean) ** 2 for v in part)
         deviations.append(math.sqrt(square / (window - 1)) if window > 1 else 0.0)
         duals.append((1 - mean) * deviations[-1])
+    tdds = tdds_of(logits.double().softmax(1).tolist())
     forgotten = sum(a and not b for a, b in itertools.pairwise(right))
     return {
         "forgetting": forgotten if any(right) else math.inf,
         "aum": -sum(margins) / epochs,
         "dyn_unc": sum(deviations) / len(deviations),
         "dual": sum(duals) / len(duals),
+        "tdds": tdds,
         "el2n_mean": sum(el2n[:WINDOW]) / window,
         "mean_probability": sum(p) / epochs,
     }
@@ -115,8 +134,36 @@ def test_dual_of_the_first_epochs_is_that_of_a_training_that_ended_there(first, 
     found = streamed(logits, labels, first=first)
     short, whole = streamed(logits[:first], labels), streamed(logits, labels)
     for name in DYNAMICS_COLUMNS:
-        expected = short if name in ("dual", "mean_probability") else whole
+        expected = short if name in ("dual", "tdds", "mean_probability") else whole
         np.testing.assert_allclose(found[name], expected[name], rtol=1e-6, err_msg=name)
     resumed = streamed(logits, labels, first=first, state_after=5)
     for name in DYNAMICS_COLUMNS:
         np.testing.assert_array_equal(resumed[name], found[name])
+
+
+def test_too_many_probabilities_are_not_kept_and_it_is_said(monkeypatch, caplog):
+    """The other columns are as they were."""
+    logits, labels = logits_over(12)
+    whole = streamed(logits, labels)
+    monkeypatch.setattr("raygrad.training.tdds.MAX_NUMBERS", N * C - 1)
+    found = streamed(logits, labels)
+    assert "tdds is not followed, and stays empty" in caplog.text
+    for name in DYNAMICS_COLUMNS:
+        if name == "tdds":
+            assert np.isnan(found[name]).all()
+        else:
+            np.testing.assert_array_equal(found[name], whole[name])
+
+
+def test_a_training_that_older_code_began_has_no_tdds_and_says_so(caplog):
+    logits, labels = logits_over(3)
+    dynamics, other = Dynamics(N, CPU), Dynamics(N, CPU)
+    dynamics.on_batch(torch.arange(N), logits[0], labels)
+    state = dynamics.state_dict()
+    del state["tdds"]
+    other.load_state_dict(state)
+    other.on_batch(torch.arange(N), logits[1], labels)
+    other.after_epoch(1, torch.nn.Identity())
+    assert np.isnan(other.columns()["tdds"]).all()
+    assert np.isfinite(other.columns()["aum"]).all()
+    assert "begun by a raygrad without it" in caplog.text
