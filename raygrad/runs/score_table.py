@@ -8,7 +8,6 @@ must be true together is committed in one file.
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from raygrad.data.index import write_table
 from raygrad.errors import ConfigError, DataError
+from raygrad.runs.part_list import PartFacts, listed_parts, shard_of
 from raygrad.storage import files
 from raygrad.storage.manifest import read_json, write_json
 
@@ -37,24 +37,6 @@ gradient of the last layer's weights. There are no errors where that layer does 
 of several checkpoints both are the first one's."""
 _LATER = ("code",)
 """What older tables do not say of themselves, and is not held against them."""
-
-
-@dataclass(frozen=True)
-class PartFacts:
-    """What the footer of a part says."""
-
-    time_s: float
-    """How long its scoring took, on its actor."""
-    num_used: int
-    """Examples that have scores."""
-    rejects: list[dict[str, str]]
-    """Examples that could not be used."""
-    rows_digest: str
-    """A hash of the rows of the index that it is of; empty in parts that do not say."""
-    not_finite: dict[str, int] = field(default_factory=dict)
-    """How many scores of a column are NaN or infinite, for columns that have some."""
-    device: str = ""
-    """The name of the device that computed it; empty in parts that do not say."""
 
 
 def part_url(url: str, shard: str) -> str:
@@ -154,14 +136,24 @@ def finished_parts(url: str, provenance: dict[str, str]) -> dict[str, PartFacts]
     Raises:
         ConfigError: A part came from something else.
     """
-    parts = {}
-    for part in files.list_files(url, ".parquet"):
-        name = part.rsplit("/", 1)[-1]
-        if name.startswith("part-"):
-            parts[name.removeprefix("part-").removesuffix(".parquet")] = part
+    states = files.states_in(url, ".parquet")
+    shards = [shard for name in states if (shard := shard_of(name)) is not None]
+    return _facts_of(url, shards, provenance, states)
+
+
+def _facts_of(
+    url: str,
+    shards: Sequence[str],
+    provenance: dict[str, str],
+    states: Mapping[str, tuple[int, str]],
+) -> dict[str, PartFacts]:
+    """Returns what parts say: as they are listed, or from the footers of those that are not."""
+    listed = listed_parts(url, provenance, states)
     with ThreadPoolExecutor(_IN_FLIGHT) as pool:
-        facts = pool.map(lambda part: _facts(part, provenance), parts.values())
-        return dict(zip(parts, facts, strict=True))
+        asked = [shard for shard in shards if shard not in listed]
+        facts = pool.map(lambda shard: _facts(part_url(url, shard), provenance), asked)
+        found = dict(zip(asked, facts, strict=True))
+    return {shard: listed.get(shard) or found[shard] for shard in shards}
 
 
 def part_facts(url: str, shard: str, provenance: dict[str, str]) -> PartFacts | None:
@@ -201,11 +193,8 @@ def table_parts(url: str) -> list[str]:
     if not files.exists(manifest_url):
         raise ConfigError(f"a score table must be complete, got {url}. Do: raygrad score.")
     manifest = read_json(manifest_url)
-    parts = [part_url(url, shard) for shard in manifest["shards"]]
-    with ThreadPoolExecutor(_IN_FLIGHT) as pool:
-        for _ in pool.map(lambda part: _facts(part, manifest["provenance"]), parts):
-            pass
-    return parts
+    _facts_of(url, manifest["shards"], manifest["provenance"], files.states_in(url, ".parquet"))
+    return [part_url(url, shard) for shard in manifest["shards"]]
 
 
 def lacking_files(url: str) -> list[str]:

@@ -354,6 +354,14 @@ def states(urls: Iterable[str]) -> dict[str, tuple[int, str]]:
     return found
 
 
+def states_in(url: str, suffix: str = "") -> dict[str, tuple[int, str]]:
+    """Returns size and version, as of `states`, of the files right inside a folder, by name."""
+    if is_s3(url):
+        return {name: of for name, of in s3.states_in(url).items() if _is_listed(name, suffix)}
+    found = states(list_files(url, suffix))
+    return {one.rsplit("/", 1)[-1]: state for one, state in found.items()}
+
+
 def list_infos(url: str, *, recursive: bool = False) -> list[fs.FileInfo]:
     """Returns what is inside a folder, in no order; nothing if there is no folder."""
     if is_s3(url):

@@ -1,0 +1,112 @@
+"""What the footers of a score table's parts say, in one file: a job reads it instead of them all.
+
+It is checked against the folder: an entry holds for the file of that size and version, and for no
+other. A part that is new, or was written again, is asked itself; a list that is not there costs
+time and nothing else. Older tables have none.
+"""
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raygrad.data.index import write_table
+from raygrad.storage import files
+
+log = logging.getLogger("raygrad")
+
+PARTS = "_parts.parquet"
+_META = b"raygrad.provenance"
+_SCHEMA = pa.schema(
+    {
+        "shard": pa.string(),
+        "bytes": pa.int64(),
+        "version": pa.string(),
+        "time_s": pa.float64(),
+        "num_used": pa.int64(),
+        "rejects": pa.string(),
+        "rows_digest": pa.string(),
+        "not_finite": pa.string(),
+        "device": pa.string(),
+    }
+)
+_AS_JSON = ("rejects", "not_finite")
+
+
+@dataclass(frozen=True)
+class PartFacts:
+    """What the footer of a part says."""
+
+    time_s: float
+    """How long its scoring took, on its actor."""
+    num_used: int
+    """Examples that have scores."""
+    rejects: list[dict[str, str]]
+    """Examples that could not be used."""
+    rows_digest: str
+    """A hash of the rows of the index that it is of; empty in parts that do not say."""
+    not_finite: dict[str, int] = field(default_factory=dict)
+    """How many scores of a column are NaN or infinite, for columns that have some."""
+    device: str = ""
+    """The name of the device that computed it; empty in parts that do not say."""
+
+
+def shard_of(name: str) -> str | None:
+    """Returns the shard whose part has this name, None where it is no part's."""
+    is_part = name.startswith("part-") and name.endswith(".parquet")
+    return name.removeprefix("part-").removesuffix(".parquet") if is_part else None
+
+
+def write_part_list(
+    url: str, provenance: Mapping[str, str], parts: Mapping[str, PartFacts]
+) -> None:
+    """Writes the list of the parts that are there now.
+
+    Args:
+        url: The folder of the table.
+        provenance: What the scores came from.
+        parts: What each shard's part says.
+    """
+    columns: dict[str, list[object]] = {name: [] for name in _SCHEMA.names}
+    for name, (size, version) in files.states_in(url, ".parquet").items():
+        shard = shard_of(name)
+        if shard is None or shard not in parts:
+            continue
+        row = {"shard": shard, "bytes": size, "version": version, **asdict(parts[shard])}
+        for column, values in columns.items():
+            values.append(json.dumps(row[column]) if column in _AS_JSON else row[column])
+    table = pa.table(columns, _SCHEMA)
+    said = json.dumps(dict(provenance), sort_keys=True)
+    write_table(files.join(url, PARTS), table.replace_schema_metadata({_META: said}))
+
+
+def listed_parts(
+    url: str, provenance: Mapping[str, str], states: Mapping[str, tuple[int, str]]
+) -> dict[str, PartFacts]:
+    """Returns what the list says of the parts that are as it knew them.
+
+    Args:
+        url: The folder of the table.
+        provenance: What they must have come from.
+        states: Size and version of the files that are there, by name.
+    """
+    if PARTS not in states:
+        return {}
+    try:
+        with files.open_input(files.join(url, PARTS)) as stream:
+            table = pq.read_table(stream)
+    except (pa.ArrowInvalid, FileNotFoundError) as error:
+        log.warning("score: %s cannot be read and every part is: %s", PARTS, error)
+        return {}
+    said = json.loads((table.schema.metadata or {}).get(_META, b"{}"))
+    if said != dict(provenance) or table.column_names != _SCHEMA.names:
+        return {}
+    found = {}
+    for row in table.to_pylist():
+        shard, state = row.pop("shard"), (row.pop("bytes"), row.pop("version"))
+        if states.get(f"part-{shard}.parquet") == state:
+            found[shard] = PartFacts(**row | {name: json.loads(row[name]) for name in _AS_JSON})
+    return found
