@@ -36,6 +36,14 @@ class IncompleteError(RaygradError):
     """Some work was given up after its retries; what is finished is kept. Run again to go on."""
 
 
+class StorageAwayError(IncompleteError):
+    """Storage did not answer for as long as it is waited for; it may again."""
+
+
+class StorageRefusedError(ConfigError):
+    """Storage refuses the credentials or the right to do something; it may take them again."""
+
+
 class ResourceError(RaygradError, RuntimeError):
     """The machine or cluster has less than the work needs."""
 

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import fsspec
 
-from raygrad.errors import ConfigError, IncompleteError
+from raygrad.errors import ConfigError, StorageAwayError, StorageRefusedError
 from raygrad.storage import patience
 from raygrad.storage.seekable import SeekableReader
 
@@ -53,7 +53,7 @@ def read_range(url: str, offset: int, size: int) -> bytes:
 
     Raises:
         ConfigError: The server answers with something else.
-        IncompleteError: It does not answer.
+        StorageAwayError: It does not answer.
     """
     if size == 0:
         return b""
@@ -142,7 +142,7 @@ def _retrying(call: Callable[[Any], _T], url: str) -> _T:
             if isinstance(error, FileNotFoundError) or status in _GONE:
                 raise FileNotFoundError(url) from error
             if status in _REFUSED or isinstance(error, PermissionError):
-                raise ConfigError(
+                raise StorageRefusedError(
                     f"storage must accept the request, got {_line(error)}, in {url}. "
                     "Check the URL and the token."
                 ) from error
@@ -153,7 +153,7 @@ def _retrying(call: Callable[[Any], _T], url: str) -> _T:
                     "Check the address and the network."
                 ) from error
             if left_s <= 0 or (status is not None and status not in _AGAIN):
-                raise IncompleteError(
+                raise StorageAwayError(
                     f"storage must answer within {RETRY_S:g} s, got {_line(error)}, in {url}. "
                     "Check the network, and run again."
                 ) from error

@@ -15,7 +15,7 @@ from boto3.exceptions import Boto3Error
 from botocore.exceptions import BotoCoreError, ClientError
 from urllib3.exceptions import HTTPError
 
-from raygrad.errors import IncompleteError
+from raygrad.errors import StorageAwayError
 from raygrad.storage import patience, s3_errors
 from raygrad.storage.files import S3_SCHEME
 from raygrad.storage.s3_client import client, endpoint_url, settings
@@ -53,7 +53,8 @@ def retrying(call: Callable[[], _T], url: str, retry_s: float | None = None) -> 
         FileNotFoundError: There is no such object or bucket.
         ConfigError: The credentials or the request are refused, or are not there; or a command
             gets no first answer.
-        IncompleteError: The server did not answer in time, or the object was replaced.
+        StorageAwayError: The server did not answer in time.
+        IncompleteError: The object was replaced.
     """
     limit_s = RETRY_S if retry_s is None else retry_s
     start_s, pause_s = time.monotonic(), 0.1
@@ -72,7 +73,7 @@ def retrying(call: Callable[[], _T], url: str, retry_s: float | None = None) -> 
             if left_s <= 0:
                 if first_s is not None:
                     raise s3_errors.unreachable(error, url, endpoint_url()) from error
-                raise IncompleteError(
+                raise StorageAwayError(
                     f"storage must answer within {limit_s:g} s, got {error}, in {url}. "
                     "Check the endpoint and the network, and run again."
                 ) from error

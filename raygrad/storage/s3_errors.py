@@ -21,7 +21,7 @@ from botocore.exceptions import (
 )
 from botocore.parsers import ResponseParserError
 
-from raygrad.errors import ConfigError, IncompleteError
+from raygrad.errors import ConfigError, IncompleteError, StorageRefusedError
 
 _NOT_FOUND = ("404", "NoSuchKey", "NotFound")
 _CHANGED = ("412", "PreconditionFailed", "416", "InvalidRange")
@@ -58,6 +58,9 @@ _REMEDIES = {
     "IllegalLocationConstraintException": _REGION,
     "301": _REGION,
     "InvalidBucketName": "Check the bucket's name.",
+}
+_WRONG_PLACE = frozenset(c for c, remedy in _REMEDIES.items() if remedy == _REGION) | {
+    "InvalidBucketName"
 }
 _PUBLIC = (
     "a public bucket: AWS_NO_SIGN_REQUEST=YES; where the requester pays: "
@@ -129,7 +132,9 @@ def _refusal(error: ClientError, url: str) -> Exception | None:
     ):
         return None
     remedy = _REMEDIES.get(code, _CHECK)
-    return ConfigError(f"storage must accept the request, got {error}, in {url}. {remedy}")
+    # A wrong region stays one; credentials expire, and are renewed.
+    kind = ConfigError if code in _WRONG_PLACE else StorageRefusedError
+    return kind(f"storage must accept the request, got {error}, in {url}. {remedy}")
 
 
 def _setup(error: BotoCoreError, url: str) -> ConfigError:

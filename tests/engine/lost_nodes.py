@@ -1,4 +1,4 @@
-"""A cluster of two nodes of one CPU each, one of which is lost in the middle of some work."""
+"""A cluster of two nodes of one CPU each, one of which may be lost in the middle of some work."""
 
 import multiprocessing
 import os
@@ -20,6 +20,22 @@ def losing_a_node(work: Callable[..., Any], is_time: Callable[[], bool], *argume
         is_time: Asked again and again; the node is killed as soon as it says so.
         *arguments: What `work` is given.
     """
+    _in_a_process(work, is_time, arguments)
+
+
+def on_two_nodes(work: Callable[..., Any], *arguments: Any) -> None:
+    """Does some work in a process and on a cluster of its own, which keeps its two nodes.
+
+    Args:
+        work: As of `losing_a_node`.
+        *arguments: What `work` is given.
+    """
+    _in_a_process(work, None, arguments)
+
+
+def _in_a_process(
+    work: Callable[..., Any], is_time: Callable[[], bool] | None, arguments: Any
+) -> None:
     process = multiprocessing.get_context("spawn").Process(
         target=_main, args=(work, is_time, arguments)
     )
@@ -31,7 +47,7 @@ def losing_a_node(work: Callable[..., Any], is_time: Callable[[], bool], *argume
     assert process.exitcode == 0, "see the output above"
 
 
-def _main(work: Callable[..., Any], is_time: Callable[[], bool], arguments: Any) -> None:
+def _main(work: Callable[..., Any], is_time: Callable[[], bool] | None, arguments: Any) -> None:
     import ray
     from ray.cluster_utils import Cluster
 
@@ -50,14 +66,16 @@ def _main(work: Callable[..., Any], is_time: Callable[[], bool], arguments: Any)
         was_lost = threading.Event()
 
         def lose() -> None:
+            assert is_time is not None
             while not is_time():
                 time.sleep(0.05)
             cluster.remove_node(lost, allow_graceful=False)
             was_lost.set()
 
-        threading.Thread(target=lose, daemon=True).start()
+        if is_time is not None:
+            threading.Thread(target=lose, daemon=True).start()
         work(*arguments)
-        assert was_lost.is_set(), "the work ended before the node was lost"
+        assert is_time is None or was_lost.is_set(), "the work ended before the node was lost"
     except BaseException:
         traceback.print_exc()
         raise

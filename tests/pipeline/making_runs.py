@@ -27,14 +27,14 @@ def without_ray(monkeypatch):
     monkeypatch.setattr(job.ray, "get", lambda value: value)
 
 
-def _scored(config, task, board, shards):
+def _scored(config, task, board, shards, aside):
     """What the pool of actors gives back."""
     work = ShardWork(task)
     for shard in shards:
         yield work.score(shard, lambda *told: None)
 
 
-def _board():
+def _board(*_):
     state = job.BoardState(done=0, actors=1, retries=0, idle_s=0.0)
     return SimpleNamespace(read=SimpleNamespace(remote=lambda: state))
 

@@ -20,18 +20,19 @@ from torch import Tensor
 from raygrad.data.reading import read_rows
 from raygrad.data.shard_rows import ShardRows, rows_digest
 from raygrad.engine.score.batches import decoded_batches
+from raygrad.engine.score.blame import MAX_DEATHS, Place
+from raygrad.engine.score.desk import FaultDesk, pauses
+from raygrad.engine.score.faults import OutputError, told
 from raygrad.engine.score.networks import NetworkScorer
 from raygrad.engine.score.task import SPLIT, Kind, ScoreTask, ShardStatus
 from raygrad.engine.score.uploading import Uploader
-from raygrad.errors import ConfigError, DataError, ResourceError
+from raygrad.errors import ConfigError, DataError, RaygradError, ResourceError
 from raygrad.runs import score_table
+from raygrad.runs.part_list import PartFacts
 from raygrad.scoring.memory import batch_size_for, pass_budget
 from raygrad.scoring.numerics import computed_by
 from raygrad.scoring.verdicts import Verdicts
 from raygrad.training.outside import weights_digest
-
-MAX_DEATHS = 3
-"""A shard, or the building of an actor, that ended as many actors is given up."""
 
 _POST_INTERVAL_S = 0.5
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
@@ -49,51 +50,81 @@ class ShardScorer:
     """
 
     def __init__(self, task: ScoreTask, board: Any) -> None:
-        self._task, self._board, self._fatal = task, board, ""
+        self._task, self._board = task, board
+        self._work: ShardWork | None = None
+        self._unbuilt: Exception | None = None
         context = ray.get_runtime_context()
-        self._id, self._node = context.get_actor_id() or "", context.get_node_id()
-        died = ray.get(board.build.remote(self._id))
-        if died >= MAX_DEATHS:
-            self._fatal = f"actors must live while they are built, got {died} that died of it"
-            return
-        with _bounded(task.shard_timeout_s):
-            try:
-                self._work = ShardWork(task)
-            except Exception as error:  # noqa: BLE001 - told to the driver, which ends the job
-                self._fatal = _text(error)
-        board.built.remote(self._id)
+        self._id = context.get_actor_id() or ""
+        gpus = context.get_accelerator_ids().get("GPU", [])
+        self._place = Place(context.get_node_id(), gpus[0] if gpus else "")
+        self._desk = FaultDesk(board, self._id, self._place)
         self._count = metrics.Counter(
             "raygrad_examples_scored", "Examples scored, again where a shard is begun again."
         )
         self._rate = metrics.Gauge("raygrad_examples_per_s", "Examples a second, of this actor.")
+        if not context.was_current_actor_reconstructed:
+            self._desk.wait_while_aside()
+        # One that was started again has shards already, which it is to give back.
+        if ray.get(board.standing.remote(self._id, self._place)) == "work":
+            self._build()
 
     def __call__(self, batch: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Scores the one shard of a batch; returns its status."""
         shard = str(batch["shard"][0])
         status = self._status(shard)
         settled = status.used + len(json.loads(status.rejects))
-        self._board.end.remote(shard, settled)
+        self._board.end.remote(shard, settled, status.kind in ("done", "found"))
         return status.row()
 
     def _status(self, shard: str) -> ShardStatus:
-        if self._fatal:
-            return ShardStatus(shard, "fatal", error=self._fatal)
-        died = ray.get(self._board.begin.remote(shard, self._id, self._node))
-        if died >= MAX_DEATHS:
+        self._desk.end_if_spoilt()
+        while (begun := ray.get(self._board.begin.remote(shard, self._id, self._place))) is None:
+            if not self._desk.may_work():
+                return ShardStatus(shard, "returned")
+        died, verdict = begun
+        if verdict != "wait":
             reason = (
                 f"its actor died, or made no progress for {self._task.shard_timeout_s:g} s, "
-                f"{died} times"
+                f"{died} {'time' if died == 1 else 'times'}"
             )
-            return ShardStatus(shard, "final", error=reason)
+            return ShardStatus(shard, verdict, error=reason)
         with _bounded(self._task.shard_timeout_s) as still_alive:
-            try:
-                return self._work.score(shard, self._posting(shard, still_alive))
-            except OutputError as error:
-                return ShardStatus(shard, "fatal", error=str(error))
-            except (DataError, ConfigError, FileNotFoundError) as error:
-                return ShardStatus(shard, "final", error=_text(error))
-            except Exception as error:  # noqa: BLE001 - reports instead of dying; tried elsewhere
-                return ShardStatus(shard, "failed", error=_text(error))
+            for pause_s in pauses():
+                is_built = False
+                try:
+                    work = self._built()
+                    is_built = True
+                    return work.score(shard, self._posting(shard, still_alive))
+                except Exception as error:  # noqa: BLE001 - told to the board, which judges it
+                    status = self._desk.judged(error, shard, is_built=is_built)
+                if status is not None:
+                    return status
+                still_alive()
+                time.sleep(min(pause_s, self._task.shard_timeout_s / 3))
+        raise AssertionError("pauses never end")
+
+    def _build(self) -> None:
+        """Builds the networks, or keeps why they cannot be."""
+        died = ray.get(self._board.build.remote(self._id, self._place))
+        try:
+            if died >= MAX_DEATHS:
+                raise RaygradError(
+                    f"actors must live while they are built, got {died} that died of it"
+                )
+            with _bounded(self._task.shard_timeout_s):
+                self._work = ShardWork(self._task)
+        except Exception as error:  # noqa: BLE001 - told to the board with the first shard
+            self._unbuilt = error
+        self._board.built.remote(self._id, is_right=self._work is not None)
+
+    def _built(self) -> "ShardWork":
+        if self._work is None and self._unbuilt is None:
+            self._build()
+        if self._unbuilt is not None:
+            error, self._unbuilt = self._unbuilt, None
+            raise error
+        assert self._work is not None
+        return self._work
 
     def _posting(self, shard: str, still_alive: Callable[[], None]) -> Callable[..., None]:
         """Returns what is called with the examples done, and rejected of them, batch by batch."""
@@ -115,10 +146,6 @@ class ShardScorer:
             self._rate.set(done / (now_s - start_s))
 
         return post
-
-
-class OutputError(OSError):
-    """The part could not be written, and no other part could be."""
 
 
 class ShardWork:
@@ -222,7 +249,7 @@ class ShardWork:
         scores: dict[str, NDArray[Any]],
         digest: str,
         time_s: float,
-    ) -> score_table.PartFacts:
+    ) -> PartFacts:
         task = self._task
         vectors = {name: scores.pop(name) for name in score_table.VECTORS if name in scores}
         if vectors:
@@ -247,12 +274,10 @@ class ShardWork:
         )
         not_finite = score_table.count_not_finite(table)
         device = self._computed_by["device"]
-        return score_table.PartFacts(
-            time_s, found.num_used, found.rejects, digest, not_finite, device
-        )
+        return PartFacts(time_s, found.num_used, found.rejects, digest, not_finite, device)
 
 
-def _status(shard: str, kind: Kind, part: score_table.PartFacts) -> ShardStatus:
+def _status(shard: str, kind: Kind, part: PartFacts) -> ShardStatus:
     return ShardStatus(
         shard,
         kind,
@@ -308,10 +333,6 @@ def _writing(shard: str) -> Iterator[None]:
     except (OSError, ConfigError) as error:
         if isinstance(error, ConfigError) or error.errno in _NO_ROOM:
             raise OutputError(
-                f"the output must be writable, got {_text(error)}, for {shard}."
+                f"the output must be writable, got {told(error)}, for {shard}."
             ) from error
         raise
-
-
-def _text(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}" if not isinstance(error, DataError) else str(error)

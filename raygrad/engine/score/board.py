@@ -1,25 +1,42 @@
-"""What the driver and its actors know of each other: attempts, progress and who is alive.
+"""What the driver and its actors know of each other: attempts, progress, faults and who is alive.
 
-One small Ray actor on the driver's node. It remembers a shard only while it is under way, so that
-its memory grows with the actors and not with the data set.
+One small Ray actor on the driver's node. It remembers a shard only while it is under way or went
+wrong, so that its memory grows with the actors and not with the data set.
 """
 
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from raygrad.config.nodes import is_selected
+from raygrad.engine.nodes import held_by
+from raygrad.engine.score.blame import Blame, Place, Verdict
+from raygrad.engine.score.faults import Fault
+from raygrad.engine.waiting import Need
+
+Standing = Literal["work", "hold", "return"]
+"""work: an actor may; hold: its place is set aside, and it keeps its shards from nobody; return:
+nobody else is at work, so that it gives its shards back."""
+
+_QUIET_S = 3.0
+"""Others that have had nothing under way for so long are done with what there was for them."""
+_STARTS_S = 20.0
+"""Others may take so long to begin."""
 
 
 @dataclass
 class _Attempt:
     actor_id: str
-    node_id: str
+    place: Place
     died: int = 0
     """Attempts before this one that ended with their actor."""
     count: int = 0
     """Examples done in this attempt."""
+    is_excused: bool = False
+    """Whether its actor ended itself, for no fault of the shard's."""
 
 
 @dataclass(frozen=True)
@@ -34,41 +51,110 @@ class BoardState:
     """Shards that were begun again after their actor died."""
     idle_s: float
     """Seconds since any actor told of progress."""
+    aside: tuple[tuple[Place, str], ...] = ()
+    """Places that are set aside, and the last error of each."""
+    storage: tuple[float, str] | None = None
+    """For how long storage has withheld all that it was asked for, and what it said."""
 
 
 class Board:
-    """Counts attempts and progress of shards; see `start_board`."""
+    """Counts attempts, progress and faults; see `start_board`.
 
-    def __init__(self) -> None:
+    Args:
+        need: What an actor needs, to know which nodes could hold one.
+        wait_s: How long storage is waited for while it gives nothing to anybody.
+        num_finished: How many shards had their part before.
+    """
+
+    def __init__(self, need: Need, wait_s: float, num_finished: int) -> None:
+        self._need, self._wait_s, self._blame = need, wait_s, Blame(num_finished)
         self._under_way: dict[str, _Attempt] = {}
         self._builds: dict[str, int] = {}
+        self._places: dict[str, Place] = {}
         self._finished = self._retries = 0
-        self._last_s = time.monotonic()
+        self._storage_said = ""
+        self.new_pool()
 
-    def build(self, actor_id: str) -> int:
+    def new_pool(self) -> None:
+        """Notes that other actors begin, with the shards that are left."""
+        self._under_way.clear()
+        self._builds.clear()
+        self._places.clear()
+        self._last_s = self._pool_s = self._busy_s = time.monotonic()
+        self._has_begun = False
+
+    def build(self, actor_id: str, place: Place) -> int:
         """Notes that an actor builds its networks; returns how often it died of that before."""
         self._last_s = time.monotonic()
+        self._places[actor_id] = place
         self._builds[actor_id] = died = self._builds.get(actor_id, -1) + 1
         return died
 
-    def built(self, actor_id: str) -> None:
-        """Notes that it has built them."""
+    def built(self, actor_id: str, *, is_right: bool) -> None:
+        """Notes that it has come to an end with it, and whether it has them."""
         self._last_s = time.monotonic()
         self._builds.pop(actor_id, None)
+        if is_right and actor_id in self._places:
+            self._blame.built(self._places[actor_id])
 
-    def begin(self, shard: str, actor_id: str, node_id: str) -> int:
-        """Notes that an actor begins a shard; returns how many died of it before.
+    def standing(self, actor_id: str, place: Place) -> Standing:
+        """Returns what an actor at a place is to do."""
+        now_s = time.monotonic()
+        self._places[actor_id] = place
+        if not self._blame.is_aside(place):
+            return "work"
+        alive = _living()
+        if any(
+            not self._blame.is_aside(one.place) and one.place.node in alive
+            for one in self._under_way.values()
+        ):
+            self._busy_s = now_s
+        starts = not self._has_begun and now_s - self._pool_s < _STARTS_S
+        return "hold" if starts or now_s - self._busy_s < _QUIET_S else "return"
 
-        An actor that is gone with its whole node did not die of its shard.
+    def begin(self, shard: str, actor_id: str, place: Place) -> tuple[int, Verdict] | None:
+        """Notes that an actor begins a shard; returns how many died of it before, and whose fault.
+
+        None where the actor's place is set aside: it begins nothing. An actor that is gone with
+        its whole node did not die of its shard; nor did one that ended itself. Where the verdict
+        is not ``wait``, the shard is not to be scored here.
         """
-        self._last_s = time.monotonic()
+        if self._blame.is_aside(place):
+            return None
+        self._last_s = now_s = time.monotonic()
+        self._has_begun = True
         before, died = self._under_way.get(shard), 0
+        verdict: Verdict = "wait"
         if before is not None:
             self._retries += 1
-            alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
-            died = before.died + (before.node_id in alive)
-        self._under_way[shard] = _Attempt(actor_id, node_id, died)
-        return died
+            is_death = not before.is_excused and before.place.node in _living()
+            died = before.died + is_death
+            if is_death:
+                others = self._others(before.place)
+                verdict = self._blame.death(before.place, shard, died, others, now_s)
+        self._under_way[shard] = _Attempt(actor_id, place, died)
+        return died, verdict
+
+    def fault(self, fault: Fault, actor_id: str, shard: str, error: str, refused: bool) -> Verdict:
+        """Judges what an actor could not do; see `Blame`."""
+        self._last_s = now_s = time.monotonic()
+        place = self._places[actor_id]
+        if fault == "data":
+            return "final"
+        if fault == "shard":
+            return "failed"
+        if fault == "code":
+            return self._blame.code(place, shard, self._others(place))
+        if fault == "storage":
+            self._storage_said = error
+            return self._blame.storage(shard, refused=refused, wait_s=self._wait_s, now_s=now_s)
+        judge = self._blame.device if fault == "device" else self._blame.setup
+        return judge(place, shard, error, self._others(place), now_s)
+
+    def leave(self, actor_id: str) -> None:
+        """Notes that an actor ends itself: none of its shards is to blame."""
+        for attempt in self._under_way.values():
+            attempt.is_excused |= attempt.actor_id == actor_id
 
     def progress(self, shard: str, count: int) -> None:
         """Notes how many examples of the shard are done."""
@@ -76,24 +162,45 @@ class Board:
         if shard in self._under_way:
             self._under_way[shard].count = count
 
-    def end(self, shard: str, count: int) -> None:
-        """Notes that a shard is done with, and how many examples that settles."""
+    def end(self, shard: str, count: int, is_right: bool) -> None:
+        """Notes that a shard is done with, how many examples that settles, and whether it is."""
         self._last_s = time.monotonic()
-        self._under_way.pop(shard, None)
+        attempt = self._under_way.pop(shard, None)
         self._finished += count
+        if is_right and attempt is not None:
+            self._blame.finished(shard, attempt.place)
 
     def read(self) -> BoardState:
         """Returns the present state."""
-        attempts = self._under_way.values()
+        attempts, now_s = self._under_way.values(), time.monotonic()
+        since_s = self._blame.storage_since_s
         return BoardState(
             self._finished + sum(attempt.count for attempt in attempts),
             len({attempt.actor_id for attempt in attempts}),
             self._retries,
-            time.monotonic() - self._last_s,
+            now_s - self._last_s,
+            tuple(self._blame.aside.items()),
+            None if since_s is None else (now_s - since_s, self._storage_said),
         )
 
+    def _others(self, place: Place) -> list[Place]:
+        """Returns where else actors stand or could."""
+        nodes = [
+            node["NodeID"]
+            for node in _living().values()
+            if is_selected(node.get("Labels") or {}, dict(self._need.labels))
+            and held_by(node["Resources"], self._need.each) > 0
+        ]
+        here = [one for one in self._places.values() if one.node == place.node]
+        return [*here, *(Place(node) for node in nodes if node != place.node)]
 
-def start_board() -> Any:
+
+def _living() -> dict[str, Any]:
+    """Returns what Ray says of every living node, by its id."""
+    return {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
+
+
+def start_board(need: Need, wait_s: float, num_finished: int) -> Any:
     """Starts a board on the driver's node, which lives as long as the job does."""
     here = ray.get_runtime_context().get_node_id()
     options = {
@@ -102,4 +209,4 @@ def start_board() -> Any:
         "max_task_retries": -1,
         "scheduling_strategy": NodeAffinitySchedulingStrategy(here, soft=False),
     }
-    return ray.remote(**options)(Board).remote()
+    return ray.remote(**options)(Board).remote(need, wait_s, num_finished)

@@ -1,10 +1,10 @@
 """Scoring a data set with Ray Data: every shard once, whatever dies, one committed part a shard."""
 
+import contextlib
 import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,13 +15,22 @@ from raygrad.data.shard_rows import shard_facts
 from raygrad.engine.score.board import BoardState, start_board
 from raygrad.engine.score.finite import NotFinite
 from raygrad.engine.score.pool import actor_need, pool_statuses
+from raygrad.engine.score.rounds import Rounds
 from raygrad.engine.score.task import SPLIT, ScoreTask, ShardStatus
+from raygrad.engine.score.trouble import TroubleTelling
 from raygrad.engine.waiting import Waiting, wait_for
-from raygrad.errors import ConfigError, DataError, IncompleteError, RaygradError
+from raygrad.errors import (
+    ConfigError,
+    DataError,
+    IncompleteError,
+    RaygradError,
+    StorageAwayError,
+    StorageRefusedError,
+)
 from raygrad.progress import Progress
 from raygrad.runs import score_table
+from raygrad.runs.part_list import PartFacts, write_part_list
 from raygrad.runs.reject_table import settle_rejects
-from raygrad.runs.score_table import PartFacts
 from raygrad.storage import files
 from raygrad.storage.manifest import write_json
 from raygrad.training.arithmetic import tell_arithmetic
@@ -37,14 +46,17 @@ _NOTE_S = 5.0
 """Actors and retries alone, with no example done, are told this often at most."""
 _STALLED = 1.5
 """Actors that tell of no progress for this many times `shard_timeout_s` are lost."""
+_LIST_S = 300.0
+"""Seconds between two writings of the list of parts."""
 _STARTS_S = 60.0
 """An actor that has room may take so long to start, on a machine that has much to do."""
 
 
 @dataclass
 class _Tally:
-    """What the driver keeps of a job: numbers, rejects and failures, nothing of an example."""
+    """What the driver keeps of a job: what each part says, nothing of an example with scores."""
 
+    parts: dict[str, PartFacts] = field(default_factory=dict)
     used: int = 0
     device_s: float = 0.0
     scored: int = 0
@@ -54,12 +66,15 @@ class _Tally:
     devices: Counter[str] = field(default_factory=Counter)
     retries: int = 0
     most_actors: int = 0
+    aside: list[str] = field(default_factory=list)
 
-    def add(self, used: int, time_s: float, rejects: Sequence[dict[str, str]], device: str) -> None:
-        self.used += used
-        self.devices[device or "not recorded"] += 1
-        self.device_s += time_s
-        self.rejects += rejects
+    def add(self, shard: str, facts: PartFacts) -> None:
+        self.parts[shard] = facts
+        self.used += facts.num_used
+        self.devices[facts.device or "not recorded"] += 1
+        self.device_s += facts.time_s
+        self.rejects += facts.rejects
+        self.not_finite.add(shard, facts.num_used, facts.not_finite)
 
 
 def score(config: ScoreConfig, task: ScoreTask, wait_s: float = DEFAULT_WAIT_S) -> dict[str, Any]:
@@ -96,6 +111,7 @@ def score(config: ScoreConfig, task: ScoreTask, wait_s: float = DEFAULT_WAIT_S) 
         except ConfigError:  # the network or the loss is refused
             score_table.release_unused(task.out_url)
             raise
+    write_part_list(task.out_url, task.provenance, tally.parts)
     if tally.failures:
         raise _incomplete(task, tally, len(shards))
     counts = {name: count for name, (count, _) in shards.items()}
@@ -154,8 +170,7 @@ def _without_parts(task: ScoreTask, shards: dict[str, tuple[int, str]], tally: _
                 f"a part must hold its shard's {count} examples, got {settled}, in {part}. "
                 "Remove it to score the shard again."
             )
-        tally.add(facts.num_used, facts.time_s, facts.rejects, facts.device)
-        tally.not_finite.add(shard, facts.num_used, facts.not_finite)
+        tally.add(shard, facts)
     return [shard for shard in shards if shard not in found]
 
 
@@ -167,32 +182,46 @@ def _score_all(
     tally: _Tally,
     wait_s: float,
 ) -> None:
-    """Scores shards; those whose scoring failed go to another pool, `MAX_TRIES` in all."""
+    """Scores shards; those whose scoring failed go to another pool, `MAX_TRIES` in all.
+
+    Those that a place gave back, which was set aside meanwhile, go to it too, and count no try.
+    """
     progress = Progress("score", sum(shards[shard][0] for shard in todo), "images")
-    shown = settled = 0
-    told = _LastNote()
+    shown, told = 0, _LastNote()
     need = actor_need(config, task)
     wait_for("score", need, wait_s)
-    waiting = Waiting("score", need, wait_s)
-    for attempt in range(1, MAX_TRIES + 1):
-        board = start_board()
-        failed: list[str] = []
-        for status in pool_statuses(config, task, board, todo):
+    waiting, trouble = Waiting("score", need, wait_s), TroubleTelling("score")
+    board = start_board(need, wait_s, len(tally.parts))
+    rounds, listed_s = Rounds(MAX_TRIES), time.monotonic()
+    while todo:
+        for status in pool_statuses(config, task, board, todo, trouble.aside):
             state: BoardState = ray.get(board.read.remote())
             tally.most_actors = max(tally.most_actors, state.actors)
+            trouble.tell(state)
             if status is not None:
-                _settle(status, failed, tally, last=attempt == MAX_TRIES)
+                _settle(status, shards[status.shard][1], rounds, tally)
             note = _note(state, tally)
-            if settled + state.done != shown or told.differs(note):
-                progress.add(settled + state.done - shown, note)
-            shown = settled + state.done
+            if state.done != shown or told.differs(note):
+                progress.add(state.done - shown, note)
+            shown = state.done
             _check_moving(state, task.shard_timeout_s, waiting)
-        tally.retries += ray.get(board.read.remote()).retries + len(failed)
-        settled = shown
-        todo = failed
-        if not todo:
-            return
-        log.warning("score: %d shards failed and are tried again", len(todo))
+            listed_s = _list_parts(task, tally, listed_s)
+        state = ray.get(board.read.remote())
+        trouble.tell(state)
+        tally.retries, tally.aside = state.retries + rounds.num_failed, trouble.lines
+        todo = rounds.again()
+        if todo:
+            log.warning("score: %d shards are tried again", len(todo))
+            ray.get(board.new_pool.remote())
+
+
+def _list_parts(task: ScoreTask, tally: _Tally, last_s: float) -> float:
+    """Lists the parts now and then, for a job that goes on after this driver; returns when."""
+    if time.monotonic() - last_s < _LIST_S:
+        return last_s
+    with contextlib.suppress(StorageAwayError, StorageRefusedError):  # actors wait for it
+        write_part_list(task.out_url, task.provenance, tally.parts)
+    return time.monotonic()
 
 
 class _LastNote:
@@ -235,22 +264,38 @@ def _check_moving(state: BoardState, shard_timeout_s: float, waiting: Waiting) -
         waiting.over()
 
 
-def _settle(status: ShardStatus, failed: list[str], tally: _Tally, *, last: bool) -> None:
+def _settle(status: ShardStatus, rows_digest: str, rounds: Rounds, tally: _Tally) -> None:
     """Takes a status to the tally, or to the shards that are tried again.
 
     Raises:
+        IncompleteError: Storage was waited for in vain.
         RaygradError: No shard will fare better.
     """
     if status.kind in ("done", "found"):
+        rounds.moved()
         tally.scored += status.used if status.kind == "done" else 0
-        tally.add(status.used, status.time_s, json.loads(status.rejects), status.device)
-        tally.not_finite.add(status.shard, status.used, json.loads(status.not_finite))
+        facts = PartFacts(
+            status.time_s,
+            status.used,
+            json.loads(status.rejects),
+            rows_digest,
+            json.loads(status.not_finite),
+            status.device,
+        )
+        tally.add(status.shard, facts)
     elif status.kind == "fatal":
         raise RaygradError(f"scoring cannot go on: {status.error} Parts that are there are kept.")
-    elif status.kind == "failed" and not last:
+    elif status.kind == "away":
+        raise IncompleteError(
+            f"storage must give what it is asked for, got {status.error} "
+            "Parts that are there are kept: run again when it does."
+        )
+    elif status.kind == "returned":
+        rounds.returned(status.shard)
+    elif status.kind == "failed" and rounds.failed(status.shard):
         log.warning("score: %s failed: %s", status.shard, status.error)
-        failed.append(status.shard)
     else:
+        rounds.moved()
         log.error("score: %s is given up: %s", status.shard, status.error)
         tally.failures[status.shard] = status.error
 
@@ -263,6 +308,7 @@ def _incomplete(task: ScoreTask, tally: _Tally, num_shards: int) -> IncompleteEr
         f"every shard must be scored, got {len(tally.failures)} of {num_shards} that failed: "
         + "; ".join(f"{shard}: {reason}" for shard, reason in named)
         + (f"; and {more} more in {FAILURES}" if more else "")
+        + "".join(f"; set aside: {line}" for line in tally.aside)
         + ". Mend what is wrong and run again; finished shards are kept."
     )
 
@@ -306,6 +352,7 @@ def _metrics(config: ScoreConfig, task: ScoreTask, tally: _Tally, wall_s: float)
         "device_s_per_million": device_s_per_million,
         "most_actors": tally.most_actors,
         "retries": tally.retries,
+        "set_aside": tally.aside,
     }
     if config.price_per_hour:
         metrics["cost_per_million"] = device_s_per_million / 3600 * config.price_per_hour
@@ -315,7 +362,8 @@ def _metrics(config: ScoreConfig, task: ScoreTask, tally: _Tally, wall_s: float)
 def _summary(metrics: dict[str, Any]) -> None:
     cost = metrics.get("cost_per_million")
     log.info(
-        "score: %d examples, %d rejected, %d retries, %.1f %s-seconds (%.0f a million examples%s)",
+        "score: %d examples, %d rejected, %d retries, %.1f %s-seconds (%.0f a million examples%s)"
+        "%s",
         metrics["num_examples"],
         metrics["rejected"],
         metrics["retries"],
@@ -323,4 +371,5 @@ def _summary(metrics: dict[str, Any]) -> None:
         metrics["device"],
         metrics["device_s_per_million"],
         "" if cost is None else f", cost {cost:.2f}",
+        "".join(f"; set aside: {line}" for line in metrics["set_aside"]),
     )

@@ -7,12 +7,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import ray.data
+from ray.util.placement_group import NODE_ID_LABEL_KEY
 
 from raygrad.config import ScoreConfig
 from raygrad.config.nodes import selector_of
 from raygrad.engine.nodes import offer_of
 from raygrad.engine.placement import Placement, place_scoring
 from raygrad.engine.score.actor import ShardScorer
+from raygrad.engine.score.blame import Place
 from raygrad.engine.score.task import ScoreTask, ShardStatus
 from raygrad.engine.waiting import Need
 from raygrad.errors import RaygradError
@@ -43,19 +45,37 @@ def pool_size(config: ScoreConfig, fitting: int, num_shards: int) -> tuple[int, 
     return least, most, max(least, min(fitting, most))
 
 
-def actor_need(config: ScoreConfig, task: ScoreTask) -> Need:
-    """Returns what has to be free before scoring can begin: room for one actor."""
+def actor_need(config: ScoreConfig, task: ScoreTask, aside: Sequence[Place] = ()) -> Need:
+    """Returns what has to be free before scoring can begin: room for one actor.
+
+    Args:
+        config: As of `score`.
+        task: As of `score`.
+        aside: Places that are set aside; actors stand on none of those that are whole nodes.
+    """
     each = {"CPU": task.cpus}
     if task.device == "cuda":
         each["GPU"] = 1 / task.actors_per_gpu
-    return Need(1, each, selector_of(config.nodes))
+    labels = selector_of(config.nodes)
+    nodes = sorted(place.node for place in aside if not place.gpu)
+    if nodes and NODE_ID_LABEL_KEY not in labels:
+        labels[NODE_ID_LABEL_KEY] = f"!in({','.join(nodes)})"
+    return Need(1, each, labels)
 
 
-def _job(config: ScoreConfig, task: ScoreTask, board: Any, shards: Sequence[str]) -> Any:
+def _job(
+    config: ScoreConfig,
+    task: ScoreTask,
+    board: Any,
+    shards: Sequence[str],
+    aside: Sequence[Place],
+) -> Any:
     """Returns the Ray Data job, a status row a shard, and says where its actors stand."""
-    need = actor_need(config, task)
+    need = actor_need(config, task, aside)
     fitting = need.offer.room(need.each)
-    least, most, first = pool_size(config, fitting, len(shards))
+    # An actor more for each GPU that is set aside: Ray may put one there, which then only waits.
+    num_held = sum(bool(place.gpu) for place in aside)
+    least, most, first = pool_size(config, fitting, len(shards) + num_held)
     placed = Placement("score", task.device, "actor", fitting, need.each, need.offer)
     log.info("%s", placed.line(first))
     context = ray.data.DataContext.get_current().copy()
@@ -80,7 +100,11 @@ def _job(config: ScoreConfig, task: ScoreTask, board: Any, shards: Sequence[str]
 
 
 def pool_statuses(
-    config: ScoreConfig, task: ScoreTask, board: Any, shards: Sequence[str]
+    config: ScoreConfig,
+    task: ScoreTask,
+    board: Any,
+    shards: Sequence[str],
+    aside: Sequence[Place] = (),
 ) -> Iterator[ShardStatus | None]:
     """Yields the status of each shard as it comes, and None at least twice a second.
 
@@ -90,7 +114,7 @@ def pool_statuses(
     Raises:
         RaygradError: The job itself failed.
     """
-    statuses = _job(config, task, board, shards)
+    statuses = _job(config, task, board, shards, aside)
     ready: queue.Queue[Any] = queue.Queue()
     stopped = threading.Event()
 

@@ -82,7 +82,7 @@ class ScoreTask:
     """Seconds without progress after which an actor ends itself."""
 
 
-Kind = Literal["done", "found", "failed", "final", "fatal"]
+Kind = Literal["done", "found", "failed", "final", "fatal", "returned", "away"]
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,8 @@ class ShardStatus:
     """The shard's name."""
     kind: Kind
     """done: scored now; found: its part was there; failed: try again elsewhere; final: no try
-    will help; fatal: no other shard will fare better, so the job ends."""
+    will help; fatal: no other shard will fare better, so the job ends; returned: not tried, as the
+    place is set aside; away: storage was waited for in vain, so the job ends."""
     used: int = 0
     """Examples that have scores."""
     time_s: float = 0.0

@@ -17,6 +17,7 @@ from raygrad.config import ScoreConfig
 from raygrad.data.index import build_index, write_index
 from raygrad.data.transforms import CropTransform
 from raygrad.engine.score.task import Preprocess, ScoreTask
+from raygrad.errors import StorageRefusedError
 from raygrad.runs import score_table
 from raygrad.training.models import ImageSpec
 from raygrad.training.outside import NetworkSource, weights_digest
@@ -45,7 +46,8 @@ class Faulty(Preprocess):
     key: str = ""
     """The example at which it happens."""
     harm: str = ""
-    """kill: the process dies; hang: nothing in it moves any more; full: it can write no more."""
+    """kill: the process dies; hang: nothing in it moves any more; full: it can write no more;
+    device: its GPU fails; refused: storage refuses, twice."""
     flag: str = ""
     """A file that is made when it happens; while it is there nothing happens."""
     delay_s: float = 0.0
@@ -53,6 +55,7 @@ class Faulty(Preprocess):
 
     def decode(self, example):
         time.sleep(self.delay_s)
+        self._fail(example)
         if example.key == self.key and not (self.flag and Path(self.flag).exists()):
             if self.flag:
                 Path(self.flag).write_text(str(os.getpid()))
@@ -62,7 +65,28 @@ class Faulty(Preprocess):
                 ctypes.PyDLL(None).sleep(3600)  # holds the interpreter's lock, as bad C code does
             elif self.harm == "full":
                 score_table.write_table = no_space
+            elif self.harm == "device":
+                raise RuntimeError("CUDA error: uncorrectable ECC error encountered")
         return super().decode(example)
+
+    def _fail(self, example):
+        """Raises in a way that does not depend on one flag."""
+        if self.harm == "refused" and example.key == self.key:
+            for at in range(2):
+                flag = Path(f"{self.flag}-{at}")
+                if not flag.exists():
+                    flag.write_text("")
+                    raise StorageRefusedError("storage must accept the request, got ExpiredToken")
+        elif self.harm == "bad node" and is_bad_node():
+            raise RuntimeError("CUDA error: uncorrectable ECC error encountered")
+
+
+def is_bad_node():
+    """Tells whether this process is of the node that `RAYGRAD_TEST_BAD_NODE` names in a file."""
+    import ray
+
+    bad = Path(os.environ["RAYGRAD_TEST_BAD_NODE"])
+    return bad.exists() and bad.read_text() == ray.get_runtime_context().get_node_id()
 
 
 def no_space(*args):
@@ -79,6 +103,13 @@ def unbuildable(spec):
     """Builds on the driver, and nowhere else."""
     if os.environ.get("RAYGRAD_TEST_DRIVER") != str(os.getpid()):
         raise RuntimeError("this network cannot be built here")
+    return net(spec)
+
+
+def unbuildable_on_the_bad_node(spec):
+    """Builds everywhere but there."""
+    if os.environ.get("RAYGRAD_TEST_DRIVER") != str(os.getpid()) and is_bad_node():
+        raise ImportError("no module named own_layers")
     return net(spec)
 
 
