@@ -33,6 +33,12 @@ def test_what_was_measured_is_on_disk_before_the_run_ends(tmp_path):
 
 NO_MEASUREMENT = {
     "audit_backbone",
+    "fault_checks",
+    "fault_kinds",
+    "fault_networks",
+    "fault_processes",
+    "fault_proxy",
+    "fault_runs",
     "attributes_again",
     "bare_loop",
     "batch_aware_subsets",

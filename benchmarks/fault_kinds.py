@@ -1,0 +1,125 @@
+"""The faults of a schedule: drawn from a seed, and done to a run that is under way."""
+
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+ENDED = {"kill_driver": signal.SIGKILL, "interrupt": signal.SIGINT, "terminate": signal.SIGTERM}
+"""Faults that end the command, after which it is started again."""
+STORAGE = {
+    "s3_down": "down",
+    "s3_slow": "slow",
+    "s3_403": "refuse",
+    "s3_skew": "skew",
+    "s3_503": "busy",
+    "s3_cut": "cut",
+}
+"""Faults of storage, and what the proxy does."""
+WORKERS = ("kill_worker", "kill_workers", "stop_worker", "stop_workers")
+KINDS = {
+    "score": (*ENDED, *STORAGE, *WORKERS, "two_drivers", "broken_device"),
+    "train": (*ENDED, *WORKERS),
+    "sweep": (*ENDED, *WORKERS),
+    "study": (*ENDED, *WORKERS),
+}
+"""What is done to each stage."""
+MAX_FAULTS = 4
+LONGEST_S = 12.0
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that goes wrong."""
+
+    kind: str
+    """One of `KINDS`."""
+    after: float
+    """When: at this share of the undisturbed run's progress, in [0, 1)."""
+    for_s: float
+    """For how long, where it lasts."""
+
+
+class Run(Protocol):
+    """What faults are done to."""
+
+    broken: Path
+    """The folder that `fault_networks` looks into."""
+
+    @property
+    def driver(self) -> int:
+        """The process of the command."""
+
+    def workers(self) -> list[int]:
+        """Returns the processes that score or train."""
+
+    def start_second(self) -> None:
+        """Starts the same command beside the first."""
+
+    def set_storage(self, mode: str) -> None:
+        """Makes storage behave in a way of the proxy's modes."""
+
+
+def draw(stage: str, seed: int, number: int) -> list[Fault]:
+    """Returns the faults of one schedule, in the order of their moments."""
+    rng = random.Random(f"{stage}/{seed}/{number}")
+    faults = [
+        Fault(
+            rng.choice(KINDS[stage]),
+            rng.randrange(1000) / 1000,
+            round(rng.uniform(1, LONGEST_S), 1),
+        )
+        for _ in range(rng.randint(1, MAX_FAULTS))
+    ]
+    return sorted(faults, key=lambda fault: fault.after)
+
+
+def do(fault: Fault, run: Run, later: Callable[[float, Callable[[], None]], None]) -> str | None:
+    """Does a fault to a run; returns the signal's name where it ends the command.
+
+    Args:
+        fault: What is done.
+        run: The run.
+        later: Takes what is to be done after so many seconds, to end a fault that lasts.
+    """
+    if fault.kind in ENDED:
+        os.kill(run.driver, ENDED[fault.kind])
+        return ENDED[fault.kind].name
+    if fault.kind in STORAGE:
+        run.set_storage(STORAGE[fault.kind])
+        later(fault.for_s, lambda: run.set_storage("up"))
+    elif fault.kind == "two_drivers":
+        run.start_second()
+    elif fault.kind == "broken_device":
+        run.broken.mkdir(exist_ok=True)
+        (run.broken / "on").write_text(str(1 + int(fault.for_s) % 3))
+    else:
+        pids = run.workers()
+        for pid in pids if fault.kind.endswith("s") else pids[:1]:
+            if fault.kind.startswith("kill"):
+                _send(pid, signal.SIGKILL)
+            else:
+                _send(pid, signal.SIGSTOP)
+                later(fault.for_s, lambda pid=pid: _send(pid, signal.SIGCONT))
+    return None
+
+
+def shrunk(faults: list[Fault], fails: Callable[[list[Fault]], bool]) -> list[Fault]:
+    """Returns as few of the faults as still fail, leaving out one after the other."""
+    kept = list(faults)
+    for fault in faults:
+        fewer = [one for one in kept if one is not fault]
+        if fewer and fails(fewer):
+            kept = fewer
+    return kept
+
+
+def _send(pid: int, number: signal.Signals) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        time.sleep(0)  # it has just ended

