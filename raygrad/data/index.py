@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raygrad.data.class_numbers import ClassNumbers, found_classes, given_classes
+from raygrad.data.columns import columns_digest
 from raygrad.data.index_rows import (
     Rejects,
     text_counts,
@@ -25,7 +26,6 @@ from raygrad.data.shard_scan import ShardScan, scan_shard, tar_stem
 from raygrad.data.unpacking import unpack
 from raygrad.errors import ConfigError
 from raygrad.storage import files
-from raygrad.storage.manifest import digest
 
 SHARD_SCHEMA = pa.schema(
     [
@@ -61,8 +61,7 @@ class Index:
     @property
     def digest(self) -> str:
         """A hash of every example's key, place, label and split."""
-        names = ["key", "shard", "offset", "size", "label", "split"]
-        return digest([self.examples[name].to_pylist() for name in names])
+        return columns_digest(self.examples, ["key", "shard", "offset", "size", "label", "split"])
 
     def counts(self, split: str) -> dict[str, int]:
         """Returns how many examples of a split each shard holds; shards with none are left out."""
@@ -143,7 +142,8 @@ def build_index(
     table, note = with_distinct_keys(texts, rejects)
     table, numbering = _labelled(table, rule, classes, renumber, rejects)
     table = with_validation(table, val_fraction, split_seed)
-    counts = Counter(table["shard"].to_pylist())
+    found = table["shard"].value_counts().to_pylist()
+    counts = Counter({row["values"]: row["counts"] for row in found})
     expected = dict(zip(names, map((expected_counts or {}).get, urls), strict=True))
     rejects.add_missing(scans, counts, expected)
     rejects.check_share(table.num_rows, max_reject_share)

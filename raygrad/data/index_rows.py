@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from raygrad.data.class_numbers import ClassNumbers
+from raygrad.data.columns import pieces
 from raygrad.data.reject_share import place
 from raygrad.data.shard_scan import ShardScan
 from raygrad.errors import DataError
@@ -213,9 +214,12 @@ def with_labels(
 
 def with_validation(table: pa.Table, val_fraction: float, seed: int) -> pa.Table:
     """Moves training examples to validation by a hash of (seed, key)."""
-    keys = table["key"].to_pylist()
-    split = np.array(table["split"].to_pylist(), dtype="<U5")
-    held_out = key_hashes([f"{seed}/{key}" for key in keys]) < int(val_fraction * 2.0**64)
-    split[(split == "train") & held_out] = "val"
+    limit = int(val_fraction * 2.0**64)
+    splits = []
+    for piece in pieces(table, ["key", "split"]):
+        keys, split = piece.column(0).to_pylist(), np.array(piece.column(1).to_pylist(), "<U5")
+        held_out = key_hashes([f"{seed}/{key}" for key in keys]) < limit
+        split[(split == "train") & held_out] = "val"
+        splits.append(pa.array(split.tolist(), pa.string()))
     at = INDEX_SCHEMA.get_field_index("split")
-    return table.set_column(at, "split", pa.array(split.tolist(), pa.string()))
+    return table.set_column(at, "split", pa.chunked_array(splits, pa.string()))
