@@ -122,12 +122,13 @@ def rankings(
     """Yields name, values (higher = likelier wrong) and what it calls wrong, in the seen order."""
     place = {key: at for at, key in enumerate(table["key"].to_pylist())}
     at = np.array([place[key] for key in of.seen.rows["key"].to_pylist()])
-    column = {name: np.asarray(table[name].to_numpy(zero_copy_only=False))[at]
-              for name in ("rank", "score", "loss", "gradient_norm", "aum", "suspect")}  # fmt: skip
+    names = ("rank", "margin", "loss", "gradient_norm", "aum", "suspect")
+    column = {name: np.asarray(table[name].to_numpy(zero_copy_only=False))[at] for name in names}
     p = said.probabilities
     suspect = column["suspect"].astype(bool)
     yield "the table's rank", -column["rank"].astype(float), suspect
-    yield "margin", column["score"], None
+    yield "log odds", confident.log_odds(p, labels), None
+    yield "margin", column["margin"], None
     yield "loss (self-confidence)", column["loss"], None
     thresholds = confident.class_thresholds(p, labels)
     yield "margin less thresholds", confident.threshold_margin(p, labels, thresholds), None
@@ -137,7 +138,7 @@ def rankings(
     if np.isfinite(column["aum"].astype(float)).all():
         aum = column["aum"].astype(float)
         yield "aum", aum, None
-        mean = _places(aum) + _places(column["score"])
+        mean = _places(aum) + _places(column["margin"])
         yield "aum and margin, mean of ranks", mean, None
     yield from _datalab(p, labels)
 

@@ -21,6 +21,8 @@ NONE = -1
 
 _ROUNDING = 1e-6
 _CONFIDENCE = 0.95
+_LEAST = 1e-38
+"""Below this float32 has no probability but 0."""
 
 
 @dataclass(frozen=True)
@@ -178,6 +180,30 @@ def normalized_margin(probabilities: Probabilities, labels: Labels) -> NDArray[n
     own = values[rows, labels]
     values[rows, labels] = -1.0
     return (1.0 + values.max(axis=1) - own) / 2
+
+
+def log_odds(probabilities: Probabilities, labels: Labels) -> NDArray[np.float64]:
+    r"""Returns how much likelier another class is; above 0 where one is, higher = likelier wrong.
+
+    .. math:: \log \max_{k \ne y} p_k - \log p_y
+
+    the margin of the logits, turned so that higher is harder: what AUM (Pleiss et al. 2020, arXiv
+    2001.10528) averages over a training, of who has not trained on the example. Unlike the margin
+    of probabilities it tells apart labels that are all nearly impossible, and unlike the loss it
+    asks that another class is likely.
+
+    Args:
+        probabilities: ``[N, C]``, C at least 2.
+        labels: ``[N]``.
+
+    Returns:
+        float64 ``[N]``, finite.
+    """
+    values = np.log(np.maximum(probabilities.astype(np.float64), _LEAST))
+    rows = np.arange(len(labels))
+    own = values[rows, labels]
+    values[rows, labels] = -np.inf
+    return values.max(axis=1) - own
 
 
 def threshold_margin(

@@ -5,6 +5,9 @@ from typing import Literal
 
 from raygrad.config.declaring import ACTED_ON, BASIC, EXECUTION, fraction, positive, require
 
+RANKINGS = ("log_odds", "loss", "margin", "gradient_norm", "aum")
+"""What labels can be ranked by; which is the default was measured: benchmarks/audit.py."""
+
 GOALS = ("clean", "accuracy", "coverage")
 """What the kept set is for."""
 
@@ -44,6 +47,13 @@ class AuditConfig:
     """clean: likely errors and repeats go first, then any. accuracy: those go, and of the rest
     stays what did best in the records at this share. coverage: those go, and the rest is spread
     over what the network sees."""
+    ranking: Literal["log_odds", "loss", "margin", "gradient_norm", "aum"] = field(
+        default="log_odds", metadata=BASIC
+    )
+    """What says which label is likeliest wrong. log_odds: how much likelier another class is to who
+    has not seen the example. loss: how unlikely the label is. margin: how far another class is
+    ahead. gradient_norm: of the last layer. aum: the margin while it was trained on, without a
+    checkpoint."""
     check: bool = field(default=False, metadata=BASIC)
     """Train on all, on what is kept and on as many at random, and say what leaving out costs in
     test accuracy: three trainings each."""
@@ -56,6 +66,13 @@ class AuditConfig:
         if self.keep_fraction is not None:
             fraction("keep_fraction", self.keep_fraction)
         require(self.goal in GOALS, f"goal must be of {GOALS}", self.goal)
+        require(self.ranking in RANKINGS, f"ranking must be of {RANKINGS}", self.ranking)
+        require(
+            self.ranking != "aum" or self.checkpoint is None,
+            "ranking by aum must watch a training, which heads on a checkpoint's features have not",
+            self.checkpoint,
+            "Leave --checkpoint, or rank by another.",
+        )
         require(
             self.checkpoint is None or self.network is not None,
             "checkpoint must come with its network",

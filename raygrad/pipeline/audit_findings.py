@@ -76,6 +76,7 @@ def label_table(
     judged: Judgement,
     names: Sequence[str],
     beside: Mapping[str, pa.Array] | None = None,
+    ranking: str = AuditConfig.ranking,
 ) -> tuple[pa.Table, dict[str, Any]]:
     """Returns the table of labels, the likeliest wrong first, and what is estimated of them.
 
@@ -85,6 +86,7 @@ def label_table(
         names: Of the classes.
         beside: Columns of what the run knows of them otherwise; its aum stands where no training
             of the audit was watched.
+        ranking: The column that orders them, the highest first; of `RANKINGS`.
     """
     p, labels = judged.probabilities, facts["label"].to_numpy()
     confident.check_probabilities(p, labels)
@@ -94,18 +96,16 @@ def label_table(
     judgeable = counts[labels] > 1
     suspects = (found != confident.NONE) & (found != labels) & judgeable
     errors = confident.label_errors(labels, found, p.shape[1])
-    score = np.where(judgeable, confident.normalized_margin(p, labels), 0.0)
     suggested = np.where(suspects, found, confident.suggested_labels(p, labels))
+    columns = _judgements(judged, labels, suggested, names)
+    # What nothing is known of comes last: an example alone in its class, or trained on by no fold.
+    score = np.nan_to_num(columns[ranking].to_numpy(zero_copy_only=False), nan=-np.inf)
     rows = np.arange(len(labels))
-    order = np.lexsort((rows, -score, ~suspects))
+    order = np.lexsort((rows, -score, ~judgeable))
     rank = np.empty(len(rows), np.int64)
     rank[order] = np.arange(1, len(rows) + 1)
     table = facts.append_column("label_name", _names(names, labels))
-    columns = _judgements(judged, labels, suggested, names) | {
-        "score": pa.array(score),
-        "rank": pa.array(rank),
-        "suspect": pa.array(suspects),
-    }
+    columns |= {"rank": pa.array(rank), "suspect": pa.array(suspects)}
     known = dict(beside or {})
     watched = known.pop("aum", None)
     if judged.aum is None and watched is not None:
@@ -142,6 +142,8 @@ def _judgements(
         "confidence": pa.array(judged.probabilities[rows, suggested].astype(np.float64)),
         "label_probability": pa.array(own),
         "loss": pa.array(-np.log(np.maximum(own, 1e-12))),
+        "log_odds": pa.array(confident.log_odds(judged.probabilities, labels)),
+        "margin": pa.array(confident.normalized_margin(judged.probabilities, labels)),
         "gradient_norm": pa.array(judged.gradient_norms(labels)),
         "aum": _known(judged.aum, len(rows)),
     }

@@ -19,6 +19,14 @@ from raygrad.storage.files import join, write_bytes
 PAGE = "audit.html"
 _MOST_PAIRS = 30
 
+_RANKED = {
+    "log_odds": "how much likelier another class is to who has not seen them",
+    "loss": "the loss of who has not seen them",
+    "margin": "how far another class is ahead",
+    "gradient_norm": "the norm of the last layer's gradient",
+    "aum": "the margin while they were trained on (AUM)",
+}
+
 
 def write_audit_page(run: Run, out: str) -> str | None:
     """Writes the page of a run's audit beside the report; None where there is none.
@@ -150,9 +158,9 @@ def _how(summary: Mapping[str, Any]) -> list[str]:
         f"Every image was judged by a network that has not seen it: {summary['how']}. It agrees "
         f"with {percent(summary['accuracy'])} of the labels; what it gets wrong itself is among "
         "the suspects, so that only looking tells.",
-        "Suspects are counted by confident learning (Northcutt et al. 2021) and ranked by the "
-        "margin of the likeliest other class. The interval is over draws of the images and holds "
-        "no error of the network.",
+        "Suspects are told by confident learning (Northcutt et al. 2021), and labels ranked by "
+        f"{_RANKED.get(summary.get('options', {}).get('ranking', ''), 'their margin')}. The "
+        "interval is over draws of the images and holds no error of the network.",
         *(f"Near copies {note}." for note in summary["near"]),
         f"Kept: flaws go first, then {summary['rule']}.",
     ]

@@ -10,6 +10,7 @@ from raygrad.audit.confident import (
     confident_classes,
     confident_joint,
     label_errors,
+    log_odds,
     normalized_margin,
     self_confidence,
     suggested_labels,
@@ -104,6 +105,19 @@ def test_the_number_of_wrong_labels_is_near_what_was_planted_and_within_its_inte
         assert abs(errors.num_wrong - wrong.sum()) < 0.35 * wrong.sum()
         held += errors.low <= wrong.sum() <= errors.high
     assert held >= 28
+
+
+def test_log_odds_are_the_margin_of_the_logits_and_finite_where_a_probability_is_0():
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(size=(50, 5)) * 9, rng.integers(0, 5, 50)
+    p = np.exp(logits - logits.max(1, keepdims=True))
+    p /= p.sum(1, keepdims=True)
+    wanted = [max(np.delete(z, y)) - z[y] for z, y in zip(logits, labels, strict=True)]
+    np.testing.assert_allclose(log_odds(p, labels), wanted, atol=1e-9)
+    sure = np.array([[1.0, 0.0, 0.0], [1.0, 0.0, 0.0]], np.float32)
+    found = log_odds(sure, np.array([0, 1]))
+    assert np.isfinite(found).all()
+    assert found[0] == -found[1] < 0
 
 
 def test_a_class_without_examples_or_without_confidence_breaks_nothing():

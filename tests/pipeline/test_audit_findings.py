@@ -1,5 +1,7 @@
 """The tables of an audit, from hand-made judgements: their order, reasons and rules."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -7,7 +9,7 @@ import pytest
 from raygrad.audit.keeping import LABEL, PICTURE, REPEAT
 from raygrad.audit.repeats import Pairs, groups_of
 from raygrad.cli.audit_subcommand import _lines
-from raygrad.config.auditing import AuditConfig
+from raygrad.config.auditing import RANKINGS, AuditConfig
 from raygrad.pipeline.audit_findings import (
     Repeats,
     keep_tables,
@@ -76,6 +78,25 @@ def test_the_contradicted_label_is_first_and_rather_the_other_class(facts, judge
     assert first["loss"] == pytest.approx(-np.log(0.02), rel=1e-5)
     assert (estimate["num_suspects"], estimate["not_judged"]) == (1, 0)
     assert estimate["accuracy"] == pytest.approx(0.9)
+
+
+@pytest.mark.parametrize("ranking", RANKINGS)
+def test_labels_are_ranked_by_the_column_that_is_asked_for(ranking, facts, judged):
+    """What has no number, such as the AUM of what no fold was trained on, comes last."""
+    rng = np.random.default_rng(1)
+    p = rng.dirichlet(np.ones(3), 10).astype(np.float32)
+    aum = rng.normal(size=10).astype(np.float32)
+    aum[[2, 5]] = np.nan
+    table, _ = label_table(facts, replace(judged, probabilities=p, aum=aum), NAMES, None, ranking)
+    values = np.array(table[ranking].to_pylist(), dtype=float)
+    known = values[np.isfinite(values)]
+    assert (np.diff(known) <= 0).all()
+    assert np.isfinite(values[: len(known)]).all()
+    error = p.astype(float) - np.eye(3)[LABELS]
+    entered = np.concatenate([judged.features, np.ones((10, 1))], axis=1)
+    norms = [np.linalg.norm(np.outer(e, x)) for e, x in zip(error, entered, strict=True)]
+    at = [int(key[1:]) for key in table["key"].to_pylist()]
+    np.testing.assert_allclose(table["gradient_norm"].to_numpy(), np.array(norms)[at], rtol=1e-5)
 
 
 def test_an_example_that_is_alone_in_its_class_is_not_judged_and_last(facts, judged):

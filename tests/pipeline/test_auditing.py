@@ -310,6 +310,8 @@ def test_what_the_run_has_scored_stands_beside_the_ranking(audited, caplog):
         ({"folds": 1}, "folds must be at least 2, got 1"),
         ({"keep_fraction": 1.5}, r"keep_fraction must be in \(0, 1\]"),
         ({"goal": "best"}, "goal must be of"),
+        ({"ranking": "best"}, "ranking must be of"),
+        ({"ranking": "aum", "network": "mlp", "checkpoint": "n.pt"}, "watch a training"),
         ({"checkpoint": "net.pt"}, "Give --network"),
         ({"std": (0.0,)}, "std above 0"),
     ],
