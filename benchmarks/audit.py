@@ -36,6 +36,7 @@ from raygrad.pipeline import preparing
 from raygrad.pipeline.audit_findings import Repeats, find_repeats, label_table
 from raygrad.pipeline.audit_judging import Judgement, judge
 from raygrad.pipeline.audit_looking import Seen, look
+from raygrad.storage.manifest import digest
 
 BACKBONE = "audit_backbone:lite0"
 
@@ -89,13 +90,25 @@ def judged(of: Audited, labels: NDArray[np.int64]) -> tuple[Judgement, pa.Table]
     column = of.seen.rows.column_names.index("label")
     rows = of.seen.rows.set_column(column, "label", pa.array(labels))
     seen = replace(of.seen, rows=rows)
-    network = BACKBONE if of.options.checkpoint else of.network
-    said = judge(
-        of.options, network, of.index, seen, of.repeats.groups, len(of.names), 3, str(of.steps)
-    )
+    said = _judgement(of, seen)
     facts = rows.select(["key", "shard", "split", "label"])
     table, _ = label_table(facts, said, of.names)
     return said, table
+
+
+def _judgement(of: Audited, seen: Seen) -> Judgement:
+    """Returns what heads or trainings say; heads too are kept, as the audit keeps trainings."""
+    heads = of.options.checkpoint is not None
+    kept = of.steps / f"heads-{digest(seen.rows['label'].to_pylist())[:12]}.npy"
+    if heads and kept.exists():
+        spaces = np.zeros(len(seen.features), np.int64)
+        return Judgement(np.load(kept), seen.features, spaces, "linear heads, kept")
+    groups, number = of.repeats.groups, len(of.names)
+    network = BACKBONE if heads else of.network
+    said = judge(of.options, network, of.index, seen, groups, number, 3, str(of.steps))
+    if heads:
+        np.save(kept, said.probabilities)
+    return said
 
 
 def confused(of: Audited) -> NDArray[np.int64]:
