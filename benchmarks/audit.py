@@ -38,6 +38,7 @@ from raygrad.pipeline.audit_judging import Judgement, judge
 from raygrad.pipeline.audit_looking import Seen, look
 from raygrad.storage.manifest import digest
 
+COPIES_SEED = 1
 BACKBONE = "audit_backbone:lite0"
 
 
@@ -126,7 +127,8 @@ def noisy(of: Audited, share: float, partners: NDArray[np.int64] | None, seed: i
     numbers = np.array([original(key) for key in of.seen.rows["key"].to_pylist()])
     labels = of.seen.rows["label"].to_numpy()
     _, first, place = np.unique(numbers, return_index=True, return_inverse=True)
-    return wrong_labels(labels[first], share, partners, seed)[place]
+    drawn = seed + (seed >= COPIES_SEED)  # not as the copies were: it would be the same pictures
+    return wrong_labels(labels[first], share, partners, drawn)[place]
 
 
 def rankings(
@@ -277,7 +279,7 @@ def main() -> None:
         )
     folder = args.work / "images"
     if not folder.exists():
-        plant_copies(pictures(args.images, args.most), args.work / "part", args.copies, seed=1)
+        plant_copies(pictures(args.images, args.most), args.work / "part", args.copies, COPIES_SEED)
         os.replace(args.work / "part", folder)
     run = args.work / "run"
     begun = run.exists()  # what an interrupted call did is not done again, and its time not known
