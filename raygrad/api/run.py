@@ -156,7 +156,7 @@ class Run:
             config = replace(config, train=named_recipe(recipe))
         given = train if network is None else {"network": network, **train}
         config = replace(config, train=settings.section_with(config, "train", given))
-        config = settings.seeded(config, tuple(score_seeds))
+        config = settings.seeded(config, score_seeds)
         with _stage(), pipeline.bound(config, redo, "train"):
             return pipeline.train(settings.accepting(config, max_reject_share))
 
@@ -194,7 +194,7 @@ class Run:
         named = {"tars": _names(data), "labels": labels, "image": image, "renumber": renumber,
                  "channels": channels}  # fmt: skip
         asked = settings.section_with(config, "score", score)
-        config = settings.scoring_config(config, asked, named, tuple(score_seeds), max_reject_share)
+        config = settings.scoring_config(config, asked, named, score_seeds, max_reject_share)
         with _stage(), pipeline.bound(config, redo, "score"):
             if config.data.tars and named["tars"]:
                 pipeline.index_shards(config)

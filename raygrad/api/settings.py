@@ -8,7 +8,8 @@ from typing import Any
 
 from raygrad import pipeline
 from raygrad.api.carried import as_before, lent, settled
-from raygrad.config import DataConfig, ScoreConfig, StudyConfig
+from raygrad.api.fitting import fitted
+from raygrad.config import DataConfig, ScoreConfig, SelectConfig, StudyConfig
 from raygrad.errors import ConfigError, unknown_name
 
 log = logging.getLogger("raygrad")
@@ -34,11 +35,14 @@ def existing(run: str) -> StudyConfig:
     return config
 
 
-def seeded(config: StudyConfig, score_seeds: tuple[int, ...]) -> StudyConfig:
-    """Returns a study with these scoring networks, or with its own where none are named."""
-    if not score_seeds:
-        return config
-    return replace(config, select=replace(config.select, score_seeds=score_seeds))
+def seeded(config: StudyConfig, score_seeds: object) -> StudyConfig:
+    """Returns a study with these scoring networks, or with its own where none are named.
+
+    Raises:
+        ConfigError: They are no seeds.
+    """
+    seeds = fitted(SelectConfig, "score_seeds", score_seeds)
+    return replace(config, select=replace(config.select, score_seeds=seeds)) if seeds else config
 
 
 def accepting(config: StudyConfig, max_reject_share: float | None) -> StudyConfig:
@@ -48,7 +52,8 @@ def accepting(config: StudyConfig, max_reject_share: float | None) -> StudyConfi
     """
     if max_reject_share is None:
         return config
-    return replace(config, data=replace(config.data, max_reject_share=max_reject_share))
+    share = fitted(DataConfig, "max_reject_share", max_reject_share)
+    return replace(config, data=replace(config.data, max_reject_share=share))
 
 
 def section_with(config: StudyConfig, section: str, given: Mapping[str, Any]) -> Any:
@@ -70,7 +75,7 @@ def section_with(config: StudyConfig, section: str, given: Mapping[str, Any]) ->
 
 
 def typed(kind: type, given: Mapping[str, Any], what: str) -> dict[str, Any]:
-    """Returns settings as the fields of a section hold them: several values as a tuple.
+    """Returns settings as the fields of a section hold them; see `fitted`.
 
     Args:
         kind: The section's class.
@@ -78,20 +83,13 @@ def typed(kind: type, given: Mapping[str, Any], what: str) -> dict[str, Any]:
         what: What a name is, for the message.
 
     Raises:
-        ConfigError: A name is no field.
+        ConfigError: A name is no field, or a field cannot hold its value.
     """
-    fields = {field.name: field for field in dataclasses.fields(kind)}
-    found = {}
-    for name, value in given.items():
-        if name not in fields:
-            raise ConfigError(unknown_name(what, name, fields))
-        several = "tuple[" in str(fields[name].type)
-        if isinstance(value, list | set):
-            value = tuple(value)
-        elif several and not isinstance(value, tuple):
-            value = (value,)
-        found[name] = value
-    return found
+    names = [field.name for field in dataclasses.fields(kind)]
+    for name in given:
+        if name not in names:
+            raise ConfigError(unknown_name(what, name, names))
+    return {name: fitted(kind, name, value) for name, value in given.items()}
 
 
 def named_data(data: DataConfig, folder: str | None, before: DataConfig) -> DataConfig:
@@ -134,17 +132,23 @@ def audited_data(
     """
     if not data["tars"]:
         return config
-    named = DataConfig(**{**data, "tars": as_before(data["tars"], config.data.tars)})
+    named = DataConfig(**_own_data(data, config.data.tars))
     if max_reject_share is not None:
-        named = replace(named, max_reject_share=max_reject_share)
+        share = fitted(DataConfig, "max_reject_share", max_reject_share)
+        named = replace(named, max_reject_share=share)
     return replace(config, data=named)
+
+
+def _own_data(data: Mapping[str, Any], before: tuple[str, ...]) -> dict[str, Any]:
+    """Returns fields of `DataConfig` that name one's own shards, which the run may have already."""
+    return {**typed(DataConfig, data, "a setting of data"), "tars": as_before(data["tars"], before)}
 
 
 def scoring_config(
     config: StudyConfig,
     score: ScoreConfig,
     data: Mapping[str, Any],
-    score_seeds: tuple[int, ...],
+    score_seeds: object,
     max_reject_share: float | None,
 ) -> StudyConfig:
     """Returns a run as scoring is asked for: with one's own shards, network and columns.
@@ -161,9 +165,9 @@ def scoring_config(
         # Once there is an index, the share is scoring's alone.
         share = config.data.max_reject_share
         if max_reject_share is not None and not config.data.tars:
-            share = max_reject_share
+            share = fitted(DataConfig, "max_reject_share", max_reject_share)
         named = DataConfig(
-            **{**data, "tars": as_before(data["tars"], config.data.tars)},
+            **_own_data(data, config.data.tars),
             max_reject_share=share,
             nodes=config.data.nodes,
             val_fraction=0.0,

@@ -182,8 +182,9 @@ class CrossEntropy:
             return None
         at = like.dtype, like.device
         if at not in self._placed:
-            # Once: a copy from the host waits for the device.
-            self._placed[at] = torch.tensor(self.class_weights, dtype=at[0], device=at[1])
+            # Once: a copy from the host waits for the device. Later calls may be differentiated.
+            with torch.inference_mode(False):
+                self._placed[at] = torch.tensor(self.class_weights, dtype=at[0], device=at[1])
         return self._placed[at]
 
 

@@ -41,3 +41,11 @@ def test_a_layer_that_is_called_twice_is_refused():
     last = nn.Linear(4, 4)
     with pytest.raises(ConfigError, match="got 2 calls for 3 examples"):
         FeatureTap(nn.Sequential(last, last)).of_last_layer(torch.randn(3, 4))
+
+
+def test_an_example_without_finite_logits_does_not_take_the_others_errors():
+    """What the first batch says holds for all, and a shard without errors looks complete."""
+    images = torch.randn(3, 1, 2, 2)
+    images[0] = float("inf")
+    tap = FeatureTap(nn.Sequential(nn.Flatten(), nn.Linear(4, 3)).eval())
+    assert tap.of_last_layer(images)[1].isfinite().all(dim=1).tolist() == [False, True, True]
