@@ -23,9 +23,10 @@ from raygrad.report.tables import Run
 _METHOD_NOTE = (
     "Intervals are 95% Student t intervals over seeds, or over the means of several scoring "
     "networks: replicates of one network share its scores and scatter less than two networks do. "
-    "Methods are compared with random by Holm's method over all methods and fractions, so that all "
-    "verdicts hold together with 95%; the spread at a fraction is pooled over the methods. They "
-    "take the test set as given: its own sampling error is not in them."
+    "Methods are compared with random by Holm's method over all methods and fractions of one "
+    "network and protocol, so that its verdicts hold together with 95% (those of several do not); "
+    "the spread at a fraction is pooled over the methods. They take the test set as given: its own "
+    "sampling error is not in them."
 )
 
 

@@ -117,6 +117,18 @@ def _verdicts(chosen: Sequence[Comparison]) -> str:
     return "; ".join(parts)
 
 
+def _not_compared(compared: Sequence[Comparison], panel: Panel) -> list[str]:
+    """Methods that no comparison tells of, at all of their shares or at those that are named."""
+    told = {(c.method, c.keep_fraction) for c in compared}
+    words = []
+    for name, points in sorted(panel.curves.items()):
+        silent = [p.keep_fraction for p in points if (name, p.keep_fraction) not in told]
+        if name != BASELINE and silent:
+            at = f" at {listed([percent(share) for share in silent])}"
+            words.append(f"{name}{at if len(silent) < len(points) else ''}")
+    return words
+
+
 def _against_random(compared: Sequence[Comparison], panel: Panel) -> list[tuple[str, bool]]:
     compared = [c for c in compared if c.gain.known]
     if not compared:
@@ -130,10 +142,10 @@ def _against_random(compared: Sequence[Comparison], panel: Panel) -> list[tuple[
         reach = f"from {percent(fractions[0])} to {percent(fractions[-1])}"
         reach = reach if len(fractions) > 1 else f"at {percent(fractions[0])}"
         out.append((f"No method beats {BASELINE} beyond its interval, {reach} of the data.", False))
-    silent = sorted(set(panel.curves) - {BASELINE} - {c.method for c in compared})
+    silent = _not_compared(compared, panel)
     if silent:
         text, shown = out[-1]
-        left = f"Not compared, without seeds enough beside {BASELINE}'s: {listed(silent)}."
+        left = f"Not compared, without seeds enough beside {BASELINE}'s: {'; '.join(silent)}."
         out[-1] = (f"{text} {left}", shown)
     if worse:
         out.append((f"Worse than {BASELINE} beyond the intervals: {_verdicts(worse)}.", True))

@@ -29,6 +29,7 @@ _DEFAULTS: Mapping[str, Any] = {
     "score_seed": None,
     "test_accuracy": None,
     "train_time_s": math.nan,
+    "num_workers": None,
     "budget": None,
     "best_epoch": None,
     "epochs": None,
@@ -59,6 +60,14 @@ class Trial:
     num_validations: int | None = None
     still_improving: bool | None = None
     best_at_first: bool | None = None
+    num_workers: int | None = None
+
+    @property
+    def device_time_s(self) -> float:
+        """Training time over all its workers, in seconds; NaN where it is not known."""
+        return (
+            math.nan if self.train_time_s is None else self.train_time_s * (self.num_workers or 1)
+        )
 
     @property
     def marks(self) -> frozenset[str]:
@@ -90,6 +99,7 @@ class Point:
         num_still_improving: Trials whose best validation was their last.
         num_best_at_first: Trials whose best validation was their first.
         num_trials: Trials in all.
+        device_time_s: Mean training time over all workers of a trial, in seconds.
     """
 
     keep_fraction: float
@@ -101,6 +111,7 @@ class Point:
     num_still_improving: int = 0
     num_best_at_first: int = 0
     num_trials: int = 0
+    device_time_s: float = math.nan
 
     @property
     def samples(self) -> tuple[float, ...]:
@@ -211,22 +222,25 @@ def _score_path(t: Trial) -> tuple[str | None, ...]:
     return t.network, t.method, t.score_column, t.score_network, t.score_run
 
 
-def _one_per_seed(trials: Iterable[Trial]) -> tuple[dict[tuple[int, ...], float], float]:
-    """Accuracies by seed, in order, and the mean training time; equal trials count once."""
+def _one_per_seed(trials: Iterable[Trial]) -> dict[tuple[int, ...], float]:
+    """Accuracies by seed, in order; equal trials count once."""
     by_seed: dict[tuple[int, ...], list[Trial]] = defaultdict(list)
     for trial in trials:
         by_seed[trial.seed].append(trial)
-    accuracies = {
+    return {
         seed: math.fsum(t.test_accuracy for t in group) / len(group)
         for seed, group in sorted(by_seed.items())
     }
-    times = [t.train_time_s for group in by_seed.values() for t in group]
-    finite = [t for t in times if t is not None and not math.isnan(t)]
-    return accuracies, math.fsum(finite) / len(finite) if finite else math.nan
+
+
+def _mean_time_s(times: Iterable[float | None]) -> float:
+    """The mean of the times that are known, in seconds; NaN where none is."""
+    known = [t for t in times if t is not None and not math.isnan(t)]
+    return math.fsum(known) / len(known) if known else math.nan
 
 
 def _point(fraction: float, trials: Sequence[Trial], resolution: float) -> Point:
-    by_seed, time_s = _one_per_seed(trials)
+    by_seed = _one_per_seed(trials)
     score_seed = {t.seed: t.score_seed for t in trials}
     marks = [t.marks for t in trials]
     point = Point(
@@ -234,11 +248,12 @@ def _point(fraction: float, trials: Sequence[Trial], resolution: float) -> Point
         tuple(by_seed),
         tuple(by_seed.values()),
         Interval(math.nan, math.nan, math.nan, 0),
-        time_s,
+        _mean_time_s(t.train_time_s for t in trials),
         tuple(score_seed[seed] for seed in by_seed),
         sum(STILL_IMPROVING in of for of in marks),
         sum(BEST_AT_FIRST in of for of in marks),
         len(marks),
+        _mean_time_s(t.device_time_s for t in trials),
     )
     interval = mean_interval(point.samples, CONFIDENCE, resolution / math.sqrt(_least_size(point)))
     return replace(point, interval=interval.within(0.0, 1.0))

@@ -107,9 +107,10 @@ def cost_sheets(run: Run, panels: Sequence[Panel]) -> list[str]:
             table(
                 ("network", "method", "kept (%)", "instead of (%)", "saved (s)", "retrainings"),
                 rows,
-                "Break-even, of subsets within the margin of all data: retrainings after which "
-                "training and scoring once has paid off, against the smallest random share that "
-                "is as accurate",
+                "Break-even, of subsets within the margin of all data by mean accuracy: "
+                "retrainings after which training and scoring once has paid off, in "
+                "device-seconds, against the smallest random share that is as accurate by mean; "
+                f"{scopes(panels)}",
                 formats=("", "", ".4g", ".4g", ",.2f", ",d"),
             )
         )
@@ -148,20 +149,22 @@ def _break_even_rows(run: Run, panels: Sequence[Panel]) -> list[tuple[str | floa
         if panel.protocol != "equal_epochs" or panel.full is None or not run.num_classes:
             continue
         scored_by = _score_network(run, panel.network)
-        spent = float(run.metrics.get(scored_by, {}).get("train_time_s") or math.nan)
+        trained = run.metrics.get(scored_by, {})
+        # In device-seconds on both sides: a trial rarely has as many workers as that training had.
+        spent = float(trained.get("train_time_s") or math.nan) * int(trained.get("world_size") or 1)
         scoring = _score_time_s(run, scored_by)
         spent += 0.0 if math.isnan(scoring) else scoring
-        if math.isnan(spent) or math.isnan(panel.full.train_time_s):
+        if math.isnan(spent) or math.isnan(panel.full.device_time_s):
             continue
         cells = {
             name: {
-                p.keep_fraction: Cell(p.interval.mean, p.train_time_s)
+                p.keep_fraction: Cell(p.interval.mean, p.device_time_s)
                 for p in points
-                if not math.isnan(p.train_time_s)
+                if not math.isnan(p.device_time_s)
             }
             for name, points in panel.curves.items()
         }
-        full = Cell(panel.full.interval.mean, panel.full.train_time_s)
+        full = Cell(panel.full.interval.mean, panel.full.device_time_s)
         for one in paybacks(cells, full, spent, margin=MARGIN, chance=1 / run.num_classes):
             needed = "never" if one.retrainings is None else one.retrainings
             row = (panel.network, one.method, 100 * one.keep_fraction, 100 * one.instead)

@@ -12,10 +12,12 @@ from scipy import stats
 from raygrad.report.answer import answer
 from raygrad.report.comparing import comparisons, gaps_to_full
 from raygrad.report.figures.accuracy import accuracy_figure
-from raygrad.report.figures.gain import gain_figure
+from raygrad.report.figures.gain import gain_figure, gain_table
 from raygrad.report.findings import findings, needs
 from raygrad.report.intervals import mean_interval
 from raygrad.report.results import Panel, Point, panels_of, summary_rows, trials_of
+from raygrad.report.sheets import cost_sheets
+from raygrad.report.tables import Run
 from tests.report import study
 
 NUM_TEST = 360
@@ -297,8 +299,54 @@ def test_a_verdict_on_some_methods_names_those_that_it_leaves_out():
     (text,) = (f.text for f in findings([panel]) if "beats" in f.text)
     assert text == (
         "Given one scoring network: No method beats random beyond its interval, at 10% of the "
-        "data. Not compared, without seeds enough beside random's: forgetting and gradient_cdf."
+        "data. Not compared, without seeds enough beside random's: forgetting; gradient_cdf."
     )
+
+
+def test_a_share_at_which_a_method_has_too_few_seeds_is_named_with_it():
+    """A trial that failed leaves one seed: that share of the method alone is not judged."""
+    panel = panel_of(
+        {
+            "random": {0.1: [0.80, 0.82, 0.81], 0.3: [0.9, 0.91, 0.92]},
+            "max_gradient": {0.05: [0.5, 0.6], 0.1: [0.95], 0.3: [0.91, 0.9, 0.92]},
+        },
+        [0.95],
+    )
+    text = next(f.text for f in findings([panel]) if "beats" in f.text)
+    assert text.endswith(
+        "Not compared, without seeds enough beside random's: max_gradient at 5% and 10%."
+    )
+
+
+def test_the_bars_of_gains_leave_zero_out_exactly_where_a_finding_does(panels):
+    for panel in panels:
+        rows = {(r["method"], r["keep_fraction"]): r for r in gain_table([panel]).to_pylist()}
+        compared = comparisons(panel)
+        assert len(rows) == len(compared)
+        assert any(c.better for c in compared)
+        for c in compared:
+            low, high = (rows[c.method, c.keep_fraction][end] for end in ("low", "high"))
+            assert (low > 0, high < 0) == (c.better, c.worse)
+
+
+def test_scores_are_paid_for_in_device_seconds_of_all_workers():
+    """Two workers for 50 s cost 100 s of devices: four retrainings, each of which saves 30."""
+    whole = {"method": "random", "keep_fraction": 1.0, "test_accuracy": 0.9, "train_time_s": 40.0}
+    part = {"method": "a", "keep_fraction": 0.2, "test_accuracy": 0.9, "train_time_s": 5.0}
+    rows = [
+        {**row, "seed": 0, "network": "cnn", "num_workers": n} for row, n in ((whole, 1), (part, 2))
+    ]
+    results = pa.Table.from_pylist(rows)
+    run = Run(
+        "runs/a",
+        "a",
+        dataset={"classes": ["x", "y"]},
+        metrics={"cnn": {"train_time_s": 50.0, "world_size": 2}},
+        results=results,
+    )
+    html = "".join(cost_sheets(run, panels_of(trials_of(results))))
+    sheet = html[html.index("Break-even") :]
+    assert re.findall(r"<td[^>]*>([^<]*)</td>", sheet) == ["cnn", "a", "20", "100", "30.00", "4"]
 
 
 def test_one_method_measured_at_a_few_fractions_is_judged_at_those_only():

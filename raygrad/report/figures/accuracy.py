@@ -157,15 +157,14 @@ def _caption(panels_: Sequence[Panel]) -> str:
         band = ends if i.known else f" ({none}, so no interval)"
         where = f" ({panel_title(panel)})" if len(panels_) > 1 else ""
         parts.append(f"{100 * i.mean:.2f}%{band}{where}")
-    joins = "; where it joins the line, the rest of the data was redundant" if parts else ""
     full = f" On all the data: {'; '.join(parts)}." if parts else " No trial kept all the data."
     return (
         f"Test accuracy after retraining from scratch on what each method kept: a mark at the mean "
         f"over {_seeds(panels_)}, a bar over its {percent(CONFIDENCE)} interval, "
-        f"{scopes(panels_)}, a dot a replicate. Where a bar lies above {BASELINE}'s, choosing "
-        f"examples was worth it{joins}. The axis "
-        "goes by the logarithm of the error, so that its upper end can be read; methods at one "
-        f"share stand side by side; a dashed line joins shares with nothing measured between them."
+        f"{scopes(panels_)}, a dot a replicate. Bars are of one mean each: which methods differ "
+        f"from {BASELINE}, and how much of the data is enough, the findings say. The axis goes by "
+        "the logarithm of the error, so that its upper end can be read; methods at one share stand "
+        "side by side; a dashed line joins shares with nothing measured between them."
         f"{_cut(panels_)}{full}{_marks(panels_)}"
     )
 

@@ -6,40 +6,36 @@ from typing import Any
 import matplotlib.figure
 import pyarrow as pa
 
+from raygrad.report.comparing import comparisons
 from raygrad.report.figures.accuracy import panel_title, scopes
 from raygrad.report.figures.base import Drawn, Figure, Missing
 from raygrad.report.figures.curves import Curve, beside, draw_curve, fraction_axis
 from raygrad.report.figures.legend import method_legend
-from raygrad.report.intervals import CONFIDENCE, difference_interval
+from raygrad.report.intervals import CONFIDENCE
 from raygrad.report.results import BASELINE, Panel
 from raygrad.report.style import MUTED, Layout, panels, series_styles
 from raygrad.report.wording import percent, protocol_words
 
 
 def gain_table(panels_: Sequence[Panel]) -> pa.Table:
-    """Each method's accuracy less the random baseline's, with Welch's interval, in points."""
-    rows = []
-    for panel in panels_:
-        baseline = {p.keep_fraction: p for p in panel.curves.get(BASELINE, ())}
-        for method, points in panel.curves.items():
-            for p in points:
-                base = baseline.get(p.keep_fraction)
-                if method == BASELINE or base is None:
-                    continue
-                d = difference_interval(p.samples, base.samples, CONFIDENCE, panel.resolution)
-                d = d.within(-1.0, 1.0)
-                rows.append(
-                    {
-                        "network": panel.network,
-                        "protocol": panel.protocol,
-                        "method": method,
-                        "keep_fraction": p.keep_fraction,
-                        "n": d.n,
-                        "gain_points": 100 * d.mean,
-                        "low": 100 * d.low,
-                        "high": 100 * d.high,
-                    }
-                )
+    """Each method's accuracy less the random baseline's, in points, as the findings compare them.
+
+    ``low`` and ``high`` leave zero out exactly where a finding says better or worse.
+    """
+    rows = [
+        {
+            "network": panel.network,
+            "protocol": panel.protocol,
+            "method": c.method,
+            "keep_fraction": c.keep_fraction,
+            "n": c.gain.n,
+            "gain_points": 100 * c.gain.mean,
+            "low": 100 * c.gain.low,
+            "high": 100 * c.gain.high,
+        }
+        for panel in panels_
+        for c in comparisons(panel)
+    ]
     return pa.Table.from_pylist(rows)
 
 
@@ -108,9 +104,10 @@ def gain_figure(panels_: Sequence[Panel]) -> Drawn:
         name="gain",
         title=title,
         caption=(
-            f"Mean accuracy less {BASELINE}'s at the same fraction, with Welch's "
-            f"{percent(CONFIDENCE)} interval for one comparison, {scopes(panels_)}: a bar that "
-            f"crosses zero shows no difference. {_extremes(rows, several=len(panels_) > 1)}"
+            f"Mean accuracy less {BASELINE}'s at the same fraction, {scopes(panels_)}. Bars are "
+            "the intervals of the findings, widened by Holm's method so that all of one panel hold "
+            f"together with {percent(CONFIDENCE)}: one that crosses zero shows no difference. "
+            f"{_extremes(rows, several=len(panels_) > 1)}"
         ),
         alt=f"Line chart of each method's accuracy less {BASELINE}'s against the share kept.",
         table=table,
