@@ -1,6 +1,8 @@
 """Reads simplicity and redundancy anew from the trials of earlier records, as brackets.
 
-python -m benchmarks.attributes_again --out FILE.csv
+python -m benchmarks.attributes_again --out FOLDER/attributes.csv
+
+The JSON of the record goes beside the folder, under its name.
 """
 
 import argparse
@@ -9,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from benchmarks.paper_claims import both_attributes
+from benchmarks.recording import Record
 
 RECORDS = Path(__file__).parent / "records"
 STUDIES = {
@@ -21,7 +24,8 @@ STUDIES = {
 def main() -> None:
     """Reads and writes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", required=True, help="the CSV")
+    parser.add_argument("--out", required=True, type=Path, help="the CSV")
+    args = parser.parse_args()
     tables = []
     for name, folders in STUDIES.items():
         found = pd.concat([pd.read_csv(RECORDS / folder / "trials.csv") for folder in folders])
@@ -33,7 +37,11 @@ def main() -> None:
         table.insert(0, "data", name)
         epochs = trials.groupby(["network", "protocol"]).epochs.max().rename("most_epochs")
         tables.append(table.join(epochs, on=["network", "protocol"]))
-    pd.concat(tables).to_csv(parser.parse_args().out, index=False)
+    both = pd.concat(tables)
+    both.to_csv(args.out, index=False)
+    record = Record("Simplicity and redundancy from trials of earlier records.", settings=STUDIES)
+    record.add_table("attributes", both.to_dict("records"))
+    record.write(args.out.parent.with_suffix(".json"))
 
 
 if __name__ == "__main__":

@@ -5,11 +5,12 @@ Bounds of batches (Figure 1), the probe over epochs (Figures 2 and 5), accuracie
 overlap of networks (Figure 6), classes of the top 5% (Figure 11), both attributes of the data set;
 what it cost: retrainings, images and seconds by share, and when each stage was started and ended.
 
-    python benchmarks/paper_claims.py --run runs/mnist --networks cnn --out benchmarks/records/x
-    python benchmarks/paper_claims.py --run runs/cifar10 --networks cnn5 vgg16_32 linear --out DIR
-    python benchmarks/paper_claims.py --run runs/mnist --tables accuracy trials beside \
+    python -m benchmarks.paper_claims --run runs/mnist --networks cnn --out benchmarks/records/x
+    python -m benchmarks.paper_claims --run runs/cifar10 --networks cnn5 vgg16_32 linear --out DIR
+    python -m benchmarks.paper_claims --run runs/mnist --tables accuracy trials beside \
         --beside runs/mnist/scores/cnn-dynamics runs/grand/scores/cnn --out DIR
 
+All of it stands in DIR/paper-claims.json too, with settings, machine and source.
 The first network is the one that subsets are drawn by; tables of the others carry their names.
 """
 
@@ -23,6 +24,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 from scipy.stats import rankdata, spearmanr
 
+from benchmarks.recording import Record
 from raygrad.errors import DataError
 from raygrad.report.intervals import mean_interval
 from raygrad.report.wording import bracket_words
@@ -30,7 +32,7 @@ from raygrad.runs import score_table
 from raygrad.runs.journal import read_journal, wall_s
 from raygrad.runs.layout import RunLayout
 from raygrad.selection.analysis import overlap
-from raygrad.selection.attributes import attributes
+from raygrad.selection.attributes import attributes, means_by_group
 
 NORM = "grad_l2_last_layer_weights"
 SHARES = (0.0032407407, 0.01, 0.02, 0.05, 0.1, 0.3, 1.0)
@@ -62,14 +64,20 @@ def results(layout: RunLayout) -> pd.DataFrame:
 
 
 def accuracies(table: pd.DataFrame) -> pd.DataFrame:
-    """Returns mean test accuracy with its 95% interval by method, fraction and protocol."""
+    """Returns mean test accuracy with its 95% interval by method, fraction and protocol.
+
+    Intervals are over the means of scoring networks where there are several (`n` of them), as the
+    report's are: replicates of one network share its scores.
+    """
     groups = ["network", "protocol", "score_network", "score_column", "score_run"]
     groups += ["keep_fraction", "budget", "method"]
     rows = []
     for names, of in table.groupby(groups, dropna=False):
-        found = mean_interval(of.test_accuracy.to_numpy())
-        rows.append((*names, len(of), found.mean, found.low, found.high))
-    return pd.DataFrame(rows, columns=[*groups, "n", "mean", "low", "high"])
+        networks = of.score_seed.fillna(-1).to_dict() if "score_seed" in of else {}
+        samples = means_by_group(of.test_accuracy.to_dict(), networks)
+        found = mean_interval(samples)
+        rows.append((*names, len(of), len(samples), found.mean, found.low, found.high))
+    return pd.DataFrame(rows, columns=[*groups, "trials", "n", "mean", "low", "high"])
 
 
 def entropy(labels: np.ndarray) -> float:
@@ -210,6 +218,8 @@ def main() -> None:
         for name in args.networks
     }
     args.out.mkdir(parents=True, exist_ok=True)
+    kept = {name: value for name, value in vars(args).items() if name != "run"}
+    record = Record("What the paper claims, from the tables of a run.", settings=kept)
     found = {"classes": classes(tables)}
     for at, (name, scores) in enumerate(tables.items()):
         tail = f"-{name}" if at else ""
@@ -232,6 +242,8 @@ def main() -> None:
         if args.tables and name not in args.tables:
             continue
         table.to_csv(args.out / f"{name}.csv", index=False, float_format="%.6g")
+        record.add_table(name, table.to_dict("records"))
+    record.write(args.out / "paper-claims.json")
 
 
 if __name__ == "__main__":

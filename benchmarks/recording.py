@@ -14,11 +14,12 @@ flag `--record`, and gives every measurement to the record that comes back with 
 import argparse
 import hashlib
 import json
+import math
 import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -52,6 +53,10 @@ class Record:
         self.content["rows"].append({name: plain(value) for name, value in row.items()})
         if self._path is not None:
             self.write(self._path)
+
+    def add_table(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Adds the rows of a table that also stands beside the record as a CSV, under its name."""
+        self.content["rows"] += [{"table": name, **plain(row)} for row in rows]
 
     def write(self, path: str | Path) -> None:
         """Writes the record, whole or not at all."""
@@ -107,11 +112,16 @@ def source() -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """Returns a value as JSON holds it: numbers of numpy and torch as Python's, paths as names."""
+    """Returns a value as JSON holds it: numbers of numpy and torch as Python's, paths as names.
+
+    A number that is none is null, an infinite one its name: JSON has neither.
+    """
     if isinstance(value, Mapping):
         return {str(name): plain(one) for name, one in value.items()}
     if isinstance(value, list | tuple | set):
         return [plain(one) for one in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
     if isinstance(value, str | int | float | bool) or value is None:
         return value
     if isinstance(value, Path):
