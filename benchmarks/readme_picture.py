@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from raygrad.report.examples import hardest_first
 from raygrad.report.figures.accuracy import draw_panel
 from raygrad.report.figures.curves import fraction_axis
-from raygrad.report.figures.images import said_of
+from raygrad.report.figures.images import label_words
 from raygrad.report.results import FULL, panels_of, trials_of
 from raygrad.report.style import INK, MUTED, VERMILLION, drawing, series_styles
 from raygrad.report.tables import read_run
@@ -54,7 +54,7 @@ def place_images(figure: Figure, run_url: str) -> None:
             ax.set_axis_off()
             guess = -1 if scores.predictions is None else int(scores.predictions[position])
             label = int(scores.labels[position])
-            text = said_of(run.class_name(label), run.class_name(guess) if guess >= 0 else None)
+            text = label_words(run.class_name(label), run.class_name(guess) if guess >= 0 else None)
             color = VERMILLION if guess not in (-1, label) else MUTED
             text = text.replace(", ", ",\n")
             ax.text(0.5, -0.05, text, transform=ax.transAxes, va="top", ha="center", fontsize=6.5,

@@ -41,7 +41,7 @@ def leaders(panel: Panel, compared: Sequence[Comparison]) -> list[Leader]:
         panel: Curves of one network and protocol.
         compared: Its methods against random.
     """
-    told = {(c.method, c.keep_fraction): c for c in compared}
+    by_cell = {(c.method, c.keep_fraction): c for c in compared}
     shares: dict[float, list[tuple[str, Point]]] = {}
     for name, points in panel.curves.items():
         for p in points:
@@ -53,7 +53,7 @@ def leaders(panel: Panel, compared: Sequence[Comparison]) -> list[Leader]:
         # Of equal means random, then the first by name: never the one that scatters most.
         ranked = sorted(found, key=lambda e: (-e[1].interval.mean, e[0] != BASELINE, e[0]))
         (best, first), (worst, last) = ranked[0], ranked[-1]
-        mine = {name: told.get((name, share)) for name, _ in ranked}
+        mine = {name: by_cell.get((name, share)) for name, _ in ranked}
         ends = [c for c in (mine[best], mine[worst]) if c is not None]
         others = [mine[name] for name, _ in ranked if name != BASELINE]
         lead = mine[best]
@@ -103,7 +103,7 @@ def headline(panel: Panel, compared: Sequence[Comparison]) -> str | None:
 def answer(panel: Panel, compared: Sequence[Comparison]) -> str | None:
     """The same in as few words as open a page: who leads where, and whether beyond the intervals.
 
-    The accuracy that is told is the leader's at the largest share. None where no share has two
+    The accuracy in it is the leader's at the largest share. None where no share has two
     methods.
 
     Args:

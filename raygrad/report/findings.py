@@ -6,6 +6,7 @@ data that comes near full accuracy. A claim that its interval does not carry is 
 "not told apart" stands the smallest difference that would have been seen.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -119,10 +120,10 @@ def _verdicts(chosen: Sequence[Comparison]) -> str:
 
 def _not_compared(compared: Sequence[Comparison], panel: Panel) -> list[str]:
     """Methods that no comparison tells of, at all of their shares or at those that are named."""
-    told = {(c.method, c.keep_fraction) for c in compared}
+    covered = {(c.method, c.keep_fraction) for c in compared}
     words = []
     for name, points in sorted(panel.curves.items()):
-        silent = [p.keep_fraction for p in points if (name, p.keep_fraction) not in told]
+        silent = [p.keep_fraction for p in points if (name, p.keep_fraction) not in covered]
         if name != BASELINE and silent:
             at = f" at {listed([percent(share) for share in silent])}"
             words.append(f"{name}{at if len(silent) < len(points) else ''}")
@@ -151,18 +152,21 @@ def _against_random(compared: Sequence[Comparison], panel: Panel) -> list[tuple[
         out.append((f"Worse than {BASELINE} beyond the intervals: {_verdicts(worse)}.", True))
     still_open = [c for c in compared if not (c.better or c.worse)]
     if still_open:
-        out.append((_visible(still_open), False))
+        out.append((_visible(still_open, compared), False))
     return out
 
 
-def _visible(still_open: Sequence[Comparison]) -> str:
+def _visible(still_open: Sequence[Comparison], compared: Sequence[Comparison]) -> str:
     """What is not told apart, and the smallest difference that would have been seen there."""
+    counts = Counter(c.keep_fraction for c in compared)
     parts = []
     for share in sorted({c.keep_fraction for c in still_open}):
         here = [c for c in still_open if c.keep_fraction == share]
         least = max(min(c.visible, 1.0) for c in here)
+        names = listed(sorted(c.method for c in here))
+        everything = len(here) > 1 and len(here) == counts[share]
         parts.append(
-            f"at {percent(share)} {listed(sorted(c.method for c in here))} "
+            f"at {percent(share)} {'every method' if everything else names} "
             f"({100 * least:.2f} points)"
         )
     return (

@@ -36,13 +36,13 @@ def lead(run: Run, panels: Sequence[Panel], found: Sequence[Finding]) -> list[st
     """
     main = main_panel(panels, run.main_network)
     if main is None:
-        said = scores_sentence(run)
-        return [said] if said else []
+        sentence = scores_sentence(run)
+        return [sentence] if sentence else []
     mine = [p for p in panels if p.network == main.network]
     sentences = []
     for panel in mine:
-        said = answer(panel, comparisons(panel))
-        if said is None:
+        sentence = answer(panel, comparisons(panel))
+        if sentence is None:
             place = (panel.network, panel.protocol)
             sentences += [f.text for f in found if (f.network, f.protocol) == place][:1]
             continue
@@ -52,7 +52,7 @@ def lead(run: Run, panels: Sequence[Panel], found: Sequence[Finding]) -> list[st
         words = [f"{word[0].lower()}{word[1:]}" for word in where]
         # A protocol or what it holds for comes first, so that no network's name is changed.
         joined = ", ".join(words if len(mine) > 1 else words[::-1])
-        sentences.append(f"{joined[:1].upper()}{joined[1:]}: {said}" if joined else said)
+        sentences.append(f"{joined[:1].upper()}{joined[1:]}: {sentence}" if joined else sentence)
     return sentences
 
 

@@ -88,7 +88,7 @@ def _figure(figure: Figure, rendered: Rendered, level: int) -> str:
 def _part(part: Drawn | str, rendered: Mapping[str, Rendered], level: int) -> str:
     if isinstance(part, str):
         return part
-    # What is missing is said together, at the end: a page of scores alone is whole without it.
+    # What is missing stands together, at the end: a page of scores alone is whole without it.
     return "" if isinstance(part, Missing) else _figure(part, rendered[part.name], level)
 
 

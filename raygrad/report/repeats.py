@@ -57,18 +57,18 @@ def alike(sizes: np.ndarray, labels: np.ndarray, scores: Scores) -> np.ndarray:
         scores: The scores of one network.
     """
     blind = [c for c in _BLIND if c in scores.columns]
-    told = blind or scores.columns
+    compared = blind or scores.columns
     values = {c: scores.values(c) for c in scores.columns}
-    known = np.isfinite(sizes) & np.all([np.isfinite(values[c]) for c in told], axis=0)
+    known = np.isfinite(sizes) & np.all([np.isfinite(values[c]) for c in compared], axis=0)
     # Without such a score, a copy is known by its label too.
-    keys = [values[told[0]], sizes] if blind else [values[told[0]], labels, sizes]
+    keys = [values[compared[0]], sizes] if blind else [values[compared[0]], labels, sizes]
     order = np.lexsort(keys)
     order = order[known[order]]
     one = np.concatenate([order[:-n] for n in range(1, _NEXT + 1)])
     other = np.concatenate([order[n:] for n in range(1, _NEXT + 1)])
     same = (sizes[one] == sizes[other]) & (labels[one] == labels[other] if not blind else True)
     one, other = one[same], other[same]
-    for column in told:
+    for column in compared:
         near = _difference(values[column], one, other) <= _SAME
         one, other = one[near], other[near]
     # Copies under one label agree in all the other scores as well.

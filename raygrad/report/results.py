@@ -73,7 +73,7 @@ class Trial:
     def marks(self) -> frozenset[str]:
         """What is doubtful about it: ``STILL_IMPROVING``, ``BEST_AT_FIRST``, or nothing.
 
-        Rows of before these were told are judged by their best epoch, where there is one.
+        Rows without these columns, of older runs, are judged by their best epoch, if they have it.
         """
         known = self.best_epoch is not None and self.epochs is not None
         still = known and self.best_epoch == self.epochs
@@ -207,10 +207,10 @@ def series_names(trials: Iterable[Trial]) -> dict[Trial, str]:
     names = {}
     for t in trials:
         path = _score_path(t)
-        said = (t.score_column or "made elsewhere", f"scored by {t.score_network}")
+        origin = (t.score_column or "made elsewhere", f"scored by {t.score_network}")
         parts = [
             text
-            for i, text in enumerate((*said, f"of {t.score_run}"), start=2)
+            for i, text in enumerate((*origin, f"of {t.score_run}"), start=2)
             if t.method != BASELINE and len(seen[path[:i]]) > 1 and (path[i] or i == 2)
         ]
         names[t] = f"{t.method} ({', '.join(parts)})" if parts else t.method

@@ -32,41 +32,34 @@ def result_sheets(run: Run) -> list[str]:
     """The table of results: one row a network, method, protocol and fraction."""
     if run.results is None:
         return ['<p class="note">There is no sweep yet; `raygrad sweep` retrains on subsets.</p>']
-    rows = [
-        (
-            r["network"],
-            r["method"],
-            protocol_words(r["protocol"]),
-            100 * r["keep_fraction"],
-            r["trials"],
-            100 * r["mean"],
-            100 * r["std"],
-            r["score_networks"],
-            r["still_improving"],
-            r["best_at_first"],
-        )
-        for r in summary_rows(run.results)
-    ]
+    found = summary_rows(run.results)
+    columns: dict[str, tuple[str, list[str | float | int]]] = {
+        "network": ("", [r["network"] for r in found]),
+        "protocol": ("", [protocol_words(r["protocol"]) for r in found]),
+    }
+    # What is the same in every row stands above them, which leaves room for the others.
+    common = [of[0] for _, of in columns.values() if len(set(of)) == 1]
+    columns = {name: column for name, column in columns.items() if len(set(column[1])) > 1}
+    columns |= {
+        "method": ("", [r["method"] for r in found]),
+        "kept (%)": (".4g", [100 * r["keep_fraction"] for r in found]),
+        "test accuracy (%)": (".2f", [100 * r["mean"] for r in found]),
+        "std": (".2f", [100 * r["std"] for r in found]),
+        "trials": ("d", [r["trials"] for r in found]),
+        "scoring networks": ("d", [r["score_networks"] for r in found]),
+        "still improving": ("d", [r["still_improving"] for r in found]),
+        "best at first": ("d", [r["best_at_first"] for r in found]),
+    }
+    of = f" of {', '.join(str(name) for name in common)}" if common else ""
     return [
         table(
-            (
-                "network",
-                "method",
-                "protocol",
-                "kept (%)",
-                "trials",
-                "test accuracy (%)",
-                "std",
-                "scoring networks",
-                STILL_IMPROVING,
-                BEST_AT_FIRST,
-            ),
-            rows,
-            "Test accuracy of every method and fraction: mean and standard deviation over "
+            list(columns),
+            list(zip(*(values for _, values in columns.values()), strict=True)),
+            f"Test accuracy of every method and fraction{of}: mean and standard deviation over "
             "replicates (the means of scoring networks, or the seeds of one), "
-            f"{scopes(panels_of(trials_of(run.results)))}; and how many trials were still "
-            "improving at their end, or best at their first validation",
-            formats=("", "", "", ".4g", "d", ".2f", ".2f", "d", "d", "d"),
+            f"{scopes(panels_of(trials_of(run.results)))}; and how many trials were "
+            f"{STILL_IMPROVING}, or {BEST_AT_FIRST}",
+            formats=[fmt for fmt, _ in columns.values()],
         )
     ]
 

@@ -250,6 +250,15 @@ def _dataset(url: str, config: Mapping[str, Any], notes: list[str]) -> dict[str,
     return {}
 
 
+def _run_name(url: str, config: Mapping[str, Any], dataset: Mapping[str, Any]) -> str:
+    """The data set's own name; of class folders the folder's, else the run folder's."""
+    name = dataset.get("name") or dataset.get("source")
+    data = config.get("data")
+    if name == "image-folder" and isinstance(data, dict) and data.get("data_dir"):
+        name = str(data["data_dir"]).rstrip("/").rpartition("/")[2]
+    return str(name or url.rstrip("/").rpartition("/")[2])
+
+
 def _rejects(url: str, trained: list[str], scored: list[str], notes: list[str]) -> pa.Table | None:
     tables = []
     places = {"prepare": join(url, "data", "rejects.parquet")}
@@ -348,9 +357,7 @@ def read_run(url: str) -> Run:
     scores = {n: s for n in score_networks if (s := _scores(url, n, notes)) is not None}
     return Run(
         url=url,
-        name=str(
-            dataset.get("name") or dataset.get("source") or url.rstrip("/").rpartition("/")[2]
-        ),
+        name=_run_name(url, config, dataset),
         config=config,
         dataset=dataset,
         metrics={n: _json(join(train, n, "metrics.json"), notes) for n in networks},

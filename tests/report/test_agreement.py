@@ -1,16 +1,19 @@
 """Rank correlations, joins by key and baselines against scipy and brute force."""
 
+import itertools
+
 import numpy as np
 import pyarrow as pa
 import pytest
 from scipy import stats
 
 from raygrad.report.examples import hardness_order
-from raygrad.report.figures.correlation import rank_correlations
+from raygrad.report.figures.agreement import shared_tops, top_chances
+from raygrad.report.figures.correlation import gathered_columns, rank_correlations
 from raygrad.report.figures.entropy import balanced_entropy
 from raygrad.report.figures.overlap import shared_scores
 from raygrad.report.figures.ranks import sampled_ranks
-from raygrad.report.tables import Scores
+from raygrad.report.tables import Run, Scores
 
 
 def test_networks_are_compared_by_key_not_by_row():
@@ -32,6 +35,33 @@ def test_rank_correlations_are_scipys_over_the_examples_that_both_columns_have()
     assert got[2, 0] == pytest.approx(stats.spearmanr(a[20:], c[20:]).statistic)
     assert np.isnan(got[3, 0])
     assert np.array_equal(got, got.T, equal_nan=True)
+
+
+def test_equal_scores_at_the_edge_of_the_top_are_taken_at_random():
+    """Counts such as forgetting's have no k hardest: all orders of equal ones count alike."""
+    counts = np.array([0.0, 2.0, 1.0, 1.0, np.inf, 1.0])
+    ranks = np.array([9.0, 8.0, 7.0, 2.0, 1.0, 0.5])
+    orders = [np.array(p) for p in itertools.permutations(range(6))]
+    for k in (1, 3, 4, 6):
+        tops = [order[np.argsort(-counts[order], kind="stable")][:k] for order in orders]
+        drawn = np.mean([np.isin(np.arange(6), top) for top in tops], axis=0)
+        assert top_chances(counts, k) == pytest.approx(drawn)
+    big = np.repeat(counts, 20), np.repeat(ranks, 20) + np.tile(np.arange(20) / 100, 6)
+    (row,) = shared_tops({"count": big[0], "rank": big[1]}, "rank").to_pylist()
+    # Of the hardest 12 by rank, of score 0, none is among the 12 hardest by count.
+    assert (row["top_5"], row["top_10"]) == (0.0, 0.0)
+    alike = shared_tops({"flat": np.ones(120), "rank": big[1]}, "rank").to_pylist()[0]
+    assert alike["top_10"] == pytest.approx(0.1), "what chance gives"
+
+
+def test_a_probability_of_the_label_stands_beside_scores_as_one_less_itself():
+    keys = ["a", "b", "c"]
+    table = pa.table({"key": keys, "label": [0, 0, 0], "loss": [0.1, 0.5, 2.0]})
+    followed = pa.table({"key": keys, "mean_probability": [0.9, 0.6, 0.1]})
+    run = Run("r", "r", scores={"cnn": Scores("cnn", table)}, dynamics={"cnn": followed})
+    columns = gathered_columns(run, "cnn", "loss")
+    assert list(columns) == ["loss", "1 - mean_probability"]
+    assert rank_correlations(columns)[0, 1] == pytest.approx(1.0)
 
 
 def test_never_learned_examples_of_infinite_forgetting_rank_as_the_hardest():

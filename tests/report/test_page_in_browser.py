@@ -224,6 +224,10 @@ def test_a_phone_folds_what_is_longer_than_two_rows(open_page):
     assert strip.locator("li:visible").count() == 10
     page.locator("#figure-suspects .unfold").first.click()
     assert strip.locator("li:visible").count() == total
+    browsed = page.locator(".browser .tile")
+    assert browsed.count() == 10
+    page.locator(".browser .more").click()
+    assert browsed.count() == 70
     assert open_page(1280).locator(".unfold:visible").count() == 0
 
 

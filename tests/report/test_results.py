@@ -1,4 +1,5 @@
 import math
+import re
 
 import numpy as np
 import pyarrow as pa
@@ -7,7 +8,12 @@ import pytest
 
 from raygrad.cli.whole_study import print_results
 from raygrad.report import summary_rows
-from raygrad.report.results import panels_of, trials_of
+from raygrad.report.figures.gain import gain_figure
+from raygrad.report.intervals import Interval
+from raygrad.report.results import Panel, Point, panels_of, trials_of
+from raygrad.report.sheets import result_sheets
+from raygrad.report.style import WIDE
+from raygrad.report.tables import Run, read_run
 from tests.report import study
 
 
@@ -187,3 +193,53 @@ def test_the_terminal_says_what_a_spread_is_over(capsys):
     assert "given one scoring network" in words
     print_results(table.slice(0, 1))
     assert capsys.readouterr().out.splitlines()[1].split()[-3:] == ["n/a", "1", "seed"]
+
+
+def test_a_table_of_one_network_and_protocol_says_them_once():
+    """What is the same in all rows stands above them; what differs is a column."""
+    rows = [
+        {
+            "network": "cnn",
+            "method": m,
+            "keep_fraction": 0.1,
+            "seed": s,
+            "test_accuracy": 0.8 + 0.01 * s,
+        }
+        for m in ("random", "max_gradient")
+        for s in (0, 1)
+    ]
+    (one,) = result_sheets(Run("r", "r", results=pa.Table.from_pylist(rows)))
+    assert "fraction of cnn, equal epochs: mean" in one
+    heads = re.findall(r"<th[^>]*><button[^>]*>([^<]+)<", one)
+    assert heads[:3] == ["method", "kept (%)", "test accuracy (%)"]
+    both = [*rows, *({**row, "network": "mlp"} for row in rows)]
+    (two,) = result_sheets(Run("r", "r", results=pa.Table.from_pylist(both)))
+    assert re.findall(r"<th[^>]*><button[^>]*>([^<]+)<", two)[:2] == ["network", "method"]
+    assert "fraction of equal epochs: mean" in two
+
+
+def test_a_run_of_class_folders_is_named_after_its_folder(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "config.json").write_text('{"data": {"data_dir": "/photos/birds/"}}')
+    for source, name in (("image-folder", "birds"), ("mnist", "mnist")):
+        (tmp_path / "data" / "dataset.json").write_text(f'{{"source": "{source}"}}')
+        assert read_run(str(tmp_path)).name == name
+
+
+def test_small_gains_can_be_told_beside_large_ones():
+    """From +32 to +0.3 points, both stand clear of zero: beyond one the axis is logarithmic."""
+
+    def panel(gain):
+        points = {"random": (0.5, 0.9), "a": (0.5 + gain, 0.903)}
+        curves = {
+            name: tuple(
+                Point(f, ((0,),), (v,), Interval(v, math.nan, math.nan, 1), 1.0)
+                for f, v in zip((0.1, 0.5), of, strict=True)
+            )
+            for name, of in points.items()
+        }
+        return Panel("cnn", "equal_epochs", curves, None)
+
+    for gain, scale in ((0.32, "symlog"), (0.02, "linear")):
+        figure = gain_figure([panel(gain)]).draw(WIDE)
+        assert figure.axes[0].get_yscale() == scale

@@ -2,6 +2,7 @@
 
 // The image browser: filters, sorting and the dialog with one example's scores and history.
 const PAGE_SIZE = 60;
+const FIRST_ON_A_PHONE = 10;  // two rows, as strips fold to
 
 function element(tag, attributes = {}, ...children) {
   const node = document.createElement(tag);
@@ -100,8 +101,10 @@ function setUpBrowser(root) {
   }
 
   function drawMore() {
-    list.append(...shown.slice(drawn, drawn + PAGE_SIZE).map(tile));
-    drawn = Math.min(drawn + PAGE_SIZE, shown.length);
+    const phone = matchMedia("(max-width: 600px)").matches;
+    const size = phone && drawn === 0 ? FIRST_ON_A_PHONE : PAGE_SIZE;
+    list.append(...shown.slice(drawn, drawn + size).map(tile));
+    drawn = Math.min(drawn + size, shown.length);
     more.hidden = drawn >= shown.length;
     status.textContent = `${shown.length.toLocaleString("en")} match, ${drawn.toLocaleString("en")} shown`;
   }

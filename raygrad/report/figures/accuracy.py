@@ -192,12 +192,12 @@ def _marks(panels_: Sequence[Panel]) -> str:
         sum(getattr(p, name) for p in points)
         for name in ("num_still_improving", "num_best_at_first", "num_trials")
     )
-    told = [
+    marks = [
         f"{number} of {trials} {words}"
         for number, words in ((still, STILL_IMPROVING), (first, BEST_AT_FIRST))
         if number
     ]
-    return f" Open marks have doubtful trials: {' and '.join(told)}." if told else ""
+    return f" Open marks have doubtful trials: {' and '.join(marks)}." if marks else ""
 
 
 def accuracy_figure(panels_: Sequence[Panel], name: str = "accuracy", opens: bool = False) -> Drawn:

@@ -12,7 +12,6 @@ import matplotlib.figure
 import numpy as np
 import pyarrow as pa
 
-from raygrad.report.examples import hardest_first
 from raygrad.report.figures.base import Drawn, Figure, Missing
 from raygrad.report.figures.correlation import gathered_columns, rank_correlations
 from raygrad.report.style import MUTED, Layout, SeriesStyle, new_figure, series_styles
@@ -20,7 +19,23 @@ from raygrad.report.tables import Run
 from raygrad.report.wording import count, percent
 
 SHARES = (0.01, 0.05, 0.1)
-_EASIER_IS_HIGHER = frozenset({"mean_probability"})
+
+
+def top_chances(values: np.ndarray, k: int) -> np.ndarray:
+    """How likely each value is among the k largest, where equal ones are taken at random.
+
+    A score of few values, such as forgetting's counts, has no k largest of its own.
+
+    Args:
+        values: Of any size, not NaN; infinities are the largest.
+        k: From 1 to their number.
+
+    Returns:
+        float64 ``[N]``: 1 above the k-th largest, 0 below it, a share of what is left at it.
+    """
+    last = np.partition(values, -k)[-k]
+    above, at = values > last, values == last
+    return above + at * ((k - above.sum()) / at.sum())
 
 
 def shared_tops(columns: Mapping[str, np.ndarray], column: str) -> pa.Table:
@@ -32,7 +47,8 @@ def shared_tops(columns: Mapping[str, np.ndarray], column: str) -> pa.Table:
 
     Returns:
         score, rank_correlation, and top_1, top_5, top_10: the share in [0, 1] of the hardest 1, 5
-        and 10% in common; of the examples that both scores have. By falling top_5.
+        and 10% in common, on average where equal scores are taken at random; of the examples that
+        both scores have. By falling top_5.
     """
     rows: list[tuple[Any, ...]] = []
     main = columns[column]
@@ -42,9 +58,9 @@ def shared_tops(columns: Mapping[str, np.ndarray], column: str) -> pa.Table:
         both = np.flatnonzero(~np.isnan(main) & ~np.isnan(values))
         if len(both) < 2:
             continue
-        one, other = hardest_first(main[both]), hardest_first(values[both])
         tops = [max(1, math.floor(share * len(both))) for share in SHARES]
-        shared = [len(np.intersect1d(one[:k], other[:k])) / k for k in tops]
+        chances = [[top_chances(of[both], k) for of in (main, values)] for k in tops]
+        shared = [float(one @ other) / k for k, (one, other) in zip(tops, chances, strict=True)]
         r = float(rank_correlations({"a": main[both], "b": values[both]})[0, 1])
         rows.append((name, r, *shared))
     rows.sort(key=lambda row: (-row[3], row[0]))
@@ -93,7 +109,7 @@ def _number(item: tuple[str, SeriesStyle]) -> int:
     return int(item[0].removeprefix("top_"))
 
 
-def _said(row: Mapping[str, Any]) -> str:
+def _row_words(row: Mapping[str, Any]) -> str:
     tops = f"{percent(row['top_1'])}, {percent(row['top_5'])} and {percent(row['top_10'])}"
     r = row["rank_correlation"]
     return f"{row['score']}: {tops}" + ("" if np.isnan(r) else f" (rank correlation {r:.2f})")
@@ -109,15 +125,13 @@ def agreement_figure(run: Run, network: str, column: str) -> Drawn:
     """
     title = "Would another score choose the same?"
     columns = gathered_columns(run, network, column)
-    for name in _EASIER_IS_HIGHER & set(columns):
-        columns[name] = -columns[name]
     table = shared_tops(columns, column)
     if not table.num_rows:
         return Missing("agreement", title, "The score table has one score only.")
     rows = table.to_pylist()
     first, last = rows[0], rows[-1]
-    said = f"The most in common has {_said(first)}"
-    said += f"; the least {_said(last)}" if len(rows) > 1 else ""
+    extremes = f"The most in common has {_row_words(first)}"
+    extremes += f"; the least {_row_words(last)}" if len(rows) > 1 else ""
     number = len(columns[column])
     return Figure(
         name="agreement",
@@ -125,9 +139,9 @@ def agreement_figure(run: Run, network: str, column: str) -> Drawn:
         caption=(
             f"The share of the hardest 1, 5 and 10% of {count(number)} examples by {column} of "
             f"{network} that are the hardest by another score too; dotted, what chance gives. The "
-            f"correlation of all ranks, which the easy many decide, stands beside it. {said}."
+            f"correlation of all ranks, which the easy many decide, stands beside it. {extremes}."
         ),
-        alt=f"Dot plot of shared top shares. {said}.",
+        alt=f"Dot plot of shared top shares. {extremes}.",
         table=table,
         draw=lambda layout: _draw(rows, layout),
     )

@@ -86,10 +86,13 @@ def _bars(estimate: Estimate) -> np.ndarray | None:
 def _sentence(name: str, a: Attributes, panel: Panel) -> str:
     x = a.simplicity
     band = f" ({100 * x.low:.1f} to {100 * x.high:.1f})" if x.known else ""
-    epochs = f", at most {panel.epochs} epochs" if panel.epochs is not None else ""
+    words = protocol_words(panel.protocol)
+    # A panel's own name says its protocol; a run's does not.
+    protocol = " (" if words in name else f" ({words}, "
+    epochs = f"at most {panel.epochs} epochs" if panel.epochs is not None else "epochs not known"
     text = (
-        f"{name} ({protocol_words(panel.protocol)}{epochs}; "
-        f"{scope(panel.num_score_networks).lower()}): simplicity {100 * x.mean:.1f}%{band}; "
+        f"{name}{protocol}{epochs}; {scope(panel.num_score_networks).lower()}): "
+        f"simplicity {100 * x.mean:.1f}%{band}; "
         f"redundancy by {a.best_method} {bracket_words(a.redundancy[a.best_method])}"
     )
     if a.best_method == BASELINE:
@@ -113,7 +116,7 @@ def attributes_figure(panels: Mapping[str, Panel], name: str) -> Drawn | str:
         reason = f"It takes a sweep with {BASELINE} and with the full data."
         return Missing(name, title, reason)
     starts = sorted({a.simplicity_from for a in found.values()})
-    said = " ".join(_sentence(n, a, panels[n]) for n, a in found.items())
+    sentences = " ".join(_sentence(n, a, panels[n]) for n, a in found.items())
     caption = (
         "Simplicity is the mean accuracy of random subsets relative to all the data, over the "
         f"logarithm of the share kept from {' or '.join(percent(s) for s in starts)} on. "
@@ -122,12 +125,12 @@ def attributes_figure(panels: Mapping[str, Panel], name: str) -> Drawn | str:
         "first that passed; nothing is read between them."
     )
     if len(found) == 1:
-        return f'<h3>{title}</h3><p class="note">{escape(f"{caption} {said}")}</p>'
+        return f'<h3>{title}</h3><p class="note">{escape(f"{caption} {sentences}")}</p>'
     return Figure(
         name=name,
         title=title,
-        caption=f"{caption} Bars: 95% along simplicity, the bracket along redundancy. {said}",
-        alt=f"Plane of simplicity and redundancy. {said}",
+        caption=f"{caption} Bars: 95% along simplicity, the bracket along redundancy. {sentences}",
+        alt=f"Plane of simplicity and redundancy. {sentences}",
         table=attributes_table(found),
         draw=lambda layout: _draw(found, layout),
     )

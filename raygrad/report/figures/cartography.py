@@ -16,7 +16,7 @@ from matplotlib.colors import LinearSegmentedColormap, LogNorm
 from raygrad.report.figures.base import Drawn, Figure, Missing
 from raygrad.report.figures.galleries import gallery_figure
 from raygrad.report.figures.images import describe
-from raygrad.report.style import BLUE, INK, SKY, VERMILLION, Layout, new_figure
+from raygrad.report.style import BLUE, INK, SKY, VERMILLION, Layout, new_figure, plain_log
 from raygrad.report.tables import Run, Scores, matched, positions_of
 from raygrad.report.thumbnails import Thumbnail
 from raygrad.report.wording import count, percent
@@ -26,6 +26,7 @@ _BINS = 60
 _ROOM = 0.08  # of the axis of loss, above and below
 _SHOWN = 10
 _HARD, _SETTLED = 0.01, 0.5
+_MANY = 100  # contradicted labels, whose marks would hide the map
 _COLORS = LinearSegmentedColormap.from_list("examples", [SKY, BLUE, "#10355c"])
 
 
@@ -44,7 +45,7 @@ def _hardness(scores: Scores) -> np.ndarray | None:
 def corners(run: Run, network: str) -> list[tuple[str, np.ndarray]]:
     """The map's three corners: a name each, and the positions of up to ten examples there.
 
-    Never learned: of the 5% of the largest loss, those of the least uncertainty. Unsettled: the
+    Never learned: of the 1% of the largest loss, those of the least uncertainty. Unsettled: the
     largest uncertainty of all. Easy: the smallest sum of both ranks.
 
     Args:
@@ -137,7 +138,8 @@ def _draw(
             place[some],
             linestyle="none",
             marker="x",
-            markersize=3.5,
+            markersize=3.5 if len(some) < _MANY else 2.0,
+            markeredgewidth=0.9 if len(some) < _MANY else 0.5,
             color=VERMILLION,
             label="label contradicted at the end",
         )
@@ -160,6 +162,8 @@ def _draw(
     bar = figure.colorbar(image, ax=ax, fraction=0.04, pad=0.02)
     bar.set_label("examples", fontsize=8)
     bar.outline.set_visible(False)
+    plain_log(ax.yaxis)
+    plain_log(bar.ax.yaxis)
     return figure
 
 
@@ -183,10 +187,10 @@ def cartography_figure(run: Run, network: str) -> Drawn:
         return Missing("cartography", title, reason)
     steady = unsettled <= np.quantile(unsettled, _SETTLED)
     never = int((wrong & steady).sum())
-    said = (
+    sentence = (
         f"{count(int(wrong.sum()))} of {count(len(loss))} examples end with their label "
-        f"contradicted; {count(never)} of these ({percent(never / max(int(wrong.sum()), 1))}) lie "
-        "in the steadier half: never learned, which is where wrong labels gather."
+        f"contradicted; in the steadier half, never learned, where wrong labels gather, "
+        f"{'lies none' if not never else f'lie {count(never)}'} of these."
     )
     place = _places(loss)
     cells = cells_of(unsettled, place)
@@ -197,9 +201,9 @@ def cartography_figure(run: Run, network: str) -> Drawn:
             f"Each training example of {network} by its loss at the end and by how much the "
             f"probability of its label moved while training ({UNCERTAINTY}). Below left is what "
             "was learned at once and can be thinned out; right, what training went to and fro on; "
-            f"above left, what it never learned. {said}"
+            f"above left, what it never learned. {sentence}"
         ),
-        alt=f"Density map of loss against uncertainty. {said}",
+        alt=f"Density map of loss against uncertainty. {sentence}",
         table=cells.table(),
         draw=lambda layout: _draw(cells, unsettled, place, wrong, layout),
     )

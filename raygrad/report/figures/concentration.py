@@ -14,6 +14,7 @@ from raygrad.report.tables import Run
 from raygrad.report.wording import count, percent
 
 _LOOK = (0.01, 0.1)
+_LEFT_OF = 30.0  # percent: a curve that high has room on its left
 _HEIGHT_IN, _OPENING_IN = 3.2, 2.75
 
 
@@ -63,24 +64,17 @@ def _draw(table: pa.Table, layout: Layout, height_in: float) -> matplotlib.figur
     ax = figure.add_subplot()
     ax.plot(x, y, color=BLUE)
     ax.plot(x, 100 * x, color=MUTED, linestyle=(0, (4, 2)), linewidth=1.1)
-    ax.annotate(
-        "dashed: if all were equally hard",
-        (0.02, 0.97),
-        xycoords="axes fraction",
-        ha="left",
-        va="top",
-        fontsize=7.5,
-        color=MUTED,
-    )
+    # Above the axes: the curve may lie anywhere within them.
+    ax.set_title("dashed: if all were equally hard", loc="right", fontsize=7.5, color=MUTED)
     for share in _LOOK:
         at = int(np.searchsorted(table["k"].to_numpy(), _rank(table["k"][-1].as_py(), share)))
         ax.plot(x[at], y[at], marker="o", color=BLUE, markersize=5)
         ax.annotate(
             f"{percent(share)} hold {percent(y[at] / 100)}",
             (x[at], y[at]),
-            xytext=(-6, 5),
+            xytext=(-6 if y[at] > _LEFT_OF else 0, 6),
             textcoords="offset points",
-            ha="right",
+            ha="right" if y[at] > _LEFT_OF else "left",
             fontsize=8,
         )
     fraction_axis(ax, [max(float(x[0]), 1e-3), 1.0])
@@ -114,17 +108,17 @@ def concentration_figure(run: Run, network: str, column: str, opens: bool = Fals
             "share_of_scores": held[ranks - 1],
         }
     )
-    said = concentration_sentence(values, column)
+    sentence = concentration_sentence(values, column)
     missing = len(values) - len(held)
     without = f" {count(missing)} without a finite score are left out." if missing else ""
     return Figure(
         name="concentration",
         title=title,
         caption=(
-            f"{said}. The further the curve lies above the dashed line, the more a subset drawn by "
-            f"{column} differs from a random one.{without}"
+            f"{sentence}. The further the curve lies above the dashed line, the more a subset "
+            f"drawn by {column} differs from a random one.{without}"
         ),
-        alt=f"Curve of the share of summed {column} against the share of the examples. {said}.",
+        alt=f"Curve of the share of summed {column} against the share of the examples. {sentence}.",
         table=table,
         draw=lambda layout: _draw(table, layout, _OPENING_IN if opens else _HEIGHT_IN),
     )

@@ -11,6 +11,8 @@ from raygrad.report.style import Layout, new_figure
 from raygrad.report.tables import Run, matched, number_columns, positions_of
 from raygrad.selection.analysis import rank_correlation
 
+_EASIER_IS_HIGHER = frozenset({"mean_probability"})
+
 # Text on coloured cells: unlike the ink of other figures it does not follow the page's theme.
 _ON_DARK, _ON_LIGHT = "#fefefe", "#111111"
 
@@ -19,7 +21,8 @@ def gathered_columns(run: Run, network: str, column: str) -> dict[str, np.ndarra
     """All columns to compare, over the examples of one network's score table.
 
     The network's own scores and training dynamics under their names, and the other networks'
-    values of the main column under theirs; NaN where another table lacks an example.
+    values of the main column under theirs; NaN where another table lacks an example. Higher is
+    harder for all: a probability of the label stands as 1 less itself.
     """
     scores = run.scores[network]
     keys = scores.table["key"]
@@ -28,7 +31,10 @@ def gathered_columns(run: Run, network: str, column: str) -> dict[str, np.ndarra
     if dynamics is not None and "key" in dynamics.column_names:
         at = positions_of(keys, dynamics)
         for name in number_columns(dynamics):
-            out.setdefault(name, matched(dynamics[name], at))
+            values = matched(dynamics[name], at)
+            if name in _EASIER_IS_HIGHER:
+                name, values = f"1 - {name}", 1 - values
+            out.setdefault(name, values)
     for other, table in run.scores.items():
         if other != network and column in table.columns:
             at = positions_of(keys, table.table)
@@ -72,6 +78,8 @@ def _draw(names: list[str], matrix: np.ndarray, layout: Layout) -> matplotlib.fi
     for spine in ax.spines.values():
         spine.set_visible(False)
     small = 6.5 if size > 8 or layout.columns == 1 else 7.5
+    # A phone has no room for many names twice: below stand their numbers.
+    numbered = size > 8 and layout.columns == 1
     if size * 0.3 < layout.width_in:
         for i in range(size):
             for j in range(size):
@@ -85,12 +93,12 @@ def _draw(names: list[str], matrix: np.ndarray, layout: Layout) -> matplotlib.fi
                         fontsize=small,
                         color=_ON_DARK if abs(matrix[i, j]) > 0.6 else _ON_LIGHT,
                     )
-    ax.set_yticks(range(size), names, fontsize=small)
-    if size > 8 and layout.columns == 1:
-        small = 5.0  # as many names as fit a phone stand upright
-        ax.set_yticks(range(size), names, fontsize=small)
-        ax.set_xticks(range(size), names, fontsize=small, rotation=90)
+    if numbered:
+        labels = [f"{name}  {at}" for at, name in enumerate(names, 1)]
+        ax.set_yticks(range(size), labels, fontsize=small)
+        ax.set_xticks(range(size), [str(at) for at in range(1, size + 1)], fontsize=small)
     else:
+        ax.set_yticks(range(size), names, fontsize=small)
         ax.set_xticks(range(size), names, fontsize=small, rotation=40, ha="right")
     ax.tick_params(length=0)
     return figure

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from raygrad.report.figures.accuracy import panel_title, scopes
 from raygrad.report.figures.base import Drawn, Figure, Missing
+from raygrad.report.figures.curves import Curve, accuracy_axis
 from raygrad.report.figures.legend import method_legend
 from raygrad.report.results import Panel, Point
 from raygrad.report.style import INK, Layout, panels, plain_log, series_styles
@@ -46,10 +47,18 @@ def _timed(points: Sequence[Point]) -> list[Point]:
     return [p for p in points if p.train_time_s > 0]
 
 
+def _curves(panel: Panel) -> list[Curve]:
+    """Mean accuracies in percent, which the axis is made for."""
+    of = [*panel.curves.values(), *([(panel.full,)] if panel.full is not None else [])]
+    means = [[100 * p.interval.mean for p in _timed(points)] for points in of]
+    return [Curve([0.0] * len(m), m, [], []) for m in means]
+
+
 def _draw(panels_: Sequence[Panel], layout: Layout) -> matplotlib.figure.Figure:
     styles = series_styles(name for p in panels_ for name in p.curves)
     figure, axes = panels(layout, len(panels_), 3.0)
     for panel, ax in zip(panels_, axes, strict=True):
+        accuracy_axis(ax, _curves(panel), panel.resolution)
         for name, points in panel.curves.items():
             style, timed = styles[name], _timed(points)
             ax.plot(

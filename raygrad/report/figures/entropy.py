@@ -62,7 +62,7 @@ def entropy_figure(runs: Sequence[Run], name: str = "entropy") -> Drawn:
                 baselines[even] = (k, balanced_entropy(run.num_classes, k))
     if not curves:
         return Missing(name, title, "It takes the scores of a trained network.")
-    said = [_sentence(curve, k, h) for curve, (k, h) in curves.items()]
+    sentences = [_sentence(curve, k, h) for curve, (k, h) in curves.items()]
     column = runs[0].score_column
     return Figure(
         name=name,
@@ -70,9 +70,10 @@ def entropy_figure(runs: Sequence[Run], name: str = "entropy") -> Drawn:
         caption=(
             f"Entropy of the class labels among the k examples of the largest {column}; dashed, "
             "what evenly mixed classes would have. Where a curve lies below it, the hardest "
-            f"examples come from few classes, and keeping them skews the data. {' '.join(said)}"
+            "examples come from few classes, and keeping them skews the data. "
+            f"{' '.join(sentences)}"
         ),
-        alt=f"Line chart of label entropy against k on a logarithmic axis. {' '.join(said)}",
+        alt=f"Line chart of label entropy against k on a logarithmic axis. {' '.join(sentences)}",
         table=_table(curves, baselines),
         draw=lambda layout: draw_rank_curves(curves, baselines, "label entropy (bits)", layout),
     )

@@ -5,6 +5,8 @@ from typing import Any
 
 import matplotlib.figure
 import pyarrow as pa
+from matplotlib.axes import Axes
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from raygrad.report.comparing import comparisons
 from raygrad.report.figures.accuracy import panel_title, scopes
@@ -15,6 +17,8 @@ from raygrad.report.intervals import CONFIDENCE
 from raygrad.report.results import BASELINE, Panel
 from raygrad.report.style import MUTED, Layout, panels, series_styles
 from raygrad.report.wording import percent, protocol_words
+
+_LINEAR_TO = 8.0  # points
 
 
 def gain_table(panels_: Sequence[Panel]) -> pa.Table:
@@ -61,10 +65,23 @@ def _draw_gain(
             )
             draw_curve(ax, curve, style, beside(ax, place, len(styles)))
         fraction_axis(ax, fractions)
+        _points_axis(ax)
         ax.set_ylabel(f"gain over {BASELINE} (points)")
         ax.set_title(panel_title(panel))
     method_legend(figure, layout, styles)
     return figure
+
+
+def _points_axis(ax: Axes) -> None:
+    """Where points of tens would hide those below one, the axis is logarithmic beyond one."""
+    largest = max(abs(end) for end in ax.get_ylim())
+    if largest <= _LINEAR_TO:
+        return
+    ax.set_yscale("symlog", linthresh=1.0, linscale=0.6)
+    ticks = [t for t in (1, 3, 10, 30, 100) if t <= largest]
+    ax.yaxis.set_major_locator(FixedLocator([-t for t in ticks] + [0, *ticks]))
+    ax.yaxis.set_minor_locator(NullLocator())
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda points, _: f"{points:+g}" if points else "0"))
 
 
 def _place(panel: Panel) -> tuple[str, str]:
@@ -74,7 +91,7 @@ def _place(panel: Panel) -> tuple[str, str]:
 def _extremes(rows: Sequence[Mapping[str, Any]], several: bool) -> str:
     """The largest and the smallest gain, under names that fit their signs."""
 
-    def said(row: Mapping[str, Any]) -> str:
+    def words(row: Mapping[str, Any]) -> str:
         where = f", {row['network']}, {protocol_words(row['protocol'])}" if several else ""
         at = f"{row['method']} at {percent(row['keep_fraction'])}{where}"
         return f"{row['gain_points']:+.2f} points ({at})"
@@ -83,9 +100,9 @@ def _extremes(rows: Sequence[Mapping[str, Any]], several: bool) -> str:
     worst = min(rows, key=lambda r: r["gain_points"])
     first = "Largest gain" if best["gain_points"] > 0 else "Smallest loss"
     if best is worst:
-        return f"The mean difference is {said(best)}."
+        return f"The mean difference is {words(best)}."
     last = "largest loss" if worst["gain_points"] < 0 else "smallest gain"
-    return f"{first} {said(best)}, {last} {said(worst)}."
+    return f"{first} {words(best)}, {last} {words(worst)}."
 
 
 def gain_figure(panels_: Sequence[Panel]) -> Drawn:
@@ -107,6 +124,7 @@ def gain_figure(panels_: Sequence[Panel]) -> Drawn:
             f"Mean accuracy less {BASELINE}'s at the same fraction, {scopes(panels_)}. Bars are "
             "the intervals of the findings, widened by Holm's method so that all of one panel hold "
             f"together with {percent(CONFIDENCE)}: one that crosses zero shows no difference. "
+            "Where the axis reaches far it is logarithmic beyond one point. "
             f"{_extremes(rows, several=len(panels_) > 1)}"
         ),
         alt=f"Line chart of each method's accuracy less {BASELINE}'s against the share kept.",

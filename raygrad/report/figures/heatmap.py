@@ -83,7 +83,7 @@ def probe_matrix(
     )
 
 
-def _heat(ax: Axes, probe: Probe, norm: LogNorm) -> Any:
+def _heat(ax: Axes, probe: Probe, norm: LogNorm, title_pad: float) -> Any:
     first, last = probe.epochs[0], probe.epochs[-1]
     image = ax.imshow(
         np.maximum(probe.norms, norm.vmin or 0.0),
@@ -109,7 +109,7 @@ def _heat(ax: Axes, probe: Probe, norm: LogNorm) -> Any:
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     ax.set_xlabel("epoch")
     ax.set_ylabel("example, easiest to hardest")
-    ax.set_title(probe.network, pad=12 if probe.decays else 6)
+    ax.set_title(probe.network, pad=title_pad)
     return image
 
 
@@ -120,7 +120,7 @@ def _draw(probes: Sequence[Probe], layout: Layout, column: str) -> matplotlib.fi
     figure, axes = panels(layout, len(probes), 3.4)
     image = None
     for probe, ax in zip(probes, axes, strict=True):
-        image = _heat(ax, probe, norm)
+        image = _heat(ax, probe, norm, 12 if any(p.decays for p in probes) else 6)
     assert image is not None
     bar = figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02, extend="min")
     bar.set_label(column, fontsize=8)

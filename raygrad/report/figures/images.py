@@ -75,9 +75,9 @@ def describe(
     Args:
         run: The run.
         scores: The scores of one network.
-        column: Which score is said.
+        column: Which score stands under each.
         rows: Names and positions.
-        values: What is said in place of the column, ``[N]``.
+        values: What stands there in its place, ``[N]``.
     """
     values = scores.values(column) if values is None else values
     out = []
@@ -97,7 +97,7 @@ def describe(
     return out
 
 
-def said_of(label: str, prediction: str | None) -> str:
+def label_words(label: str, prediction: str | None) -> str:
     """What stands under a picture: the label, and what was predicted where that is another."""
     if prediction is None or prediction == label:
         return label
@@ -106,8 +106,8 @@ def said_of(label: str, prediction: str | None) -> str:
 
 def tile(example: Example, thumbnail: Thumbnail) -> str:
     """One example as a button of the page, which opens its details."""
-    text = escape(said_of(example.label, example.prediction))
-    said = f'<span class="wrong">{text}</span>' if example.wrong else f"<span>{text}</span>"
+    text = escape(label_words(example.label, example.prediction))
+    words = f'<span class="wrong">{text}</span>' if example.wrong else f"<span>{text}</span>"
     alt = f"{example.key}: class {example.label}"
     if example.prediction is not None:
         alt += f", predicted {example.prediction}"
@@ -115,7 +115,7 @@ def tile(example: Example, thumbnail: Thumbnail) -> str:
         f'<li><button type="button" class="tile" data-key="{escape(example.key)}" '
         f'title="{escape(example.key)}">'
         f'<img src="{thumbnail.data_uri}" alt="{escape(alt)}">'
-        f'{said}<span class="score">{example.score:.3g}</span></button></li>'
+        f'{words}<span class="score">{example.score:.3g}</span></button></li>'
     )
 
 
@@ -137,9 +137,9 @@ def legend(example: Example) -> str:
     """The label, and what was predicted instead, in one line or two that a tile has room for."""
     if not example.wrong:
         return example.label[:_WIDE]
-    said = f"{example.label}, not {example.prediction}"
-    if len(said) <= _WIDE:
-        return said
+    words = f"{example.label}, not {example.prediction}"
+    if len(words) <= _WIDE:
+        return words
     return f"{example.label[: _WIDE - 1]},\n{f'not {example.prediction}'[:_WIDE]}"
 
 

@@ -100,15 +100,15 @@ def _sentence(run: Run, table: pa.Table) -> str:
                 run.class_name(r["label"])
             )
     top = max(rows, key=lambda r: r["ratio"])
-    said = (
+    sentence = (
         f"The class raised most is {run.class_name(top['label'])}: {top['ratio']:.2g} times its "
         f"share by {top['method']} at {percent(top['keep_fraction'])}."
     )
     if not lost:
-        return f"{said} No subset loses a class."
+        return f"{sentence} No subset loses a class."
     (method, fraction), names = max(lost.items(), key=lambda item: len(item[1]))
     listing = listed([*names[:5], *([f"{count(len(names) - 5)} more"] if len(names) > 5 else [])])
-    return f"{said} {method} at {percent(fraction)} keeps no example of {listing}."
+    return f"{sentence} {method} at {percent(fraction)} keeps no example of {listing}."
 
 
 def _chosen(table: pa.Table) -> list[int]:
@@ -143,7 +143,7 @@ def kept_classes_figure(run: Run, network: str, kept: Sequence[Kept]) -> Drawn:
     table = table.append_column("class", names)
     shown = _chosen(table)
     rows = [r for r in table.to_pylist() if r["label"] in set(shown)]
-    said = _sentence(run, table)
+    sentence = _sentence(run, table)
     some = (
         ""
         if len(set(table["label"].to_pylist())) == len(shown)
@@ -154,9 +154,9 @@ def kept_classes_figure(run: Run, network: str, kept: Sequence[Kept]) -> Drawn:
         title=title,
         caption=(
             "The share of a class in what each method keeps, over its share of all the data: red "
-            f"is more, blue less, the mean over {_seeds(kept)}.{some} {said}"
+            f"is more, blue less, the mean over {_seeds(kept)}.{some} {sentence}"
         ),
-        alt=f"Heatmap of class shares by method and share kept. {said}",
+        alt=f"Heatmap of class shares by method and share kept. {sentence}",
         table=table,
         draw=lambda layout: _draw(rows, shown, [run.class_name(c) for c in shown], layout),
     )

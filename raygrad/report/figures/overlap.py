@@ -50,11 +50,11 @@ def overlap_figure(run: Run, column: str) -> Drawn:
         curves[f"{n} and {m}"] = (ranks, shared[ranks - 1])
         size = max(size, len(x))
         at = np.array([max(1, math.floor(share * len(x))) for share in _LOOK])
-        said = [
+        tops = [
             f"{percent(v)} of the hardest {percent(share)}"
             for v, share in zip(shared[at - 1], _LOOK, strict=True)
         ]
-        sentences.append(f"{n} and {m} share {' and '.join(said)}.")
+        sentences.append(f"{n} and {m} share {' and '.join(tops)}.")
     if not curves:
         return Missing("overlap", title, "The networks have scored no example in common.")
     ranks = sampled_ranks(size)

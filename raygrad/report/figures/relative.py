@@ -76,10 +76,10 @@ def relative_figure(chosen: Mapping[str, Panel]) -> Drawn:
     if not table.num_rows:
         return Missing("compared-relative", title, "No run has a sweep with the full data in it.")
     rows = [r for r in table.to_pylist() if r["series"] == BASELINE]
-    said = []
+    reaches = []
     for run in dict.fromkeys(r["run"] for r in rows):
         first = min((r for r in rows if r["run"] == run), key=lambda r: r["keep_fraction"])
-        said.append(
+        reaches.append(
             f"{run} {percent(first['relative'])} with {percent(first['keep_fraction'])} of the data"
         )
     which = "; ".join(
@@ -91,7 +91,8 @@ def relative_figure(chosen: Mapping[str, Panel]) -> Drawn:
         caption=(
             "Test accuracy relative to the same network's on all the data. The sooner random's "
             "curve comes near 100%, the simpler the data set; the further the best other method "
-            f"lies above it, the more of it is redundant. Random reaches {listed(said)}. ({which}.)"
+            "lies above it, the more of it is redundant. "
+            f"Random reaches {listed(reaches)}. ({which}.)"
         ),
         alt="Line charts of relative accuracy against the share of the data kept, a line a run.",
         table=table,

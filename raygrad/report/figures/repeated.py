@@ -36,10 +36,10 @@ def repeats_figure(run: Run, network: str, column: str) -> Drawn:
     if not found.groups:
         return Missing("repeats", title, f"No two of the examples are the same file. {how}")
     scores = run.scores[network]
-    told = [len(np.unique(scores.labels[g])) > 1 for g in found.groups]
+    differing = [len(np.unique(scores.labels[g])) > 1 for g in found.groups]
     caption = (
         f"{count(sum(map(len, found.groups)))} examples are {count(len(found.groups))} files; "
-        f"{count(sum(told))} of these stand under more than one label, and come first. {how}"
+        f"{count(sum(differing))} of these stand under more than one label, and come first. {how}"
     )
     rows = [(f"file {i + 1}", g) for i, g in enumerate(found.groups[:_MOST_GROUPS])]
     examples = [e for e in describe(run, scores, column, rows) if e.key in found.pictures]
