@@ -30,10 +30,22 @@ SPREADS = {
     "one method four times as wide": (1.0, 4.0, 1.0, 1.0),
 }
 """How far each of `METHODS` scatters, relative to `NOISE`."""
+AT_SMALL_SHARES = {
+    "one method ten times as wide at small shares": (1.0, 10.0, 1.0, 1.0),
+    "all but random eight times as wide at small shares": (1.0, 8.0, 8.0, 8.0),
+    "random eight times as wide at small shares": (8.0, 1.0, 1.0, 1.0),
+}
+"""How far each scatters below 5% of the data, and alike elsewhere: what pooling cannot model."""
+SMALL = 0.05
 
 
 def sweeps(
-    number: int, replicates: int, spreads: Sequence[float], effect: float, seed: int = 0
+    number: int,
+    replicates: int,
+    spreads: Sequence[float],
+    effect: float,
+    seed: int = 0,
+    at_small: Sequence[float] | None = None,
 ) -> Iterator[Panel]:
     """Yields sweeps of four methods at six shares; one is better at three of them.
 
@@ -43,6 +55,7 @@ def sweeps(
         spreads: Standard deviation of each method, relative to `NOISE`.
         effect: How much better it is, in standard deviations.
         seed: Of the simulation.
+        at_small: Standard deviations below 5% of the data, where they are others.
     """
     rng = np.random.default_rng(seed)
     for _ in range(number):
@@ -51,7 +64,8 @@ def sweeps(
             points = []
             for share in SHARES:
                 shift = effect if name == "better" and share in SHARES[:3] else 0.0
-                values = LEVEL + NOISE * (shift + spreads[at] * rng.normal(size=replicates))
+                wide = at_small if at_small is not None and share < SMALL else spreads
+                values = LEVEL + NOISE * (shift + wide[at] * rng.normal(size=replicates))
                 seeds = tuple((one,) for one in range(replicates))
                 found = tuple(values.tolist())
                 points.append(Point(share, seeds, found, mean_interval(found), 1.0))
@@ -120,6 +134,10 @@ def main() -> None:
     for replicates in (3, 5):
         for name, spreads in SPREADS.items():
             found = verdicts(sweeps(args.number, replicates, spreads, 0.0), 0.0)
+            record.add(what="no difference", replicates=replicates, spreads=name, **found)
+        for name, wide in AT_SMALL_SHARES.items():
+            panels = sweeps(args.number, replicates, (1.0,) * 4, 0.0, at_small=wide)
+            found = verdicts(panels, 0.0)
             record.add(what="no difference", replicates=replicates, spreads=name, **found)
         found = verdicts(sweeps(args.number, replicates, (1.0,) * 4, 4.0), 4.0)
         record.add(what="4 deviations at 3 of 6 shares", replicates=replicates, **found)

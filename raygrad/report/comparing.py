@@ -1,4 +1,11 @@
-"""Every method against random, share by share: differences, their spread and Holm's verdicts."""
+"""Every method against random, share by share: differences, their spread and Holm's verdicts.
+
+The spread is pooled over methods and shares, else three replicates show next to nothing. Where one
+method scatters at small shares alone, as gradient methods do, the pooled spread is too small for it
+there: so a difference must also stand by the own spreads of the two samples (Welch). Of five
+samples or more they are asked at the same level; of fewer at 96%, which costs little power and not
+all of the error: see benchmarks/statistics_claims.py for both.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -18,6 +25,10 @@ from raygrad.report.results import BASELINE, Panel
 
 POWER = 0.8
 """How often the smallest visible difference would be seen, if it were there."""
+ENOUGH = 5
+"""Samples from which on their own spread is asked at the level of the pooled one."""
+FEW_LEVEL = 0.04
+"""The level at which the own spreads of fewer samples are asked."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +39,12 @@ class Comparison:
         method: The method.
         keep_fraction: The share of the data both were given.
         gain: Mean accuracy less random's, in [-1, 1], with an interval of the level that Holm's
-            method holds this comparison to: it excludes zero exactly where the test rejects.
+            method holds this comparison to, widened to that by the own spreads: it excludes zero
+            exactly where both do.
         visible: The smallest true difference that would be seen in four of five such sweeps; NaN
             where there is no interval.
-        p_value: Corrected by Holm's method, in [0, 1]; NaN where there is no interval.
+        p_value: Corrected by Holm's method, in [0, 1], the larger of both; NaN where there is no
+            interval.
     """
 
     method: str
@@ -101,6 +114,20 @@ class Spreads:
         most = max(pooled.degrees - 1, 1)
         return replace(one, degrees=min(one.degrees, most)) if one is not None else None
 
+    def own(self, method: str, share: float) -> Spread | None:
+        """The spread of a method's own samples at a share, pooled where they all agree."""
+        samples = self._samples.get(share, {}).get(method)
+        alone = pooled_spread([samples], self._resolution) if samples is not None else None
+        return alone or self.of(method, share)
+
+    def own_difference(self, method: str, other: str, share: float) -> Difference | None:
+        """The difference of two methods' means at a share, by their own spreads alone."""
+        of = self._samples.get(share, {})
+        if method not in of or other not in of:
+            return None
+        spreads = self.own(method, share), self.own(other, share)
+        return difference(of[method], of[other], *spreads)
+
     def _of_share(self, of: Mapping[str, Sequence[float]]) -> Spread | None:
         scaled = [
             [x / math.sqrt(self._factors.get(name, 1.0)) for x in xs] for name, xs in of.items()
@@ -123,11 +150,43 @@ class Spreads:
         return {name: mean if mean > 0 else 1.0 for name, mean in means.items()}
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """A difference by the pooled spread and by the samples' own, each held to its level."""
+
+    pooled: Difference
+    own: Difference
+    level: float
+    """Of the pooled one, in (0, 1)."""
+
+    @property
+    def own_level(self) -> float:
+        """Of the own one: the same, but for few samples."""
+        return self.level if self.own.n >= ENOUGH else max(self.level, FEW_LEVEL)
+
+    def interval(self) -> Interval:
+        """The hull of both intervals."""
+        one, other = self.pooled.interval(1 - self.level), self.own.interval(1 - self.own_level)
+        return replace(one, low=min(one.low, other.low), high=max(one.high, other.high))
+
+    def p_value(self, corrected: float) -> float:
+        """The larger p-value: at most 5% exactly where both intervals leave zero out.
+
+        Args:
+            corrected: The pooled one's, by Holm's method.
+        """
+        return min(1.0, max(corrected, self.own.p_value * (1 - CONFIDENCE) / self.own_level))
+
+    def visible(self) -> float:
+        """The true difference that both see with `POWER`, the level held."""
+        return max(self.pooled.visible(self.level, POWER), self.own.visible(self.own_level, POWER))
+
+
 def comparisons(panel: Panel) -> list[Comparison]:
     """Every method against random at every fraction that both have, by Holm's method.
 
-    All verdicts of a panel hold together with 95%. A method or random of one sample alone is not
-    compared: its interval is unknown.
+    All verdicts of a panel hold together with 95%, as far as few samples tell. A method or random
+    of one sample alone is not compared: its interval is unknown.
 
     Args:
         panel: Curves of one network and protocol.
@@ -155,33 +214,38 @@ def comparisons(panel: Panel) -> list[Comparison]:
             n = min(len(point.samples), len(base.samples))
             out.append(Comparison(name, point.keep_fraction, Interval(mean, math.nan, math.nan, n)))
             continue
-        gain = one.interval(1 - levels[at]).within(-1.0, 1.0)
-        visible = one.visible(first, POWER)
-        out.append(Comparison(name, point.keep_fraction, gain, visible, corrected[at]))
+        own = spreads.own_difference(name, BASELINE, point.keep_fraction) or one
+        verdict = Verdict(one, own, levels[at])
+        gain = verdict.interval().within(-1.0, 1.0)
+        visible = Verdict(one, own, first).visible()
+        p_value = verdict.p_value(corrected[at])
+        out.append(Comparison(name, point.keep_fraction, gain, visible, p_value))
     return out
 
 
 def gaps_to_full(panel: Panel) -> dict[str, list[tuple[float, Interval]]]:
     """Each method's mean accuracy less that on all the data, by rising share.
 
-    The intervals hold together with 95% (Bonferroni); the share's spread is pooled over methods,
-    that of all the data is its own.
+    The intervals hold together with 95% (Bonferroni); the share's spread is pooled over methods and
+    widened to the samples' own as comparisons are, that of all the data is its own.
 
     Args:
         panel: Curves with full data.
     """
     assert panel.full is not None, "there is nothing to be compared with"
     count = sum(len(points) for points in panel.curves.values())
-    confidence = 1 - (1 - CONFIDENCE) / max(count, 1)
+    level = (1 - CONFIDENCE) / max(count, 1)
     spreads = Spreads(panel)
     whole = pooled_spread([panel.full.samples], panel.resolution)
     out: dict[str, list[tuple[float, Interval]]] = {}
     for name, points in panel.curves.items():
         for p in points:
-            own = spreads.of(name, p.keep_fraction)
-            one = difference(p.samples, panel.full.samples, own, whole)
-            mean = p.interval.mean - panel.full.interval.mean
-            gap = Interval(mean, math.nan, math.nan, 1)
-            gap = one.interval(confidence).within(-1.0, 1.0) if one is not None else gap
+            both = [
+                difference(p.samples, panel.full.samples, of(name, p.keep_fraction), whole)
+                for of in (spreads.of, spreads.own)
+            ]
+            gap = Interval(p.interval.mean - panel.full.interval.mean, math.nan, math.nan, 1)
+            if both[0] is not None and both[1] is not None:
+                gap = Verdict(both[0], both[1], level).interval().within(-1.0, 1.0)
             out.setdefault(name, []).append((p.keep_fraction, gap))
     return out

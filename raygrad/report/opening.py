@@ -116,9 +116,12 @@ def opening(
     network, column = run.main_network, run.score_column
     main = main_panel(panels, run.main_network)
     if main is not None:
+        # Protocols are equals; other networks' curves stand below.
+        mine = [p for p in panels if p.network == main.network]
+        mine.sort(key=lambda p: p is not main)
         # The only panel is the whole figure, which then stands here and nowhere else.
         name = "accuracy" if len(panels) == 1 else "opening"
-        parts.append(accuracy_figure([main], name=name, opens=True))
+        parts.append(accuracy_figure(mine, name=name, opens=True))
     elif network is not None and column is not None:
         parts.append(concentration_figure(run, network, column, opens=True))
     if network is not None and column is not None and column in run.scores[network].columns:

@@ -72,7 +72,15 @@ def spread_by_hand(table, panel):
     return cells, {(m, f): max(by_share[f] * factor[m], least) for m, f in cells}
 
 
-def test_comparisons_with_random_are_holms_with_the_spread_pooled_over_methods(table, panels):
+def welch_by_hand(a, b):
+    """Degrees and standard error of a difference by the two samples' own spreads."""
+    least = (1 / NUM_TEST) ** 2 / 12
+    u, v = (max(x.var(ddof=1), least) / len(x) for x in (a, b))
+    degrees = 2 if u == v else (u + v) ** 2 / (u**2 / 2 + v**2 / 2)
+    return degrees, np.sqrt(u + v)
+
+
+def test_comparisons_are_holms_by_the_pooled_spread_and_stand_by_their_own(table, panels):
     for panel in panels:
         cells, variance = spread_by_hand(table, panel)
         got = {(c.method, c.keep_fraction): c for c in comparisons(panel)}
@@ -92,14 +100,24 @@ def test_comparisons_with_random_are_holms_with_the_spread_pooled_over_methods(t
             rejected += 1
         for at, cell in enumerate(order):
             df, error = half[cell]
-            width = stats.t.isf(0.05 / (12 - min(at, rejected)) / 2, df) * error
+            own_df, own_error = welch_by_hand(cells[cell], cells["random", cell[1]])
+            level = 0.05 / (12 - min(at, rejected))
+            width = max(
+                stats.t.isf(level / 2, df) * error,
+                stats.t.isf(max(level, 0.04) / 2, own_df) * own_error,
+            )
             gain = cells[cell].mean() - cells["random", cell[1]].mean()
             c = got[cell]
             assert (c.gain.mean, c.gain.low) == pytest.approx(
                 (gain, max(gain - width, -1)), abs=1e-9
             )
-            assert (c.better or c.worse) == (at < rejected)
-            seen = (stats.t.isf(0.05 / 12 / 2, df) + stats.t.ppf(0.8, df)) * error
+            own_p = 2 * stats.t.sf(abs(gain) / own_error, own_df)
+            assert (c.better or c.worse) == (at < rejected and own_p <= max(level, 0.04))
+            assert (c.better or c.worse) == (c.p_value <= 0.05)
+            seen = max(
+                (stats.t.isf(0.05 / 12 / 2, df) + stats.t.ppf(0.8, df)) * error,
+                (stats.t.isf(0.04 / 2, own_df) + stats.t.ppf(0.8, own_df)) * own_error,
+            )
             assert c.visible == pytest.approx(seen, abs=1e-9)
 
 

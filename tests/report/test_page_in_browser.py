@@ -199,6 +199,16 @@ def test_the_first_screen_has_question_answer_figure_and_the_hardest(
     assert page.locator(".opening .tile").count() == 10
 
 
+def test_both_protocols_open_the_page_as_equals(open_page):
+    """Beside each other; a phone has the first alone, and says so."""
+    page = open_page()
+    titles = page.locator("#figure-opening svg.wide text").all_inner_texts()
+    assert {"features, equal epochs", "features, equal steps"} <= set(titles)
+    phone = open_page(390).locator("#figure-opening svg.narrow text").all_inner_texts()
+    assert "features, equal epochs" in phone
+    assert "features, equal steps" not in phone
+
+
 def test_no_name_is_cut_short(open_page):
     """Legends and captions of tables wrap; each tile's title is its key."""
     for width in (380, 1280):

@@ -1,7 +1,8 @@
 """Test accuracy against what was kept: the study's main result (the paper's Figures 3, 8 and 9)."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import matplotlib.figure
 import pyarrow as pa
@@ -27,8 +28,9 @@ from raygrad.report.results import (
     Point,
 )
 from raygrad.report.style import INK, Layout, SeriesStyle, panels, series_styles
-from raygrad.report.wording import percent, protocol_words, scope
+from raygrad.report.wording import listed, percent, protocol_words, scope
 
+_ON_A_PHONE = " A narrow page has the first protocol here and all of them below."
 _HEIGHT_IN, _OPENING_IN = 3.2, 2.75  # of a panel, and where it opens the page
 
 
@@ -121,7 +123,7 @@ def draw_panel(ax: Axes, panel: Panel, styles: Mapping[str, SeriesStyle]) -> Non
 
 
 def _draw_accuracy(
-    panels_: Sequence[Panel], layout: Layout, height_in: float
+    panels_: Sequence[Panel], height_in: float, layout: Layout, titled: bool | None = None
 ) -> matplotlib.figure.Figure:
     styles = series_styles(name for p in panels_ for name in p.curves)
     figure, axes = panels(layout, len(panels_), height_in)
@@ -130,11 +132,28 @@ def _draw_accuracy(
     for panel, ax in zip(panels_, axes, strict=True):
         draw_panel(ax, panel, styles)
         fraction_axis(ax, fractions)
-        if len(panels_) > 1:
+        if len(panels_) > 1 if titled is None else titled:
             ax.set_title(panel_title(panel))
     if styles:
         method_legend(figure, layout, styles)
     return figure
+
+
+def _draw_opening(panels_: Sequence[Panel]) -> Callable[[Layout], matplotlib.figure.Figure]:
+    """Draws what opens a page: all panels beside each other, on a phone the first alone."""
+
+    def draw(layout: Layout) -> matplotlib.figure.Figure:
+        shown = panels_ if layout.columns > 1 else panels_[:1]
+        return _draw_accuracy(shown, _OPENING_IN, layout, titled=len(panels_) > 1)
+
+    return draw
+
+
+def _opening_title(panels_: Sequence[Panel]) -> str:
+    """The network, with the protocol of the panel that a phone shows; others are titled."""
+    first = f"Accuracy: {panel_title(panels_[0])}"
+    others = [protocol_words(p.protocol) for p in panels_[1:]]
+    return f"{first} and {listed(others)}" if others else first
 
 
 def _seeds(panels_: Sequence[Panel]) -> str:
@@ -214,10 +233,10 @@ def accuracy_figure(panels_: Sequence[Panel], name: str = "accuracy", opens: boo
     methods = sorted({method for p in panels_ for method in p.curves})
     return Figure(
         name=name,
-        title=f"Accuracy: {panel_title(panels_[0])}" if opens else title,
-        caption=_caption(panels_),
+        title=_opening_title(panels_) if opens else title,
+        caption=_caption(panels_) + (_ON_A_PHONE if opens and len(panels_) > 1 else ""),
         alt=f"Line chart of test accuracy against the share of the training data kept, for "
         f"{', '.join(methods)}. The numbers are in the results table and in {name}.csv.",
         table=accuracy_table(panels_),
-        draw=lambda layout: _draw_accuracy(panels_, layout, _OPENING_IN if opens else _HEIGHT_IN),
+        draw=_draw_opening(panels_) if opens else partial(_draw_accuracy, panels_, _HEIGHT_IN),
     )
