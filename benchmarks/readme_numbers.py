@@ -90,7 +90,7 @@ def accuracy(record: str, method: str, share: float, digits: int = 1, sign: str 
 
 def ends(record: str, method: str, share: float, digits: int = 2) -> tuple[str, str]:
     """Returns both ends of a mean test accuracy's interval."""
-    where: dict[str, Any] = {"method": method, "keep_fraction": share}
+    where: dict[str, Any] = {"method": method, "keep_fraction": share, "protocol": "equal_epochs"}
     low, high = (percent(value(record, end, **where), digits, "") for end in ("low", "high"))
     return low, high
 

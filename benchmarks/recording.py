@@ -122,10 +122,10 @@ def plain(value: Any) -> Any:
         return [plain(one) for one in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else str(value)
+    if isinstance(value, Path) or (isinstance(value, str) and os.path.isabs(value)):
+        return Path(value).name
     if isinstance(value, str | int | float | bool) or value is None:
         return value
-    if isinstance(value, Path):
-        return value.name
     return plain(value.tolist()) if hasattr(value, "tolist") else str(value)
 
 

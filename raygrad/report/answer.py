@@ -9,6 +9,8 @@ from raygrad.report.intervals import Interval
 from raygrad.report.results import BASELINE, Panel, Point
 from raygrad.report.wording import listed, percent
 
+EVERY = "every method"
+
 
 @dataclass(frozen=True)
 class Leader:
@@ -32,6 +34,16 @@ class Leader:
     last: Point
     apart: bool
     clear: bool
+
+    @property
+    def level(self) -> bool:
+        """Whether every method has the same mean, so that none leads."""
+        return self.first.interval.mean == self.last.interval.mean
+
+    @property
+    def name(self) -> str:
+        """The best method; every one where all are level."""
+        return EVERY if self.level else self.best
 
 
 def leaders(panel: Panel, compared: Sequence[Comparison]) -> list[Leader]:
@@ -86,7 +98,11 @@ def headline(panel: Panel, compared: Sequence[Comparison]) -> str | None:
         compared: Its methods against random.
     """
     clauses = []
-    for best, group in itertools.groupby(leaders(panel, compared), lambda leader: leader.best):
+    for best, group in itertools.groupby(leaders(panel, compared), lambda leader: leader.name):
+        if best == EVERY:
+            texts = [f"{percent(at.share)} ({accuracy_words(at.first.interval)})" for at in group]
+            clauses.append(f"{best} is the same at {listed(texts)}")
+            continue
         texts = [
             f"{percent(at.share)} ({accuracy_words(at.first.interval)}; worst {at.worst} "
             f"{accuracy_words(at.last.interval)}{'' if at.apart else '; not told apart'})"
@@ -115,17 +131,27 @@ def answer(panel: Panel, compared: Sequence[Comparison]) -> str | None:
         return None
     concluded = any(at.first.interval.known for at in found)
     clauses: list[str] = []
-    for best, of in itertools.groupby(found, lambda leader: leader.best):
+    led = False
+    for best, of in itertools.groupby(found, lambda leader: leader.name):
         group = list(of)
         notes = [accuracy_words(group[-1].first.interval)] if group[-1] is found[-1] else []
-        notes += [_certainty(group)] if concluded else []
+        notes += [_certainty(group)] if concluded and best != EVERY else []
         note = f" ({'; '.join(notes)})" if notes else ""
-        leads = " leads" if not clauses else ""
+        leads = " is the same" if best == EVERY else "" if led else " leads"
+        led = best != EVERY
         clauses.append(f"{best}{leads} at {_range([at.share for at in group])}{note}")
     full = panel.full
     whole = f"; all the data give {accuracy_words(full.interval)}" if full is not None else ""
-    nothing = "" if concluded else "; with one seed a point nothing is concluded"
+    nothing = "" if concluded else f"; {_no_interval(found)} nothing is concluded"
     return f"{listed(clauses)}{whole}{nothing}."
+
+
+def _no_interval(found: Sequence[Leader]) -> str:
+    """Why no point has an interval: one seed each, or seeds that all agree."""
+    alone = all(len(at.first.samples) < 2 for at in found)
+    if alone:
+        return "with one seed a point nothing is concluded"
+    return "seeds all agree and the size of the test set is not known: nothing is concluded"
 
 
 def _range(shares: Sequence[float]) -> str:

@@ -32,7 +32,10 @@ _METHOD_NOTE = (
 
 def run_panels(run: Run) -> list[Panel]:
     """The curves of a run's sweep; none where there is no sweep."""
-    return panels_of(trials_of(run.results), run.num_test()) if run.results is not None else []
+    if run.results is None:
+        return []
+    chance = 1 / run.num_classes if run.num_classes > 1 else 0.0
+    return panels_of(trials_of(run.results), run.num_test(), chance)
 
 
 def run_chapter(run: Run, panels: Sequence[Panel], alone: bool) -> Chapter:

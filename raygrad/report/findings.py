@@ -54,13 +54,15 @@ class Finding:
 
 
 def needs(panel: Panel, margin: float = MARGIN) -> list[Need]:
-    """What each method needs to come within ``margin`` of full accuracy; empty without full data.
+    """What each method needs to come within ``margin`` of full accuracy.
+
+    Empty without full data, and where all of it teaches no more than a guess.
 
     Args:
         panel: Curves of one network and protocol.
         margin: Accepted loss of accuracy, in [0, 1].
     """
-    if panel.full is None:
+    if panel.full is None or not panel.learned:
         return []
     out = []
     for name, gaps in gaps_to_full(panel).items():
@@ -193,12 +195,21 @@ def findings(panels: Sequence[Panel]) -> list[Finding]:
         seen = headline(panel, compared)
         if seen is not None:
             texts.insert(0, (seen, any(c.better or c.worse for c in compared)))
+        if panel.full is not None and not panel.learned:
+            texts.append((_unlearned(panel.full.interval.mean, panel.chance), False))
         where = scope(panel.num_score_networks)
         out += [
             Finding(f"{where}: {text}", shown, panel.network, panel.protocol)
             for text, shown in texts
         ]
     return out
+
+
+def _unlearned(accuracy: float, chance: float) -> str:
+    return (
+        f"All the data teach no more than a guess ({percent(accuracy)}, a guess "
+        f"{percent(chance)}), so nothing is said of how much of it is enough."
+    )
 
 
 def _silence(panel: Panel) -> str:

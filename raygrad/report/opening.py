@@ -14,7 +14,7 @@ from raygrad.report.markup import plain_heading
 from raygrad.report.results import Panel, main_panel
 from raygrad.report.tables import Run
 from raygrad.report.thumbnails import Thumbnail
-from raygrad.report.wording import count, percent, protocol_words, scope
+from raygrad.report.wording import count, listed, percent, protocol_words, scope
 
 TEN = 10
 
@@ -37,7 +37,7 @@ def lead(run: Run, panels: Sequence[Panel], found: Sequence[Finding]) -> list[st
     main = main_panel(panels, run.main_network)
     if main is None:
         sentence = scores_sentence(run)
-        return [sentence] if sentence else []
+        return [sentence] if sentence else training_sentences(run)
     mine = [p for p in panels if p.network == main.network]
     sentences = []
     for panel in mine:
@@ -76,6 +76,22 @@ def scores_sentence(run: Run) -> str | None:
         else f"By {network}; how far {count(others)} more agree stands below"
     )
     return f"{'; '.join(parts)}. {given}."
+
+
+def training_sentences(run: Run) -> list[str]:
+    """What training came to, a sentence a network: all there is before anything is scored."""
+    sentences = []
+    for network, metrics in run.metrics.items():
+        accuracies = [
+            f"{percent(float(metrics[f'{split}_accuracy']))} of its {split} examples"
+            for split in ("test", "val")
+            if metrics.get(f"{split}_accuracy") is not None
+        ]
+        if accuracies:
+            at = f", at epoch {metrics['best_epoch']} of {metrics['epochs']}"
+            known = metrics.get("best_epoch") and metrics.get("epochs")
+            sentences.append(f"{network} is right on {listed(accuracies)}{at if known else ''}.")
+    return sentences
 
 
 def facts(run: Run, panels: Sequence[Panel]) -> list[tuple[str, str]]:

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from raygrad.report.intervals import CONFIDENCE, Interval, mean_interval
-from raygrad.selection.attributes import means_by_group
+from raygrad.selection.attributes import MAX_LOSS, means_by_group
 
 BASELINE = "random"
 FULL = 1.0
@@ -139,6 +139,7 @@ class Panel:
         full: Accuracy on the full data, or None where no trial has it.
         resolution: ``1 / num_test``, or 0 where it is not known.
         epochs: The most epochs that a trial of it ran, None where it is not known.
+        chance: The accuracy of a guess; 0 where the number of classes is not known.
     """
 
     network: str
@@ -147,6 +148,12 @@ class Panel:
     full: Point | None
     resolution: float = 0.0
     epochs: int | None = None
+    chance: float = 0.0
+
+    @property
+    def learned(self) -> bool:
+        """Whether all the data teach more than a guess; else no share of it can be too little."""
+        return self.full is not None and self.full.interval.mean - MAX_LOSS > self.chance
 
     @property
     def num_score_networks(self) -> int:
@@ -266,7 +273,9 @@ def _least_size(point: Point) -> int:
     return min(Counter(point.score_seeds).values())
 
 
-def panels_of(trials: list[Trial], num_test: Mapping[str, int] | None = None) -> list[Panel]:
+def panels_of(
+    trials: list[Trial], num_test: Mapping[str, int] | None = None, chance: float = 0.0
+) -> list[Panel]:
     """Curves by network and protocol.
 
     On the full data every method draws the same set, so those trials are one point, counted once a
@@ -275,6 +284,7 @@ def panels_of(trials: list[Trial], num_test: Mapping[str, int] | None = None) ->
     Args:
         trials: Rows of the sweep.
         num_test: Test examples by network, the resolution of its accuracy.
+        chance: The accuracy of a guess.
     """
     names = series_names(trials)
     resolution = {name: 1 / n for name, n in (num_test or {}).items() if n}
@@ -297,7 +307,7 @@ def panels_of(trials: list[Trial], num_test: Mapping[str, int] | None = None) ->
         }
         epochs = max((t.epochs for t in group if t.epochs is not None), default=None)
         whole = _point(FULL, full, step) if full else None
-        panels.append(Panel(network, protocol, curves, whole, step, epochs))
+        panels.append(Panel(network, protocol, curves, whole, step, epochs, chance))
     return panels
 
 

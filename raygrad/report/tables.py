@@ -254,8 +254,10 @@ def _run_name(url: str, config: Mapping[str, Any], dataset: Mapping[str, Any]) -
     """The data set's own name; of class folders the folder's, else the run folder's."""
     name = dataset.get("name") or dataset.get("source")
     data = config.get("data")
-    if name == "image-folder" and isinstance(data, dict) and data.get("data_dir"):
-        name = str(data["data_dir"]).rstrip("/").rpartition("/")[2]
+    if name == "image-folder" and isinstance(data, dict):
+        places = [data.get("data_dir"), *(data.get("tars") or [])]
+        folder = next((str(place) for place in places if place), "")
+        name = folder.rstrip("/").rpartition("/")[2] or name
     return str(name or url.rstrip("/").rpartition("/")[2])
 
 

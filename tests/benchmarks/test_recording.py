@@ -13,11 +13,13 @@ from benchmarks.recording import Record, recorded
 
 
 def test_a_record_holds_settings_every_repetition_machine_and_source(tmp_path):
-    record = Record("Claim: fast.", settings={"rounds": np.int64(3), "tars": Path("/data/a.tar")})
+    record = Record(
+        "Claim: fast.", settings={"rounds": np.int64(3), "tars": Path("/data/a.tar"), "run": "/b"}
+    )
     record.add(way="raygrad", seconds=np.array([1.0, 2.0, 1.5]))
     record.write(tmp_path / "record.json")
     found = json.loads((tmp_path / "record.json").read_text())
-    assert found["settings"] == {"rounds": 3, "tars": "a.tar"}, "no path of one machine"
+    assert found["settings"] == {"rounds": 3, "tars": "a.tar", "run": "b"}, "no path of one machine"
     assert found["rows"] == [{"way": "raygrad", "seconds": [1.0, 2.0, 1.5]}]
     assert {"processor", "cores", "load", "python", "numpy", "date"} <= set(found["machine"])
     assert set(found["source"]) == {"commit", "changed", "digest"}

@@ -10,6 +10,7 @@ import pytest
 from scipy import stats
 
 from raygrad.report.answer import answer
+from raygrad.report.attributes import attributes
 from raygrad.report.comparing import comparisons, gaps_to_full
 from raygrad.report.figures.accuracy import accuracy_figure
 from raygrad.report.figures.gain import gain_figure, gain_table
@@ -334,6 +335,33 @@ def test_a_share_at_which_a_method_has_too_few_seeds_is_named_with_it():
     assert text.endswith(
         "Not compared, without seeds enough beside random's: max_gradient at 5% and 10%."
     )
+
+
+def test_equal_means_have_no_leader_and_seeds_that_agree_are_not_called_one_seed():
+    """Accuracies at 100%: nothing leads, whether the size of the test set is known or not."""
+    panel = panel_of({m: {0.1: [1.0] * 3, 0.3: [1.0] * 3} for m in ("random", "a")}, [1.0] * 3)
+    assert answer(panel, comparisons(panel)) == (
+        "every method is the same at 10% and 30% (100.0%); all the data give 100.0%; seeds all "
+        "agree and the size of the test set is not known: nothing is concluded."
+    )
+    assert "every method is the same at 10% (100.0%) and 30% (100.0%)" in findings([panel])[0].text
+    half = panel_of({"random": {0.1: [1.0], 0.3: [0.8]}, "a": {0.1: [1.0], 0.3: [0.9]}}, [1.0])
+    assert answer(half, comparisons(half)) == (
+        "every method is the same at 10% and a leads at 30% (90.0%); all the data give 100.0%; "
+        "with one seed a point nothing is concluded."
+    )
+
+
+def test_where_all_the_data_teach_no_more_than_a_guess_none_of_it_is_called_enough():
+    values = [0.1, 0.101, 0.102]
+    panel = panel_of({m: {0.1: values} for m in ("random", "a")}, values)
+    assert any("Data needed" in f.text for f in findings([panel]))
+    guess = replace(panel, chance=0.1)
+    texts = [f.text for f in findings([guess])]
+    assert not any("Data needed" in text for text in texts)
+    assert any("All the data teach no more than a guess (10.1%, a guess 10%)" in t for t in texts)
+    assert attributes(panel) is not None
+    assert attributes(guess) is None
 
 
 def test_the_bars_of_gains_leave_zero_out_exactly_where_a_finding_does(panels):

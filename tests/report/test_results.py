@@ -10,6 +10,7 @@ from raygrad.cli.whole_study import print_results
 from raygrad.report import summary_rows
 from raygrad.report.figures.gain import gain_figure
 from raygrad.report.intervals import Interval
+from raygrad.report.opening import lead
 from raygrad.report.results import Panel, Point, panels_of, trials_of
 from raygrad.report.sheets import result_sheets
 from raygrad.report.style import WIDE
@@ -224,6 +225,18 @@ def test_a_run_of_class_folders_is_named_after_its_folder(tmp_path):
     for source, name in (("image-folder", "birds"), ("mnist", "mnist")):
         (tmp_path / "data" / "dataset.json").write_text(f'{{"source": "{source}"}}')
         assert read_run(str(tmp_path)).name == name
+    own = '{"data": {"data_dir": null, "tars": ["s3://b/cats"]}}'
+    (tmp_path / "config.json").write_text(own)
+    (tmp_path / "data" / "dataset.json").write_text('{"source": "image-folder"}')
+    assert read_run(str(tmp_path)).name == "cats"
+
+
+def test_a_page_of_training_alone_answers_how_it_went():
+    metrics = {"test_accuracy": 0.345, "val_accuracy": 0.3544, "best_epoch": 5, "epochs": 6}
+    assert lead(Run("r", "r", metrics={"cnn5": metrics}), [], []) == [
+        "cnn5 is right on 34.5% of its test examples and 35.4% of its val examples, "
+        "at epoch 5 of 6."
+    ]
 
 
 def test_small_gains_can_be_told_beside_large_ones():
