@@ -142,7 +142,7 @@ def answer(panel: Panel, compared: Sequence[Comparison]) -> str | None:
         clauses.append(f"{best}{leads} at {_range([at.share for at in group])}{note}")
     full = panel.full
     whole = f"; all the data give {accuracy_words(full.interval)}" if full is not None else ""
-    nothing = "" if concluded else f"; {_no_interval(found)} nothing is concluded"
+    nothing = "" if concluded else f"; {_no_interval(found)}"
     return f"{listed(clauses)}{whole}{nothing}."
 
 
