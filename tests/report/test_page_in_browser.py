@@ -202,9 +202,9 @@ def test_the_first_screen_has_question_answer_figure_and_the_hardest(
 def test_both_protocols_open_the_page_as_equals(open_page):
     """Beside each other; a phone has the first alone, and says so."""
     page = open_page()
-    titles = page.locator("#figure-opening svg.wide text").all_inner_texts()
+    titles = page.locator("#figure-opening svg.wide text").all_text_contents()
     assert {"features, equal epochs", "features, equal steps"} <= set(titles)
-    phone = open_page(390).locator("#figure-opening svg.narrow text").all_inner_texts()
+    phone = open_page(390).locator("#figure-opening svg.narrow text").all_text_contents()
     assert "features, equal epochs" in phone
     assert "features, equal steps" not in phone
 
