@@ -3,7 +3,8 @@
 a: an actor's work against a bare loop that reads, decodes and scores in this process;
 b: two actors against one, by the command line; c: from the command to the first committed part;
 d: four checkpoints in one pass against one; e: the same norms by Opacus and by vmap in a plain loop
-over the same tars; f: many tiny shards: driver memory, and what a shard costs.
+over the same tars; f: many tiny shards: driver memory, and what a shard costs; g: two shards under
+way in one actor against one.
 
     python benchmarks/scoring_job.py a d e --tars 'DIR/photos-*.tar' --network resnet18 --size 224
 
@@ -12,6 +13,7 @@ machine that others use too; every round runs each way once, in turn.
 """
 
 import argparse
+import contextlib
 import copy
 import glob
 import io
@@ -22,8 +24,12 @@ import sys
 import tarfile
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -40,8 +46,10 @@ from recording import Record, recorded
 from raygrad.data.decode import decode_image
 from raygrad.data.index import Index, build_index, write_index
 from raygrad.data.transforms import CropTransform
+from raygrad.engine.score import actor as scoring_actor
 from raygrad.engine.score.actor import ShardWork
 from raygrad.engine.score.task import Preprocess, ScoreTask
+from raygrad.runs import score_table
 from raygrad.scoring import GradNormScorer
 from raygrad.training.models import ImageSpec
 from raygrad.training.outside import NetworkSource, weights_digest
@@ -59,8 +67,10 @@ class Case:
 
     def __init__(self, args: argparse.Namespace, record: Record) -> None:
         self.record = record
-        self.tars = sorted(glob.glob(args.tars))[: args.shards]
+        self.tars = [str(Path(t).resolve()) for t in sorted(glob.glob(args.tars))[: args.shards]]
         self.batch, self.network, self.tiny = args.batch, args.network, args.tiny
+        self.trees = dict(tree.split("=", 1) for tree in args.trees)
+        self.answer_s = args.answer_s
         self.norm, self.columns = args.norm, (f"grad_{args.norm}_weights",)
         self.spec = ImageSpec(3, args.size, args.size, args.classes)
         stored = Image.open(io.BytesIO(self._first_image())).size
@@ -174,6 +184,53 @@ def part_a(case: Case, rounds: int, clock: Callable[[], float]) -> None:
     print_rates(seconds, case.count, "images", "bare loop")
 
 
+def part_g(case: Case, rounds: int, clock: Callable[[], float]) -> None:
+    """Prints what an actor gains by having two shards under way: by wall time, and by CPU time.
+
+    `--answer-s` is what storage takes to answer, once when a shard is opened and once when its part
+    is written, as object stores do; 0 is the disk as it is.
+    """
+    seconds: dict[str, list[float]] = {"one shard": [], "two shards": []}
+    spent: dict[str, list[float]] = {"one shard": [], "two shards": []}
+    shards = case.index.shards["name"].to_pylist()
+    for number in range(rounds):
+        for name, threads in (("one shard", 1), ("two shards", 2)):
+            task = replace(case.task(1), out_url=str(case.folder / f"g-{number}-{threads}"))
+            work = ShardWork(task)
+            work.score(shards[0], lambda *_: None)  # what is prepared once
+            todo = iter(shards[1:])
+            start_s, start_cpu_s = time.perf_counter(), time.process_time()
+            with slow_to_answer(case.answer_s), ThreadPoolExecutor(threads) as pool:
+                for _ in pool.map(lambda shard: work.score(shard, lambda *_: None), todo):  # noqa: B023
+                    pass
+            seconds[name].append(time.perf_counter() - start_s)
+            spent[name].append(time.process_time() - start_cpu_s)
+    case.record.add(part="g", answer_s=case.answer_s, wall_s=seconds, cpu_s=spent)
+    print(f"storage answers in {case.answer_s:g} s; wall time, then CPU time")
+    for found in (seconds, spent):
+        print_rates(found, case.count - case.count // len(shards), "images", "one shard")
+
+
+@contextlib.contextmanager
+def slow_to_answer(answer_s: float) -> Iterator[None]:
+    """Lets the opening of a shard and the writing of a part take so much longer."""
+    read, write = scoring_actor.read_rows, score_table.write_part
+
+    def slow_read(index: Index, rows: Any) -> Iterator[Any]:
+        time.sleep(answer_s)
+        yield from read(index, rows)
+
+    def slow_write(*args: Any, **options: Any) -> None:
+        time.sleep(answer_s)
+        write(*args, **options)
+
+    scoring_actor.read_rows, score_table.write_part = slow_read, slow_write
+    try:
+        yield
+    finally:
+        scoring_actor.read_rows, score_table.write_part = read, write
+
+
 def part_d(case: Case, rounds: int, clock: Callable[[], float]) -> None:
     """Prints what four checkpoints in one pass cost against one."""
     ways = {"1 checkpoint": case.actor(), "4 checkpoints": case.actor(4),
@@ -201,15 +258,19 @@ def part_e(case: Case, rounds: int, clock: Callable[[], float]) -> None:
     print_rates(seconds, case.count, "images", "actor")
 
 
-def command(case: Case, run: Path, *more: str) -> subprocess.Popen[bytes]:
-    """Starts the command that scores the tars."""
+def command(case: Case, run: Path, *more: str, tree: str = "") -> subprocess.Popen[bytes]:
+    """Starts the command that scores the tars, of another checkout where one is named."""
     flags = ["score", "--data", *case.tars, "--network", case.network, "--fresh-weights",
              "--run", str(run), "--image-size", str(case.spec.height),
              "--num-classes", str(case.spec.num_classes),
              "--columns", *case.columns, "--batch-size", str(case.batch), *more]  # fmt: skip
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    here = str(Path(tree).resolve() if tree else Path(__file__).parent.parent)
+    environment = {**os.environ, "PYTHONPATH": here}
     return subprocess.Popen(
-        [sys.executable, "-m", "raygrad", *flags], env=environment, stderr=subprocess.DEVNULL
+        [sys.executable, "-m", "raygrad", *flags],
+        cwd=here,
+        env=environment,
+        stderr=subprocess.DEVNULL,
     )
 
 
@@ -230,18 +291,44 @@ def part_b(case: Case, rounds: int, clock: Callable[[], float]) -> None:
 
 
 def part_c(case: Case, rounds: int, clock: Callable[[], float]) -> None:
-    """Prints the time from the command to the first committed part."""
+    """Prints the time from the command to the first committed part, and its CPU time.
+
+    Trees are taken in turn. The CPU time is that of the command and of every process below it.
+    """
     for number in range(rounds):
-        run = case.folder / f"c-{number}"
-        start_s = time.perf_counter()
-        process = command(case, run)
-        while process.poll() is None and not list(run.glob("scores/*/part-*.parquet")):
-            time.sleep(0.02)
-        first_s = time.perf_counter() - start_s
-        assert process.wait() == 0
-        end_s = time.perf_counter() - start_s
-        case.record.add(part="c", first_part_s=first_s, end_s=end_s)
-        print(f"first part after {first_s:.1f} s, the end after {end_s:.1f}")
+        for name, tree in case.trees.items():
+            run = case.folder / f"c-{number}-{name}"
+            start_s = time.perf_counter()
+            process = command(case, run, tree=tree)
+            while process.poll() is None and not list(run.glob("scores/*/part-*.parquet")):
+                time.sleep(0.02)
+            first_s = time.perf_counter() - start_s
+            spent = cpu_s_by_kind(process.pid)
+            assert process.wait() == 0
+            end_s = time.perf_counter() - start_s
+            case.record.add(part="c", tree=name, first_part_s=first_s, end_s=end_s, cpu_s=spent)
+            print(
+                f"{name}: first part after {first_s:.1f} s and {sum(spent.values()):.1f} CPU s, "
+                f"the end after {end_s:.1f} s"
+            )
+            for kind, taken in sorted(spent.items(), key=lambda item: -item[1])[:8]:
+                print(f"    {taken:5.1f} s {kind}")
+
+
+def cpu_s_by_kind(pid: int) -> dict[str, float]:
+    """Returns the CPU seconds of a process and of those below it, by what they are."""
+    import ray  # noqa: F401 - it brings its own psutil
+    import psutil  # isort: skip
+
+    found: Counter[str] = Counter()
+    top = psutil.Process(pid)
+    for process in [top, *top.children(recursive=True)]:
+        with contextlib.suppress(psutil.Error):
+            line = process.cmdline() or [process.name()]
+            kind = line[0] if line[0].startswith("ray::") else Path(line[0]).name
+            times = process.cpu_times()
+            found["command" if process == top else kind] += times.user + times.system
+    return {kind: round(taken, 2) for kind, taken in found.items()}
 
 
 def part_f(case: Case, rounds: int, clock: Callable[[], float]) -> None:
@@ -282,7 +369,7 @@ def _peak_kb(pid: int) -> int:
     return next((int(t.split()[1]) for t in text.splitlines() if t.startswith("VmHWM")), 0)
 
 
-PARTS = {"a": part_a, "b": part_b, "c": part_c, "d": part_d, "e": part_e, "f": part_f}
+PARTS = {"a": part_a, "b": part_b, "c": part_c, "d": part_d, "e": part_e, "f": part_f, "g": part_g}
 
 
 def main() -> None:
@@ -300,6 +387,9 @@ def main() -> None:
     parser.add_argument("--norm", default="l2", choices=("l1", "l2", "linf"))
     parser.add_argument("--tiny", type=int, nargs="+", default=[10, 100, 1000, 10_000],
                         help="shards of part f")  # fmt: skip
+    parser.add_argument("--answer-s", type=float, default=0.0, help="of part g")
+    parser.add_argument("--trees", nargs="+", default=["now="],
+                        help="checkouts of part c, as name=path")  # fmt: skip
     parser.add_argument("--peer-path", help="a folder with Opacus and BackPACK")
     args, record = recorded(parser, "What a scoring job costs beside its bare loop.")
     if args.peer_path:

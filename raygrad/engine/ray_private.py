@@ -7,6 +7,8 @@ is no public way; where Ray no longer has it, the error names it and the version
 import contextlib
 import signal
 import threading
+import types
+import uuid
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -186,6 +188,41 @@ def autoscaler_groups() -> list[tuple[dict[str, float], int | None]]:
         )
         for group in config.node_group_configs
     ]
+
+
+class _Nobody:
+    """Stands for Ray Data's statistics actor; whatever it is told is forgotten."""
+
+    def __getattr__(self, name: str) -> Any:
+        return types.SimpleNamespace(remote=lambda *_: None)
+
+    @property
+    def gen_dataset_id(self) -> Any:
+        """Answers as the actor does: a data set's id is all that anybody asks it for."""
+        import ray
+
+        return types.SimpleNamespace(remote=lambda: ray.put(uuid.uuid4().hex))
+
+
+def spare_data_statistics() -> None:
+    """Lets Ray Data go without the actor that keeps statistics for a dashboard, where none is.
+
+    That is where this process has started Ray itself. The actor's process imports much: some 3 of
+    30 CPU seconds until the first part of a scoring job. Ray Data has no setting for it.
+    """
+    import ray
+    from ray.data._internal import stats
+
+    start = _part(stats, "get_or_create_stats_actor")
+    if getattr(start, "is_spared", False):
+        return
+
+    def found() -> Any:
+        node = _part(ray._private.worker, "_global_node")
+        return _Nobody() if node is not None and node.head and not node.webui_url else start()
+
+    found.is_spared = True  # type: ignore[attr-defined]  # once is enough
+    stats.get_or_create_stats_actor = found
 
 
 def keep_from_trials(names: Iterable[str]) -> None:

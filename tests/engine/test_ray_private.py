@@ -2,9 +2,11 @@
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import ray
+from ray.data._internal import stats
 
 from raygrad.engine import ray_private
 from raygrad.errors import ResourceError
@@ -47,6 +49,11 @@ def test_a_ray_of_the_range_is_taken(version):
             lambda: ray_private.keep_from_trials(["A"]),
         ),
         (
+            "ray.data._internal.stats",
+            "get_or_create_stats_actor",
+            ray_private.spare_data_statistics,
+        ),
+        (
             "ray.train.torch.TorchTrainer",
             "_create_default_callbacks",
             ray_private.trainer_class,
@@ -61,6 +68,21 @@ def test_a_ray_without_what_is_used_is_refused_by_name(owner, name, call, monkey
             monkeypatch.delattr(one, name)
     with pytest.raises(ResourceError, match=f"{name}, which raygrad uses.*2.60.0"):
         call()
+
+
+@pytest.mark.parametrize("dashboard", [None, "127.0.0.1:8265"])
+def test_ray_data_keeps_statistics_only_where_there_is_a_dashboard(dashboard, monkeypatch):
+    """Nobody else reads them, and the actor that keeps them is a process of seconds."""
+    monkeypatch.setattr(stats, "get_or_create_stats_actor", lambda: "the actor")
+    node = SimpleNamespace(head=True, webui_url=dashboard)
+    monkeypatch.setattr(ray._private.worker, "_global_node", node)
+    for _ in range(2):
+        ray_private.spare_data_statistics()
+    found = stats.get_or_create_stats_actor()
+    if dashboard:
+        assert found == "the actor"
+    else:
+        assert found.update_execution_metrics.remote("tag", [], [], {}) is None
 
 
 def test_no_placement_group_cleaner_is_started_beside_a_training():

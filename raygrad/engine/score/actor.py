@@ -1,10 +1,9 @@
-"""The scoring actor: streams a shard, scores it while the next batches decode, commits its part."""
+"""The scoring actor: streams a shard, scores it while the next one decodes, commits its part."""
 
 import contextlib
 import errno
-import faulthandler
 import json
-import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -19,10 +18,12 @@ from torch import Tensor
 
 from raygrad.data.reading import read_rows
 from raygrad.data.shard_rows import ShardRows, rows_digest
-from raygrad.engine.score.batches import decoded_batches
+from raygrad.engine.score.alone import Alone
 from raygrad.engine.score.blame import MAX_DEATHS, Place
+from raygrad.engine.score.clock import Clock
 from raygrad.engine.score.desk import FaultDesk, pauses
 from raygrad.engine.score.faults import OutputError, told
+from raygrad.engine.score.lane import DecodeLane
 from raygrad.engine.score.networks import NetworkScorer
 from raygrad.engine.score.task import SPLIT, Kind, ScoreTask, ShardStatus
 from raygrad.engine.score.uploading import Uploader
@@ -38,11 +39,18 @@ _POST_INTERVAL_S = 0.5
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
 
 
+SHARDS_AT_A_TIME = 2
+"""Calls of an actor at the same time: one shard is scored, the next is read and decoded."""
+
+
 class ShardScorer:
     """A Ray Data actor that scores one shard at a time and commits its part.
 
-    What fails inside a shard becomes that shard's status, so that one bad shard never ends the
-    job. An actor that makes no progress ends itself: Ray starts another, and the board knows.
+    It is called for the next shard meanwhile, which is read and decoded as far as there is room,
+    and scored while the part of the first is written. What fails inside a shard becomes that
+    shard's status, so that one bad shard never ends the job. An actor that makes no progress ends
+    itself: Ray starts another, and the board knows. Shards that were under way when their actor
+    ended are under way alone from then on: so it is known which of two it was.
 
     Args:
         task: What to do.
@@ -58,6 +66,9 @@ class ShardScorer:
         gpus = context.get_accelerator_ids().get("GPU", [])
         self._place = Place(context.get_node_id(), gpus[0] if gpus else "")
         self._desk = FaultDesk(board, self._id, self._place)
+        self._alone, self._clock = Alone(), Clock(task.shard_timeout_s)
+        self._building = threading.Lock()
+        self._suspects = frozenset(ray.get(board.suspects.remote(self._id)))
         self._count = metrics.Counter(
             "raygrad_examples_scored", "Examples scored, again where a shard is begun again."
         )
@@ -77,6 +88,10 @@ class ShardScorer:
         return status.row()
 
     def _status(self, shard: str) -> ShardStatus:
+        with self._alone.admitted(shard in self._suspects):
+            return self._begun(shard)
+
+    def _begun(self, shard: str) -> ShardStatus:
         self._desk.end_if_spoilt()
         while (begun := ray.get(self._board.begin.remote(shard, self._id, self._place))) is None:
             if not self._desk.may_work():
@@ -88,7 +103,7 @@ class ShardScorer:
                 f"{died} {'time' if died == 1 else 'times'}"
             )
             return ShardStatus(shard, verdict, error=reason)
-        with _bounded(self._task.shard_timeout_s) as still_alive:
+        with self._clock.watching() as still_alive:
             for pause_s in pauses():
                 is_built = False
                 try:
@@ -111,20 +126,21 @@ class ShardScorer:
                 raise RaygradError(
                     f"actors must live while they are built, got {died} that died of it"
                 )
-            with _bounded(self._task.shard_timeout_s):
+            with self._clock.watching():
                 self._work = ShardWork(self._task)
         except Exception as error:  # noqa: BLE001 - told to the board with the first shard
             self._unbuilt = error
         self._board.built.remote(self._id, is_right=self._work is not None)
 
     def _built(self) -> "ShardWork":
-        if self._work is None and self._unbuilt is None:
-            self._build()
-        if self._unbuilt is not None:
-            error, self._unbuilt = self._unbuilt, None
-            raise error
-        assert self._work is not None
-        return self._work
+        with self._building:
+            if self._work is None and self._unbuilt is None:
+                self._build()
+            if self._unbuilt is not None:
+                error, self._unbuilt = self._unbuilt, None
+                raise error
+            assert self._work is not None
+            return self._work
 
     def _posting(self, shard: str, still_alive: Callable[[], None]) -> Callable[..., None]:
         """Returns what is called with the examples done, and rejected of them, batch by batch."""
@@ -132,9 +148,12 @@ class ShardScorer:
         counted = 0
 
         def post(done: int, rejected: int = 0) -> None:
-            nonlocal last_s, counted
+            nonlocal start_s, last_s, counted
             still_alive()
             now_s = time.monotonic()
+            if done == 0:  # it waits for the shard before it
+                start_s = now_s
+                return
             # Every batch is counted, the board alone is spared: the last one would be left out.
             if done - rejected > counted:
                 self._count.inc(done - rejected - counted)
@@ -151,6 +170,9 @@ class ShardScorer:
 class ShardWork:
     """Scores shards in this process; knows nothing of Ray.
 
+    `score` may be called on two threads: the second shard is then decoded while the first is
+    scored, and scored while the first one's part is written.
+
     Args:
         task: What to do.
 
@@ -165,7 +187,8 @@ class ShardWork:
         if task.device == "cpu":
             torch.set_num_threads(1)
         self._task, self._computed_by = task, computed_by(task.numerics, task.device)
-        self._rows = ShardRows(task.data_url)
+        self._rows, self._lane = ShardRows(task.data_url), DecodeLane()
+        self._lock, self._settled_s = threading.Lock(), 0.0
         networks = [source.build() for source in task.networks]
         for source, network, digest in zip(task.networks, networks, task.digests, strict=True):
             if weights_digest(network) != digest:
@@ -202,29 +225,30 @@ class ShardWork:
 
         Args:
             shard: The shard's name.
-            progress: Called with the number of examples done, and of those rejected among them.
+            progress: Called with the number of examples done, and of those rejected among them;
+                twice a second with none while another shard is scored.
 
         Raises:
             DataError: used + rejected are not the index's examples.
             OutputError: There is no room, or no right, to write the part.
         """
         task, start_s = self._task, time.monotonic()
-        index = self._rows.load(shard)
+        with self._lock:  # one file is read
+            index = self._rows.load(shard)
         rows = index.rows(SPLIT)
         digest = rows_digest([rows])
         there = score_table.part_facts(task.out_url, shard, task.provenance)
         if there is not None and there.rows_digest == digest:
             return _status(shard, "found", there)
-        found = _Found()
-        batches = decoded_batches(
+        found, later = _Found(), Verdicts()
+        decoding = self._lane.shard(
             read_rows(index, rows),
             task.preprocess.decode,
             self._scorer.batch_size,
             task.decode_threads,
             self._uploader,
         )
-        later = Verdicts()
-        with contextlib.closing(batches):  # type: ignore[type-var]  # a generator
+        with decoding as decoded, decoded.turn(lambda: progress(0, 0)) as batches:
             for batch in batches:
                 found.rejects += batch.rejects
                 if batch.uploaded is not None:
@@ -238,9 +262,21 @@ class ShardWork:
                 "Index the data set again."
             )
         scores = self._scorer.collected(found.scores, later) or self._scorer.no_scores()
-        time_s = time.monotonic() - start_s
+        time_s = self._spent(start_s)
         with _writing(shard):
             return _status(shard, "done", self._commit(shard, found, scores, digest, time_s))
+
+    def _spent(self, start_s: float) -> float:
+        """Returns the seconds of this actor that a shard took, which ends now.
+
+        What it shares with the shard before it is that one's: the times of an actor's shards add
+        up to the time that it was at work, and no more.
+        """
+        with self._lock:
+            now_s = time.monotonic()
+            spent_s = now_s - max(start_s, self._settled_s)
+            self._settled_s = now_s
+        return spent_s
 
     def _commit(
         self,
@@ -306,23 +342,6 @@ class _Found:
         self.keys += keys
         self.labels.append(labels)
         self.scores.append(scores)
-
-
-@contextlib.contextmanager
-def _bounded(timeout_s: float) -> Iterator[Callable[[], None]]:
-    """Ends this process if `timeout_s` pass without a call of the function that it gives.
-
-    The clock is in C and needs no lock of the interpreter, so that code which holds it is ended.
-    """
-
-    def still_alive() -> None:
-        faulthandler.dump_traceback_later(timeout_s, exit=True, file=sys.__stderr__ or 2)
-
-    still_alive()
-    try:
-        yield still_alive
-    finally:
-        faulthandler.cancel_dump_traceback_later()
 
 
 @contextlib.contextmanager

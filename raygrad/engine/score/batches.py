@@ -1,8 +1,6 @@
-"""Decoding ahead: a thread reads and decodes the next batches while the network scores this one."""
+"""From encoded examples to batches of pixels, and what of them could not be decoded."""
 
 import itertools
-import queue
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -11,13 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raygrad.data.reading import EncodedExample, ordered_map
-from raygrad.engine.score.uploading import Uploaded, Uploader
+from raygrad.engine.score.uploading import Uploaded
 from raygrad.errors import DataError
-
-BATCHES_AHEAD = 2
-"""Decoded batches that wait for the network, at most: they bound memory, not the shard."""
-
-_POLL_S = 0.5
 
 
 @dataclass
@@ -39,63 +32,21 @@ class DecodedBatch:
 Decode = Callable[[EncodedExample], NDArray[np.uint8]]
 
 
-def decoded_batches(
-    examples: Iterable[EncodedExample],
-    decode: Decode,
-    batch_size: int,
-    num_threads: int,
-    uploader: Uploader | None = None,
+def batches_of(
+    examples: Iterable[EncodedExample], decode: Decode, batch_size: int, num_threads: int
 ) -> Iterator[DecodedBatch]:
-    """Yields batches of `batch_size` usable examples, in order, decoded ahead on threads.
+    """Yields batches of `batch_size` usable examples, in order, decoded as they are asked for.
 
     Args:
-        examples: Encoded examples; they are read on the thread too.
+        examples: Encoded examples.
         decode: Returns pixels uint8 `[H, W, C]`; raises DataError for what cannot be used.
         batch_size: Usable examples a batch; the last may have fewer, or rejects only.
-        num_threads: Threads that decode; one is the thread that reads.
-        uploader: Begins to copy each batch to the device as soon as it is decoded.
+        num_threads: Threads that decode; one is the thread that asks.
 
     Raises:
         DataError: Images differ in size.
     """
-    ready: queue.Queue[DecodedBatch | BaseException | None] = queue.Queue(BATCHES_AHEAD)
-    stopped = threading.Event()
 
-    def put(item: DecodedBatch | BaseException | None) -> None:
-        while not stopped.is_set():
-            try:
-                ready.put(item, timeout=_POLL_S)
-                return
-            except queue.Full:
-                continue
-
-    def produce() -> None:
-        try:
-            for batch in _batches(examples, decode, batch_size, num_threads):
-                if uploader is not None and batch.keys:
-                    batch.uploaded = uploader.send(batch.images, batch.labels)
-                put(batch)
-                if stopped.is_set():
-                    return
-            put(None)
-        except BaseException as error:  # noqa: BLE001 - raised again where the batch is awaited
-            put(error)
-
-    thread = threading.Thread(target=produce, daemon=True, name="raygrad-decode")
-    thread.start()
-    try:
-        while (item := ready.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-    finally:
-        stopped.set()
-        thread.join()
-
-
-def _batches(
-    examples: Iterable[EncodedExample], decode: Decode, batch_size: int, num_threads: int
-) -> Iterator[DecodedBatch]:
     def call(example: EncodedExample) -> tuple[EncodedExample, NDArray[np.uint8] | DataError]:
         try:
             return example, decode(example)

@@ -35,6 +35,8 @@ class _Attempt:
     """Attempts before this one that ended with their actor."""
     count: int = 0
     """Examples done in this attempt."""
+    had_company: bool = False
+    """Whether its actor had another shard under way when it died."""
     is_excused: bool = False
     """Whether its actor ended itself, for no fault of the shard's."""
 
@@ -90,6 +92,21 @@ class Board:
         self._builds[actor_id] = died = self._builds.get(actor_id, -1) + 1
         return died
 
+    def suspects(self, actor_id: str) -> list[str]:
+        """Returns the shards that an actor had under way when it died, if it did.
+
+        Of two it is not known which it died of. Each is to be under way alone from then on: then
+        no other shard counts another death.
+        """
+        found = {
+            shard: one
+            for shard, one in self._under_way.items()
+            if one.actor_id == actor_id and not one.is_excused
+        }
+        for attempt in found.values():
+            attempt.had_company = len(found) > 1
+        return list(found)
+
     def built(self, actor_id: str, *, is_right: bool) -> None:
         """Notes that it has come to an end with it, and whether it has them."""
         self._last_s = time.monotonic()
@@ -129,7 +146,8 @@ class Board:
             self._retries += 1
             is_death = not before.is_excused and before.place.node in _living()
             died = before.died + is_death
-            if is_death:
+            # One death of an actor is told of its place once, when it is known of which shard.
+            if is_death and not before.had_company:
                 others = self._others(before.place)
                 verdict = self._blame.death(before.place, shard, died, others, now_s)
         self._under_way[shard] = _Attempt(actor_id, place, died)

@@ -1,5 +1,6 @@
 """The pool of scoring actors as a Ray Data job: one row a shard, one status row back."""
 
+import dataclasses
 import logging
 import queue
 import threading
@@ -11,9 +12,10 @@ from ray.util.placement_group import NODE_ID_LABEL_KEY
 
 from raygrad.config import ScoreConfig
 from raygrad.config.nodes import selector_of
+from raygrad.engine import ray_private
 from raygrad.engine.nodes import offer_of
 from raygrad.engine.placement import Placement, place_scoring
-from raygrad.engine.score.actor import ShardScorer
+from raygrad.engine.score.actor import SHARDS_AT_A_TIME, ShardScorer
 from raygrad.engine.score.blame import Place
 from raygrad.engine.score.task import ScoreTask, ShardStatus
 from raygrad.engine.waiting import Need
@@ -83,8 +85,15 @@ def _job(
     # A shard may take hours; the actors' own clocks and the board notice what stands still.
     context.execution_no_progress_timeout_s = -1
     context.max_consecutive_actor_init_deaths = 3
+    # An actor counts as fully used with as many shards as it is called for at a time; when a pool
+    # grows and shrinks shall not depend on that.
+    scaling, names = context.autoscaling_config, ("upscaling", "downscaling")
+    thresholds = [f"actor_pool_util_{name}_threshold" for name in names]
+    lower = {name: getattr(scaling, name) / SHARDS_AT_A_TIME for name in thresholds}
+    context.autoscaling_config = dataclasses.replace(scaling, **lower)
     where = {"label_selector": dict(need.labels)} if need.labels else {}
     gpu = {"num_gpus": need.each["GPU"]} if "GPU" in need.each else {}
+    ray_private.spare_data_statistics()
     with ray.data.DataContext.current(context):
         return ray.data.from_items(
             [{"shard": shard} for shard in shards], override_num_blocks=len(shards)
@@ -92,7 +101,15 @@ def _job(
             ShardScorer,
             fn_constructor_args=(task, board),
             batch_size=1,
-            compute=ray.data.ActorPoolStrategy(min_size=least, max_size=most, initial_size=first),
+            compute=ray.data.ActorPoolStrategy(
+                min_size=least,
+                max_size=most,
+                initial_size=first,
+                max_concurrent_calls_per_actor=SHARDS_AT_A_TIME,
+                # More would wait at an actor while another one has nothing to do.
+                max_tasks_in_flight_per_actor=SHARDS_AT_A_TIME,
+                enable_true_multi_threading=True,
+            ),
             num_cpus=need.each["CPU"],
             **gpu,
             **where,

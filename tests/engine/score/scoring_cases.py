@@ -46,8 +46,8 @@ class Faulty(Preprocess):
     key: str = ""
     """The example at which it happens."""
     harm: str = ""
-    """kill: the process dies; hang: nothing in it moves any more; full: it can write no more;
-    device: its GPU fails; refused: storage refuses, twice."""
+    """kill: the process dies; hang: nothing in it moves any more; full: it can write no part of a
+    shard that comes after; device: its GPU fails; refused: storage refuses, twice."""
     flag: str = ""
     """A file that is made when it happens; while it is there nothing happens."""
     delay_s: float = 0.0
@@ -64,7 +64,7 @@ class Faulty(Preprocess):
             elif self.harm == "hang":
                 ctypes.PyDLL(None).sleep(3600)  # holds the interpreter's lock, as bad C code does
             elif self.harm == "full":
-                score_table.write_table = no_space
+                fill_up(example.shard)
             elif self.harm == "device":
                 raise RuntimeError("CUDA error: uncorrectable ECC error encountered")
         return super().decode(example)
@@ -89,9 +89,19 @@ def is_bad_node():
     return bad.exists() and bad.read_text() == ray.get_runtime_context().get_node_id()
 
 
-def no_space(*args):
-    """Is what writing to a full disk is."""
-    raise OSError(errno.ENOSPC, "No space left on device")
+def fill_up(shard):
+    """Makes writing what it is on a disk that is full, from the part of a shard on.
+
+    The shard before it is written while this one is read.
+    """
+    write = score_table.write_table
+
+    def write_table(url, table):
+        if url >= score_table.part_url(url.rsplit("/", 1)[0], shard):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(url, table)
+
+    score_table.write_table = write_table
 
 
 def faulty(**fields):

@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 
 import pytest
+import ray
+from ray.data._internal import stats
 
 from raygrad.engine.score import pool as score_pool
 from raygrad.engine.score.job import FAILURES, score
@@ -55,6 +57,8 @@ def test_a_pool_scores_every_example_once_and_says_what_it_cost(tmp_path, ray_se
     assert all(b - a > 4.9 for a, b in itertools.pairwise(alone)), "not twice a second"
     assert "47 examples, 1 rejected" in caplog.text
     assert_nothing_half_written(tmp_path)
+    with pytest.raises(ValueError, match="Failed to look up actor"):
+        ray.get_actor(stats.STATS_ACTOR_NAME, namespace=stats.STATS_ACTOR_NAMESPACE)
 
 
 def test_a_poison_shard_is_listed_and_the_rest_is_scored(tmp_path, ray_session):

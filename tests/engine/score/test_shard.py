@@ -12,7 +12,7 @@ import torch
 
 from raygrad.data.reading import EncodedExample
 from raygrad.engine.score.actor import OutputError, ShardWork
-from raygrad.engine.score.batches import BATCHES_AHEAD, decoded_batches
+from raygrad.engine.score.lane import BATCHES_AHEAD, decoded_batches
 from raygrad.engine.score.networks import NetworkScorer
 from raygrad.errors import ConfigError, DataError
 from raygrad.runs import score_table

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from raygrad.data.reading import EncodedExample
-from raygrad.engine.score.batches import decoded_batches
+from raygrad.engine.score.lane import decoded_batches
 from raygrad.engine.score.uploading import Uploader
 
 IMAGES, LABELS = np.zeros((2, 3, 4, 4), np.uint8), np.arange(2)
