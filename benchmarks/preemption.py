@@ -13,6 +13,8 @@ times on the way. The simulator adds the restarts, the queue and its end, where 
     python benchmarks/preemption.py simulate
     python benchmarks/preemption.py check --shards 'SHARDS/train-*.tar' --mean-life-s 15
 
+What a sweep's trials lose, which are hours long and no shards, is in trial_preemption.py.
+
 `check` scores real shards with real actors on this machine, kills them at random times by their
 process ids, and sets the simulator's prediction against it.
 """
@@ -133,10 +135,14 @@ def print_simulations(args: argparse.Namespace, record: Record) -> None:
 
 
 class Killer(threading.Thread):
-    """Kills the scoring actors of this process's Ray at random, and times their restarts."""
+    """Kills the actors of a kind of this process's Ray at random, and times their restarts.
 
-    def __init__(self, mean_life_s: float, seed: int) -> None:
+    An actor of a sweep is not started again but followed by another one, of another id.
+    """
+
+    def __init__(self, mean_life_s: float, seed: int, kind: str = "ShardScorer") -> None:
         super().__init__(daemon=True)
+        self._kind = kind
         self._rng, self._mean_life_s = random.Random(seed), mean_life_s
         self.ended = threading.Event()
         self.killed = 0
@@ -149,13 +155,16 @@ class Killer(threading.Thread):
         died: dict[str, tuple[float, int]] = {}  # when, and which process
         while not self.ended.wait(0.1):
             now_s = time.monotonic()
-            for actor_id, state, pid in _scoring_actors():
+            for actor_id, state, pid in _actors(self._kind):
                 if actor_id in died and pid == died[actor_id][1]:
                     continue  # Ray does not know yet
                 if state == "ALIVE" and actor_id in died:
                     self.restarts_s.append(now_s - died.pop(actor_id)[0])
                     doomed[actor_id] = now_s + _life(self._mean_life_s, self._rng)
                 elif state == "ALIVE" and actor_id not in doomed:
+                    followed = next((one for one in died if one != actor_id), None)
+                    if self._kind != "ShardScorer" and followed is not None:
+                        self.restarts_s.append(now_s - died.pop(followed)[0])
                     self.first_alive_s = self.first_alive_s or now_s
                     doomed[actor_id] = now_s + _life(self._mean_life_s, self._rng)
                 elif state == "ALIVE" and doomed[actor_id] <= now_s and not self.ended.is_set():
@@ -165,8 +174,8 @@ class Killer(threading.Thread):
                     self.killed += 1
 
 
-def _scoring_actors() -> list[tuple[str, str, int]]:
-    """Returns id, state and process id of every scoring actor."""
+def _actors(kind: str) -> list[tuple[str, str, int]]:
+    """Returns id, state and process id of every actor whose class is named so."""
     import ray
 
     if not ray.is_initialized():
@@ -175,7 +184,7 @@ def _scoring_actors() -> list[tuple[str, str, int]]:
     return [
         (actor_id, one["State"], one["Pid"])
         for actor_id, one in found.items()
-        if "ShardScorer" in one["ActorClassName"]
+        if kind in one["ActorClassName"]
     ]
 
 

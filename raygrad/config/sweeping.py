@@ -44,7 +44,12 @@ class SweepConfig:
     """Labels of the nodes that trials may stand on, NAME=VALUE, as Ray's label
     selectors: raygrad=train, ray.io/market-type=!spot; by default on any."""
     max_failures: int = field(default=2, metadata=EXECUTION)
-    """How often a failed trial is tried again before it is listed as failed."""
+    """How often in a row a trial that failed without having saved anything new is tried again
+    before it is listed as failed. A lost node does not count; what fails again for certain, such
+    as a recipe that diverges, is not tried again."""
+    save_interval_s: float = field(default=60.0, metadata=EXECUTION)
+    """A killed trial loses at most about this many seconds, and goes on; a trial that is shorter
+    saves nothing. 0 saves after every epoch."""
     tensorboard: bool = field(default=False, metadata=EXECUTION)
     """Write every trial's epochs for TensorBoard, under `<run>/sweep/tune`."""
 
@@ -60,7 +65,9 @@ class SweepConfig:
         for protocol in self.protocols:
             require(protocol in known, f"protocols must be of {known}", protocol)
         require(self.max_concurrent >= 0, "max_concurrent must be at least 0", self.max_concurrent)
-        require(self.max_failures >= 0, "max_failures must be at least 0", self.max_failures)
+        for name in ("max_failures", "save_interval_s"):
+            value = getattr(self, name)
+            require(value >= 0, f"{name} must be at least 0", value)
 
     def _check_gpus(self) -> None:
         gpus, device = self.gpus_per_worker, self.device

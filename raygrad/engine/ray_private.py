@@ -9,7 +9,7 @@ import signal
 import threading
 import types
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from raygrad.errors import ResourceError
@@ -234,6 +234,34 @@ def keep_from_trials(names: Iterable[str]) -> None:
     from ray.tune.execution import class_cache
 
     _part(class_cache, "ENV_VARS_TO_PROPAGATE").difference_update(names)
+
+
+def drain_deadline_ms(node: str) -> int | None:
+    """Returns until when a node goes on that is being drained, in Unix time, 0 where nobody knows.
+
+    None stands for a node that stays. Ray Train asks this for its workers, through a call that
+    every one of them must make; other processes have no public way.
+    """
+    import ray
+
+    deadline: int | None = _part(ray._private.state.state, "get_draining_nodes")().get(node)
+    return deadline
+
+
+@contextlib.contextmanager
+def trials_recover_by(decide: Callable[[Any], bool]) -> Iterator[None]:
+    """Has Tune ask `decide` whether a trial that failed is tried again, while the context lasts.
+
+    Tune counts the failures of a trial in all, however far it got between them.
+    """
+    from ray.tune.experiment import Trial
+
+    kept = _part(Trial, "should_recover")
+    Trial.should_recover = lambda trial: decide(trial)  # a function, which binds to the trial
+    try:
+        yield
+    finally:
+        Trial.should_recover = kept
 
 
 def trainer_class() -> type:

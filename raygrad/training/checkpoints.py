@@ -1,5 +1,6 @@
 """What a trained network is on disk: weights, and all that is needed to use them."""
 
+import copy
 import hashlib
 import io
 from dataclasses import asdict, dataclass, field
@@ -92,6 +93,25 @@ def load_checkpoint(url: str) -> Checkpoint:
         )
     except (KeyError, TypeError) as error:
         raise ConfigError(f"checkpoint must be raygrad's own, got {url!r} ({error!r}).") from error
+
+
+def on_cpu(values: dict[str, Any]) -> dict[str, Any]:
+    """Returns a copy of nested values, all tensors on the CPU: a GPU may have no room for it."""
+    copied: dict[str, Any] = _copied(values)
+    return copied
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        made = copy.copy(value)  # of the same type, with what torch notes at a state dict
+        for name, held in value.items():
+            made[name] = _copied(held)
+        return made
+    if isinstance(value, list | tuple):
+        return type(value)(_copied(held) for held in value)
+    return copy.deepcopy(value)
 
 
 def to_bytes(values: dict[str, Any]) -> bytes:

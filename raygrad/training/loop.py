@@ -19,6 +19,7 @@ from raygrad.scoring.numerics import autocast
 from raygrad.training import ranks
 from raygrad.training.augment import augment, mixed_labels, mixup_partners
 from raygrad.training.batches import Batch, Batches
+from raygrad.training.checkpoints import on_cpu
 from raygrad.training.data_order import DataOrder
 from raygrad.training.examples import Examples
 from raygrad.training.losses import build_loss, check_loss
@@ -165,7 +166,8 @@ class TrainingLoop:
     def state_dict(self) -> dict[str, Any]:
         """Returns all that is needed to go on exactly as if never stopped.
 
-        To be called on every rank after the same step; the same on all of them.
+        To be called on every rank after the same step; the same on all of them, a copy of its own
+        in the machine's memory.
         """
         state: dict[str, Any] = {
             "network": self._network.state_dict(),
@@ -176,7 +178,7 @@ class TrainingLoop:
             "epoch_s": self._epoch_s,
             "random": [ranks.gathered(s) for s in self._random_states()],
         }
-        return copy.deepcopy(state)
+        return on_cpu(state)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from what `state_dict` returned.

@@ -1,5 +1,7 @@
 """What the ranks of a process group do together; alone in a process, nothing."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -34,13 +36,13 @@ def gathered(mine: Tensor) -> list[Tensor]:
     return [tensor.to(mine.device) for tensor in received]
 
 
-def agreed(decision: bool) -> bool:
-    """Returns the first rank's decision, on every rank."""
+def largest(values: Sequence[float]) -> list[int]:
+    """Returns the largest of all ranks' whole numbers or truths, one by one, on every rank."""
     if not dist.is_initialized():
-        return decision
-    flag = torch.tensor([decision], dtype=torch.uint8, device=_device())
-    dist.broadcast(flag, 0)
-    return bool(flag.item())
+        return [int(value) for value in values]
+    numbers = torch.tensor([int(value) for value in values], device=_device())
+    dist.all_reduce(numbers, dist.ReduceOp.MAX)
+    return [int(value) for value in numbers.tolist()]
 
 
 def share_buffers(network: nn.Module) -> None:

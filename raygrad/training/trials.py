@@ -20,6 +20,7 @@ from raygrad.errors import DataError
 from raygrad.scoring.numerics import computed_by, numerics
 from raygrad.training.data_order import DataOrder
 from raygrad.training.loop import Outcome, TrainingLoop, evaluate
+from raygrad.training.saved_state import StateFile
 from raygrad.training.starting import initial_network
 from raygrad.training.study_data import StudyData
 from raygrad.training.validating import MIN_VALIDATIONS
@@ -158,6 +159,7 @@ def retrain(
     *,
     device: str = "cpu",
     after_epoch: Callable[[TrainingLoop], None] | None = None,
+    state: StateFile | None = None,
 ) -> dict[str, Any]:
     """Trains a fresh network on a subset, stops early on validation, tests the best epoch once.
 
@@ -170,6 +172,7 @@ def retrain(
         data: The data set in memory.
         device: Where it is trained.
         after_epoch: Called after each epoch.
+        state: Where its state is saved, and from which it goes on where it was saved before.
 
     Returns:
         The trial's row of the results table.
@@ -178,7 +181,7 @@ def retrain(
         ConfigError: The network's code has changed how exactly torch computes.
     """
     with numerics(recipe.numerics, device):
-        row = _retrain(trial, kept, recipe, data, device, after_epoch)
+        row = _retrain(trial, kept, recipe, data, device, after_epoch, state)
     by = computed_by(recipe.numerics, device)
     return {**row, "device_name": by.pop("device"), **by}
 
@@ -190,6 +193,7 @@ def _retrain(
     data: StudyData,
     device: str,
     after_epoch: Callable[[TrainingLoop], None] | None,
+    state: StateFile | None,
 ) -> dict[str, Any]:
     start_s = time.perf_counter()
     init_seed, order_seed = trial.derived_seed("init"), trial.derived_seed("order")
@@ -209,7 +213,8 @@ def _retrain(
         ddp=DistributedDataParallel(network) if dist.is_initialized() else None,
         min_validations=MIN_VALIDATIONS,
     )
-    out = loop.run(after_epoch)
+    before_s = 0.0 if state is None else _gone_on(loop, state)
+    out = _run(loop, after_epoch, state)
     tested = evaluate(network, data.normalize, data.examples("test"))
     return {
         "trial": trial.id,
@@ -220,9 +225,35 @@ def _retrain(
         "test_accuracy": tested.accuracy,
         "test_loss": tested.loss,
         **_outcome(out),
-        "train_time_s": time.perf_counter() - start_s,
+        "train_time_s": before_s + time.perf_counter() - start_s,
         "loop_time_s": sum(row["epoch_time_s"] for row in out.history),
         "num_workers": dist.get_world_size() if dist.is_initialized() else 1,
         "device": device,
         "ended_early": False,
     }
+
+
+def _gone_on(loop: TrainingLoop, state: StateFile) -> float:
+    """Gives a loop its saved state, where there is one; returns the seconds that it took."""
+    saved = state.read()
+    if saved is None:
+        return 0.0
+    loop.load_state_dict(saved)
+    return state.earlier_s
+
+
+def _run(
+    loop: TrainingLoop,
+    after_epoch: Callable[[TrainingLoop], None] | None,
+    state: StateFile | None,
+) -> Outcome:
+    if state is None:
+        return loop.run(after_epoch)
+
+    def saved_epoch(loop: TrainingLoop) -> None:
+        state.save_if_due(loop)
+        if after_epoch is not None:
+            after_epoch(loop)
+
+    with state:
+        return loop.run(saved_epoch, state.save_if_due)

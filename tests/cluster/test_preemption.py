@@ -11,15 +11,24 @@ import pytest
 ROOT = Path(__file__).parent.parent.parent
 
 
-@pytest.fixture(scope="module")
-def preemption():
-    path = ROOT / "benchmarks" / "preemption.py"
-    spec = importlib.util.spec_from_file_location("preemption_benchmark", path)
+def loaded(name):
+    path = ROOT / "benchmarks" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"{name}_benchmark", path)
     module = importlib.util.module_from_spec(spec)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(path.parent)  # as for a script of that folder
         spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def preemption():
+    return loaded("preemption")
+
+
+@pytest.fixture(scope="module")
+def trials():
+    return loaded("trial_preemption")
 
 
 def test_without_preemptions_the_queue_alone_decides(preemption):
@@ -50,3 +59,35 @@ def test_one_actor_takes_busy_time_and_restarts_one_after_the_other(preemption):
     wall = statistics.mean(one.wall_s for one in found)
     lost = statistics.mean(one.lost_attempts for one in found)
     assert wall == pytest.approx(4 * preemption.expected_busy_s(30.0, 100.0) + 7 * lost, rel=0.02)
+
+
+def sweeps(trials, runs, work_s, mean_life_s, restart_s, saves, places=1):
+    rng = random.Random(0)
+    return [
+        trials.simulate_trials(work_s, places, mean_life_s, restart_s, saves, rng)
+        for _ in range(runs)
+    ]
+
+
+def test_without_losses_a_sweep_takes_its_work_and_its_saves(trials):
+    saves = trials.Saves(10.0, 0.5)
+    (one,) = sweeps(trials, 1, [35.0], math.inf, 7.0, saves)
+    assert one.wall_s == 35.0 + 3 * 0.5
+    (two,) = sweeps(trials, 1, [30.0, 20.0, 10.0], math.inf, 7.0, trials.Saves(math.inf, 9.0), 2)
+    assert two.wall_s == 30.0
+
+
+@pytest.mark.parametrize("interval_s", [10.0, 40.0, math.inf])
+def test_a_trial_takes_what_the_exponential_law_says_of_each_piece(trials, preemption, interval_s):
+    """Work between two saves is a shard: with 120 s of it, losses every 60 s and saves of 1 s."""
+    work_s, life_s, restart_s = 120.0, 60.0, 5.0
+    cost_s = 0.0 if math.isinf(interval_s) else 1.0
+    found = sweeps(trials, 4000, [work_s], life_s, restart_s, trials.Saves(interval_s, cost_s))
+    pieces = 1 if math.isinf(interval_s) else int(work_s / interval_s)
+    each_s = work_s / pieces
+    busy_s = (pieces - 1) * preemption.expected_busy_s(each_s + cost_s, life_s)
+    busy_s += preemption.expected_busy_s(each_s, life_s)  # the last one saves nothing
+    lost = (pieces - 1) * math.expm1((each_s + cost_s) / life_s) + math.expm1(each_s / life_s)
+    wall = statistics.mean(one.wall_s for one in found)
+    assert statistics.mean(one.lost_attempts for one in found) == pytest.approx(lost, rel=0.05)
+    assert wall == pytest.approx(busy_s + restart_s * lost, rel=0.05)

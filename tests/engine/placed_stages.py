@@ -117,7 +117,9 @@ def sweep(folder):
     sweep_job._images_an_epoch = lambda trial: 1
     todo = [(None, "")] * placed.count
     layout = RunLayout(str(folder))
-    sweep_job._run_trials(config, TrainConfig(), None, todo, layout, placed, tune.Callback())
+    watch = tune.Callback()
+    watch.goes_on = lambda trial: False
+    sweep_job._run_trials(config, TrainConfig(), None, todo, layout, placed, watch)
     return _read(folder)
 
 

@@ -10,6 +10,7 @@ here the actors are kept from trial to trial.
 import contextlib
 import datetime
 import os
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -19,13 +20,17 @@ import torch.distributed as dist
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from torch.distributed import Store, TCPStore  # type: ignore[attr-defined]  # not in torch's stubs
 
+from raygrad.engine.retries import final_error
 from raygrad.engine.sweep.packing import TrialNeeds
-from raygrad.errors import RaygradError
+from raygrad.errors import IncompleteError, RaygradError
 
 Result = TypeVar("Result")
 
 # A peer that is gone is noticed at once, by its closed connection; this is for one that hangs.
 TIMEOUT = datetime.timedelta(minutes=10)
+
+_WATCH_S = 1.0
+"""Rank 0 looks this often whether another one has failed."""
 
 _peers: list[Any] = []
 """The actors of this process's group, kept while trials follow each other in it."""
@@ -33,6 +38,10 @@ _peers: list[Any] = []
 
 class _Peer:
     """A rank above 0."""
+
+    def prepare(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+        """Does what may take longer on one node than on another."""
+        function(*arguments)
 
     def run(
         self,
@@ -49,7 +58,12 @@ class _Peer:
             function(*arguments)
 
 
-def run_in_group(needs: TrialNeeds, function: Callable[..., Result], *arguments: Any) -> Result:
+def run_in_group(
+    needs: TrialNeeds,
+    function: Callable[..., Result],
+    *arguments: Any,
+    before: Callable[..., Any] | None = None,
+) -> Result:
     """Calls a function in every process of a trial's group; returns what rank 0 got.
 
     Called in the process of a Tune trial, or of an actor on the first bundle of a placement group.
@@ -59,15 +73,20 @@ def run_in_group(needs: TrialNeeds, function: Callable[..., Result], *arguments:
         needs: What the trial takes; the placement group has a bundle for each worker.
         function: What each rank does.
         *arguments: What it is given; object references save copies.
+        before: What each rank does before the group forms, given the same: within it, a rank that
+            decodes a data set for an hour would be taken for one that hangs.
 
     Raises:
-        RaygradError: Another rank failed or was lost.
+        IncompleteError: Another rank failed or was lost; all of them are to begin again.
+        RaygradError: What raygrad itself found wrong on a rank, and would find again.
     """
     use_threads(needs)
     if needs.num_workers == 1:
         return function(*arguments)
     if not _peers:
         _peers.extend(_start_peers(needs))
+    if before is not None:
+        _prepare(before, arguments)
     host = ray.util.get_node_ip_address()
     store = TCPStore(
         host, 0, needs.num_workers, is_master=True, timeout=TIMEOUT, wait_for_workers=False
@@ -77,16 +96,55 @@ def run_in_group(needs: TrialNeeds, function: Callable[..., Result], *arguments:
         for rank, peer in enumerate(_peers, start=1)
     ]
     try:
-        with _joined(store, 0, needs):
+        with _joined(store, 0, needs), _ended_with(tasks):
             result = function(*arguments)
         ray.get(tasks)
+    except RaygradError:  # the cause: what other ranks meet now is its echo
+        _end_peers()
+        raise
     except (RuntimeError, ray.exceptions.RayError) as error:
         reason = _first_failure(tasks) or error
         _end_peers()
-        raise RaygradError(
-            f"every rank of a trial must finish, got {reason}. It is tried again."
-        ) from error
+        raise (final_error([reason]) or _retried(reason)) from error
     return result
+
+
+def _prepare(function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    tasks = [peer.prepare.remote(function, arguments) for peer in _peers]
+    function(*arguments)
+    try:
+        ray.get(tasks)
+    except ray.exceptions.RayError as error:
+        reason = _first_failure(tasks) or error
+        _end_peers()
+        raise (final_error([reason]) or _retried(reason)) from error
+
+
+def _retried(reason: BaseException) -> IncompleteError:
+    return IncompleteError(f"every rank of a trial must finish, got {reason}. It is tried again.")
+
+
+@contextlib.contextmanager
+def _ended_with(tasks: list[Any]) -> Iterator[None]:
+    """Ends this rank's part in the group as soon as another rank has failed.
+
+    Over sockets a rank that left is noticed; over NCCL the others would wait for its timeout.
+    """
+    left = threading.Event()
+
+    def watch() -> None:
+        while not left.wait(_WATCH_S):
+            if _first_failure(tasks, wait_s=0) is not None:
+                dist.distributed_c10d._abort_process_group()  # nothing public ends a wait
+                return
+
+    watcher = threading.Thread(target=watch, daemon=True, name="raygrad-ranks")
+    watcher.start()
+    try:
+        yield
+    finally:
+        left.set()
+        watcher.join()
 
 
 def use_threads(needs: TrialNeeds) -> None:
@@ -129,12 +187,13 @@ def _joined(store: Store, rank: int, needs: TrialNeeds) -> Iterator[None]:
     try:
         yield
     finally:
-        dist.destroy_process_group()
+        if dist.is_initialized():  # unless it was aborted
+            dist.destroy_process_group()
 
 
-def _first_failure(tasks: list[Any]) -> BaseException | None:
+def _first_failure(tasks: list[Any], wait_s: float = 2.0) -> BaseException | None:
     """Returns why a rank failed, if one has ended with an error: the cause, not its echo here."""
-    ended, _ = ray.wait(tasks, num_returns=len(tasks), timeout=2)
+    ended, _ = ray.wait(tasks, num_returns=len(tasks), timeout=wait_s)
     for task in ended:
         try:
             ray.get(task)

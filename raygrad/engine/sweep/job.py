@@ -18,8 +18,15 @@ from raygrad.config import DEFAULT_WAIT_S, SweepConfig, TrainConfig
 from raygrad.engine import ray_private
 from raygrad.engine.nodes import offer_of
 from raygrad.engine.placement import Placement, place_sweep, trial_needs
+from raygrad.engine.retries import Retries
 from raygrad.engine.session import ensure_ray
-from raygrad.engine.sweep.trial_process import SharedData, TrialWork, run_trial
+from raygrad.engine.sweep.trial_process import (
+    STATES,
+    SharedData,
+    TrialWork,
+    run_trial,
+    state_url,
+)
 from raygrad.engine.waiting import Need, Waiting, wait_for
 from raygrad.errors import IncompleteError
 from raygrad.progress import Progress
@@ -124,7 +131,7 @@ def sweep(
         need = Need(placed.workers, placed.each, placed.labels)
         wait_for("sweep", need, wait_s)
         waiting = Waiting("sweep", need, wait_s)
-        watch = _Watch(rows, layout.sweep, {t.id: t for t, _ in todo}, waiting)
+        watch = _Watch(rows, layout.sweep, [t for t, _ in todo], waiting, config.max_failures)
         data = load_data()
         if isinstance(data, StudyData):
             settle_rejects("sweep", layout.sweep, data.rejects.to_pylist(), data.num_used, 1.0)
@@ -132,6 +139,7 @@ def sweep(
         if isinstance(data, StudySource):
             tell_rejects("sweep", layout.sweep, sum(data.num_examples.values()))
         _raise_for_failed(layout, todo, trials, rows, watch.failures)
+        files.remove(files.join(layout.sweep, STATES))
     return rows.write()
 
 
@@ -139,18 +147,36 @@ class _Watch(tune.Callback):
     """Takes rows, failures and progress as Tune's driver hears of them."""
 
     def __init__(
-        self, rows: ResultRows, folder: str, trials: dict[str, Trial], waiting: Waiting
+        self,
+        rows: ResultRows,
+        folder: str,
+        trials: Sequence[Trial],
+        waiting: Waiting,
+        max_fruitless: int,
     ) -> None:
         self._rows, self._folder, self._trials = rows, folder, trials
         self._waiting = waiting
-        self._ids = list(trials)
+        urls = {trial.id: state_url(folder, trial) for trial in trials}
+        saved = files.states(urls.values())
+        self._retries = {
+            name: Retries(max_fruitless, url, saved.get(url)) for name, url in urls.items()
+        }
         self._progress = Progress(
-            "sweep", len(trials), "trials", work=sum(map(_images_an_epoch, trials.values()))
+            "sweep", len(trials), "trials", work=sum(map(_images_an_epoch, trials))
         )
         self._accuracies: dict[str, float] = defaultdict(float)
         self._num_ended = 0
         self.failures: dict[str, tuple[int, str]] = {}
         """Attempts and reason of each trial that was given up."""
+
+    def _of(self, trial: Any) -> Trial:
+        """Returns the retraining that one of Tune's trials is."""
+        return self._trials[trial.config["position"]]
+
+    def goes_on(self, trial: Any) -> bool:
+        """Called by Tune in the driver: tells whether a trial that failed is tried again."""
+        error = trial.get_pickled_error()
+        return self._retries[self._of(trial).id].goes_on([] if error is None else [error])
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Called by Tune in the driver, again and again, also while no trial has room.
@@ -165,26 +191,27 @@ class _Watch(tune.Callback):
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Called by Tune in the driver."""
-        ran = self._trials[self._ids[trial.config["position"]]]
+        ran = self._of(trial)
         result = trial.last_result
         if "row" in result:
             row = json.loads(result["row"])
         else:
             row = _ended_early(ran, result)
             write_row(self._folder, row)
+            files.remove(state_url(self._folder, ran))
         self._rows.add(row)
         self._note(ran, row["test_accuracy"], trials)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Called by Tune in the driver, when a trial is not tried again."""
-        ran = self._trials[self._ids[trial.config["position"]]]
+        ran = self._of(trial)
         self._num_ended += 1
         self.failures[ran.id] = (trial.num_failures, _reason(trial))
         log.warning("sweep: %s failed: %s", name_of(ran), self.failures[ran.id][1])
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Called by Tune in the driver, when a failed trial is tried again."""
-        ran = self._trials[self._ids[trial.config["position"]]]
+        ran = self._of(trial)
         log.warning("sweep: %s failed, is tried again: %s", name_of(ran), _reason(trial))
 
     def _note(self, ran: Trial, accuracy: float | None, trials: list[Any]) -> None:
@@ -226,8 +253,9 @@ def _ended_early(trial: Trial, result: dict[str, Any]) -> dict[str, Any]:
         "order_seed": trial.derived_seed("order"),
         "test_accuracy": None,
         "val_accuracy": result.get("best_val_accuracy"),
-        "epochs": result.get("training_iteration"),
-        "train_time_s": result.get("time_total_s"),
+        "epochs": result.get("epoch"),
+        "train_time_s": result.get("loop_time_s"),
+        "loop_time_s": result.get("loop_time_s"),
         "ended_early": True,
     }
 
@@ -258,13 +286,21 @@ def _run_trials(
     needs = trial_needs(placed)
     selectors = [placed.labels] * needs.num_workers if placed.labels else None
     reports_epochs = config.early_termination != "no" or config.tensorboard
-    work = TrialWork(recipe, SharedData.put(data), tuple(todo), needs, layout.sweep, reports_epochs)
+    work = TrialWork(
+        recipe,
+        SharedData.put(data),
+        tuple(todo),
+        needs,
+        layout.sweep,
+        config.save_interval_s,
+        reports_epochs,
+    )
     callbacks: list[Any] = [watch]
     if config.tensorboard:
         callbacks.append(tune.logger.TBXLoggerCallback())
     folder = files.join(layout.sweep, "tune")
     filesystem, path = files.filesystem(folder)
-    tune.Tuner(
+    tuner = tune.Tuner(
         tune.with_resources(
             tune.with_parameters(run_trial, work=work),
             tune.PlacementGroupFactory(
@@ -282,11 +318,13 @@ def _run_trials(
             name=f"{time.time_ns()}",
             storage_path=path,
             storage_filesystem=filesystem,
-            failure_config=tune.FailureConfig(max_failures=config.max_failures),
+            failure_config=tune.FailureConfig(max_failures=-1),
             callbacks=callbacks,
             verbose=0,
         ),
-    ).fit()
+    )
+    with ray_private.trials_recover_by(watch.goes_on):
+        tuner.fit()
     if not config.tensorboard:
         _remove(filesystem, path)
 
@@ -299,7 +337,7 @@ def _scheduler(config: SweepConfig, recipe: TrainConfig) -> Any:
     if config.early_termination == "no":
         return None
     return tune.schedulers.ASHAScheduler(
-        time_attr="training_iteration",
+        time_attr="epoch",  # Tune's own count begins anew where a trial goes on
         metric="best_val_accuracy",
         mode="max",
         max_t=recipe.epochs + 1,  # the last report is the row, after the last epoch

@@ -11,16 +11,22 @@ from ray import tune
 from ray.util import metrics
 
 from raygrad.config import TrainConfig
+from raygrad.engine.notice import Notice
 from raygrad.engine.sweep.group import run_in_group
 from raygrad.engine.sweep.packing import TrialNeeds
 from raygrad.errors import DataError
 from raygrad.runs.reject_table import write_rejects
 from raygrad.runs.result_rows import read_row, write_row
 from raygrad.runs.subsets import read_subset
+from raygrad.storage import files
 from raygrad.training import ranks
 from raygrad.training.loop import TrainingLoop
+from raygrad.training.saved_state import StateFile
 from raygrad.training.study_data import StudyData, StudySource
 from raygrad.training.trials import Trial, positions_of, retrain
+
+STATES = "states"
+"""The folder, in a sweep's own, of the saved states of trials under way."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,8 @@ class TrialWork:
     """What each takes."""
     folder: str
     """The sweep's folder, where rows go."""
+    save_interval_s: float
+    """A killed trial loses at most about this many seconds."""
     reports_epochs: bool
     """Whether Tune is told of every epoch: to end trials early, or for TensorBoard."""
 
@@ -81,12 +89,24 @@ def run_trial(choice: dict[str, int], work: TrialWork) -> None:
     trial, subset_url = work.trials[choice["position"]]
     row = read_row(work.folder, trial.id)
     if row is None or row["ended_early"]:
-        row = run_in_group(work.needs, _train_rank, trial, subset_url, work)
+        row = run_in_group(
+            work.needs, _train_rank, trial, subset_url, work, before=_decode_on_this_node
+        )
         write_row(work.folder, row)
         _count(row)
+    files.remove(state_url(work.folder, trial))
     # A scheduler looks at the validation accuracy of every report, the last one too.
-    measured = {"test_accuracy": row["test_accuracy"], "best_val_accuracy": row["val_accuracy"]}
+    measured = {
+        "epoch": row["epochs"] + 1,
+        "test_accuracy": row["test_accuracy"],
+        "best_val_accuracy": row["val_accuracy"],
+    }
     tune.report({**measured, "row": json.dumps(row)})
+
+
+def state_url(folder: str, trial: Trial) -> str:
+    """Returns where the state of a trial under way is kept, in a sweep's folder."""
+    return files.join(folder, STATES, f"{trial.id}.state")
 
 
 def _count(row: dict[str, Any]) -> None:
@@ -95,6 +115,13 @@ def _count(row: dict[str, Any]) -> None:
     seen = row.get("examples_seen") or 0
     if seen:
         metrics.Counter("raygrad_images_retrained", "Images that retrainings saw.").inc(seen)
+
+
+def _decode_on_this_node(trial: Trial, subset_url: str, work: TrialWork) -> None:
+    """Has the data set that does not fit in memory on this node's disk; mapped, it is kept."""
+    shared: SharedData = ray.get(work.shared)
+    if isinstance(shared.data, StudySource):
+        shared.data.open()
 
 
 def _train_rank(trial: Trial, subset_url: str, work: TrialWork) -> dict[str, Any]:
@@ -111,14 +138,16 @@ def _train_rank(trial: Trial, subset_url: str, work: TrialWork) -> dict[str, Any
     kept = positions_of(subset["key"].combine_chunks(), keys)
     device = "cuda" if work.needs.gpus_each else "cpu"
     reports = work.reports_epochs and tune.get_context().get_trial_id() is not None
-    return retrain(
-        trial,
-        kept,
-        work.recipe,
-        data,
-        device=device,
-        after_epoch=_report_epoch if reports else None,
-    )
+    with Notice() as notice:
+        return retrain(
+            trial,
+            kept,
+            work.recipe,
+            data,
+            device=device,
+            after_epoch=_report_epoch if reports else None,
+            state=StateFile(state_url(work.folder, trial), work.save_interval_s, notice),
+        )
 
 
 _told: set[str] = set()
@@ -136,4 +165,6 @@ def _report_epoch(loop: TrainingLoop) -> None:
     """Tells Tune of an epoch; a trial that it ends does not return from here."""
     out = loop.outcome
     if not loop.finished:
-        tune.report({**out.history[-1], "best_val_accuracy": out.best_val_accuracy})
+        spent_s = sum(row["epoch_time_s"] for row in out.history)
+        best = {"best_val_accuracy": out.best_val_accuracy, "loop_time_s": spent_s}
+        tune.report({**out.history[-1], **best})

@@ -17,12 +17,12 @@ from torch import nn
 from raygrad.config import DEFAULT_WAIT_S, TrainConfig
 from raygrad.engine import ray_private
 from raygrad.engine.nodes import offer_of
+from raygrad.engine.notice import Notice
 from raygrad.engine.placement import Placement, place_training
 from raygrad.engine.relay import relayed
-from raygrad.engine.train.state import StateFile
-from raygrad.engine.train.telling import Telling
+from raygrad.engine.train.telling import Telling, warner
 from raygrad.engine.waiting import Need, Waiting, wait_for, watched
-from raygrad.errors import RaygradError, TooManyRejectsError
+from raygrad.errors import IncompleteError, RaygradError, TooManyRejectsError
 from raygrad.progress import Progress
 from raygrad.runs.reject_table import settle_rejects
 from raygrad.scoring.numerics import computed_by, numerics
@@ -33,6 +33,7 @@ from raygrad.training.checkpoints import Checkpoint, save_checkpoint
 from raygrad.training.loop import TrainingLoop, device_of, evaluate
 from raygrad.training.measurements import Measurements
 from raygrad.training.models import num_parameters
+from raygrad.training.saved_state import StateFile
 from raygrad.training.starting import initial_network
 from raygrad.training.study_data import SPLITS, StudyData, StudySource
 from raygrad.training.trackers import check_installed
@@ -218,6 +219,10 @@ def _train_worker(arguments: dict[str, Any]) -> dict[str, Any]:
     try:
         with numerics(config.numerics, device):
             return _train_on(device, arguments["board"], task, data)
+    except IncompleteError:
+        # Of one rank alone, such as storage that is away: Ray ends the others, which would wait for
+        # this one, at once, and starts all of them again.
+        raise
     except RaygradError as error:
         # What comes of the recipe comes again: no worker is restarted for it.
         return {"failed": str(error), "rejects": []}
@@ -239,7 +244,8 @@ def _train_on(device: torch.device, board: Any, task: TrainTask, data: StudyData
         ddp=_wrapped(network, config),
         observers=measurements.observers,
     )
-    state = StateFile(task.state_url, config.save_interval_s)
+    notice = Notice()
+    state = StateFile(task.state_url, config.save_interval_s, notice, warner(board, loop))
     saved = state.read()
     if saved is not None:
         loop.load_state_dict(saved)
@@ -258,7 +264,7 @@ def _train_on(device: torch.device, board: Any, task: TrainTask, data: StudyData
         telling.after_step(loop)
         state.save_if_due(loop)
 
-    with telling:
+    with telling, notice, state:
         loop.run(after_epoch, after_step)
     is_first = ranks.rank() == 0
     if is_first:

@@ -1,6 +1,7 @@
 """Who is told how a training goes: its driver's progress line and its trackers."""
 
 import time
+from collections.abc import Callable
 from typing import Any, Self
 
 from ray.util import metrics
@@ -12,6 +13,15 @@ from raygrad.training.trackers import Trackers
 
 NOTE_S = 30.0
 """Within an epoch, which may take hours, the driver is told this often."""
+
+
+def warner(board: Any, loop: TrainingLoop) -> Callable[[str], None]:
+    """Returns what tells who started a training of something: workers' logs stay in Ray's files."""
+
+    def warn(text: str) -> None:
+        board.reach.remote(loop.outcome.epoch, text)
+
+    return warn
 
 
 class Telling:
@@ -41,17 +51,13 @@ class Telling:
         begins = f"{ranks.world_size()} workers begin after epoch {epoch}"
         board.reach.remote(epoch, begins)  # a note alone, which is told at once
 
-        def warn(text: str) -> None:
-            # What workers log stays in Ray's files; a note reaches who started the training.
-            board.reach.remote(loop.outcome.epoch, text)
-
         self._trained = metrics.Counter(
             "raygrad_images_trained", "Images trained on, over all epochs of a training."
         )
         self._accuracy = metrics.Gauge(
             "raygrad_val_accuracy", "Validation accuracy after the last epoch of a training."
         )
-        self._trackers = Trackers(config, digest, folder, epoch, warn)
+        self._trackers = Trackers(config, digest, folder, epoch, warner(board, loop))
 
     def after_step(self, loop: TrainingLoop) -> None:
         """Tells, where it is time to, how far the epoch is; its last step is the epoch's own."""

@@ -4,6 +4,7 @@ The name tells what happens and holds, in hexadecimal, the folder whose files co
 """
 
 import os
+import random
 import signal
 import time
 from pathlib import Path
@@ -23,16 +24,27 @@ def name(kind: str, folder: Path, times: int) -> str:
     Args:
         kind: `kills` and `raises` do so in the second step; `kills_ranks` SIGKILLs rank r of the
             first `times` ranks once, in step `(r + 1) * STEPS` of its process; `slow` takes its
-            time and never goes wrong.
+            time and never goes wrong; `killed_at` SIGKILLs rank 0, the last rank and rank 0 again,
+            each after a number of steps of all processes together that `moments` draws.
         folder: The folder that counts.
         times: How often.
     """
     return f"{MODULE}:{kind}-{times}-{str(folder).encode().hex()}".replace("-", "__")
 
 
+def moments(seed: int) -> list[int]:
+    """Returns after how many steps of a rank, over all its processes, `killed_at` kills it."""
+    return sorted(random.Random(seed).sample(range(10, 60), 3))
+
+
+def steps_done(folder: Path, rank: int = 0) -> int:
+    """Returns how many steps a rank of `killed_at` began, over all its processes."""
+    return (folder / f"{rank}.steps").stat().st_size
+
+
 def __getattr__(attribute: str):
     kind, _, rest = attribute.partition("__")
-    if kind not in ("kills", "raises", "kills_ranks", "slow"):
+    if kind not in ("kills", "raises", "kills_ranks", "killed_at", "slow"):
         raise AttributeError(attribute)
     times, _, folder = rest.partition("__")
     return lambda spec: Faulty(linear(spec), kind, int(times), Path(bytes.fromhex(folder).decode()))
@@ -55,6 +67,8 @@ class Faulty(nn.Module):
     def _go_wrong(self) -> None:
         if self._kind == "slow":
             time.sleep(0.02)
+        elif self._kind == "killed_at":
+            self._count_and_die()
         elif self._kind == "kills_ranks":
             rank = ranks.rank()
             if rank < self._times and self._steps == STEPS * (rank + 1) and self._is_first(rank):
@@ -63,6 +77,15 @@ class Faulty(nn.Module):
             if self._kind == "kills":
                 os.kill(os.getpid(), signal.SIGKILL)
             raise RuntimeError("the network is broken on purpose")
+
+    def _count_and_die(self) -> None:
+        rank, last = ranks.rank(), ranks.world_size() - 1
+        with open(self._folder / f"{rank}.steps", "ab") as counter:
+            counter.write(b".")
+        for at, moment in enumerate(moments(self._times)):
+            is_me = rank == (0, last, 0)[at]
+            if is_me and steps_done(self._folder, rank) == moment and self._is_first(at):
+                os.kill(os.getpid(), signal.SIGKILL)
 
     def _is_first(self, fault: int) -> bool:
         try:

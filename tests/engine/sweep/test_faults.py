@@ -2,13 +2,18 @@
 
 import dataclasses
 import functools
+import multiprocessing
+import time
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import ray
 
 from raygrad.config import SweepConfig
 from raygrad.engine.sweep import job as sweep_engine
+from raygrad.errors import IncompleteError
 from raygrad.runs.layout import RunLayout
 from raygrad.training.trials import positions_of, retrain
 from tests.engine.lost_nodes import has_files, losing_a_node
@@ -46,25 +51,81 @@ def test_a_node_lost_in_mid_sweep_changes_nothing(tmp_path):
     assert comparable(pq.read_table(layout.results)) == retrained(make_data(), trials)
 
 
-def test_trials_of_two_workers_follow_those_of_one_and_survive_the_loss_of_each(
-    ray_session, tmp_path
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_trial_killed_at_three_seeded_moments_goes_on_and_changes_nothing(
+    ray_session, tmp_path, workers
 ):
-    """SIGKILL of rank 0's process, and of rank 1's, in the middle: the same bits as without."""
+    """SIGKILL of rank 0's process, of the last rank's and of rank 0's again.
+
+    The same bits as without, at most an epoch of six steps lost each time, and more kills survived
+    than attempts without progress are allowed.
+    """
     faults = tmp_path / "faults"
     faults.mkdir()
-    network = faulty_networks.name("kills_ranks", faults, 2)
-    tables = []
+    network = faulty_networks.name("killed_at", faults, workers)
+    tables, steps = [], []
     for name in ("disturbed", "undisturbed"):  # in the second, the faults are used up
         layout = RunLayout(str(tmp_path / name))
-        trials = make_trials(layout, make_data(), network=network, budgets=(90,))
-        tables.append(comparable(run(layout, trials, workers_per_trial=2)))
-        assert len(list(faults.iterdir())) == 2
+        trials = make_trials(layout, make_data(), network=network, seeds=(0,), budgets=(90,))
+        config = {"workers_per_trial": workers, "save_interval_s": 0.0, "max_failures": 0}
+        tables.append(comparable(run(layout, trials, **config)))
+        assert not Path(layout.sweep, "states").exists()
+        assert len(list(faults.glob("*.fault"))) == 3
+        steps.append(faulty_networks.steps_done(faults))
     assert tables[0] == tables[1]
-    for row, alone in zip(tables[0], retrained(make_data(), trials), strict=True):
-        assert (row["num_workers"], alone["num_workers"]) == (2, 1)
-        assert row["test_loss"] == pytest.approx(alone["test_loss"], rel=1e-4)
-        for name in ("trial", "test_accuracy", "best_epoch", "steps", "examples_seen"):
-            assert row[name] == alone[name]
+    needed, (row,) = steps[1] - steps[0], tables[0]
+    assert needed == row["steps"]
+    assert 0 < steps[0] - needed <= 3 * 7, "an epoch, and the step that it died in"
+    (alone,) = retrained(make_data(), trials)
+    assert (row["num_workers"], alone["num_workers"]) == (workers, 1)
+    assert row["test_loss"] == pytest.approx(alone["test_loss"], rel=1e-4)
+    for name in ("trial", "test_accuracy", "best_epoch", "steps", "examples_seen"):
+        assert row[name] == alone[name]
+
+
+def _driver(address, folder, trials):
+    """A driver of its own on the session's Ray."""
+    ray.init(address=address, logging_level=40, log_to_driver=False)
+    run(RunLayout(str(folder)), trials, max_concurrent=1, save_interval_s=0.0)
+
+
+@pytest.mark.slow
+def test_a_driver_that_is_killed_in_mid_trial_loses_an_epoch_at_most(ray_session, tmp_path):
+    """SIGKILL once a trial has saved its state; the next driver goes on with it."""
+    faults, folder = tmp_path / "faults", tmp_path / "run"
+    faults.mkdir()
+    for at in range(3):
+        (faults / f"{at}.fault").touch()  # it counts its steps, and never kills itself
+    network = faulty_networks.name("killed_at", faults, 0)
+    trials = make_trials(
+        RunLayout(str(folder)), make_data(), network=network, seeds=(0,), budgets=(90,)
+    )
+    address = ray.get_runtime_context().gcs_address
+    driver = multiprocessing.get_context("spawn").Process(
+        target=_driver, args=(address, folder, trials)
+    )
+    driver.start()
+    until_s = time.monotonic() + 120
+    while not list(folder.rglob("*.state")):
+        assert time.monotonic() < until_s
+        time.sleep(0.02)
+    driver.kill()
+    driver.join()
+    found = comparable(run(RunLayout(str(folder)), trials, save_interval_s=0.0))
+    (expected,) = retrained(make_data(), trials)
+    assert found == [expected]
+    steps = faulty_networks.steps_done(faults) - expected["steps"]  # those of `retrained` too
+    assert expected["steps"] <= steps <= expected["steps"] + 7
+
+
+def test_a_recipe_that_diverges_is_not_tried_again(ray_session, tmp_path):
+    layout = RunLayout(str(tmp_path))
+    trials = make_trials(layout, make_data(), network="mlp", seeds=(0,), budgets=(90,))
+    hopeless = dataclasses.replace(LONGER, learning_rate=1e30)
+    with pytest.raises(IncompleteError, match="training loss must stay finite"):
+        run(layout, trials, hopeless, max_failures=5)
+    (failed,) = pq.read_table(Path(layout.sweep, "failed.parquet")).to_pylist()
+    assert failed["attempts"] == 1
 
 
 def test_hopeless_trials_are_ended_early_by_choice_and_run_to_their_end_without(
