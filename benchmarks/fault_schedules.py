@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--stage", choices=tuple(KINDS), default="score")
     parser.add_argument("--replay", type=int, help="the number of one schedule, and no other")
     parser.add_argument("--bound-s", type=float, default=600.0, help="how long a start may take")
-    parser.add_argument("--piece-s", type=float, default=float("inf"), help="no new one after")
+    parser.add_argument("--piece-s", type=float, default=1e9, help="no new one after")
     parser.add_argument("--record", type=Path)
     args = parser.parse_args()
     assert signal.getsignal(signal.SIGINT) is not signal.SIG_IGN, "start it in the foreground"
