@@ -38,7 +38,7 @@ STUDY = (
     "--train.batch-size 32 --train.dynamics --select.methods random gradient_cdf "
     "--select.keep-fractions 0.1 --select.seeds 0"
 )
-TIMES = {"train_time_s", "loop_time_s", "epoch_time_s", "score_time_s", "time_s"}
+TIMES = {"train_time_s", "loop_time_s", "epoch_time_s", "score_time_s", "time_s", "version"}
 ENDS_S = 15.0
 """How long a command may take to end, and all its processes after it."""
 PR_SET_CHILD_SUBREAPER = 36
