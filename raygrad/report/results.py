@@ -63,6 +63,16 @@ class Trial:
     num_workers: int | None = None
 
     @property
+    def scored_run(self) -> str | None:
+        """The other run that was scored: NAME-DIGEST of its table, NAME where it has several.
+
+        Its scoring networks have a table each, and are replicates of one study.
+        """
+        if self.score_run is None or self.score_seed is None:
+            return self.score_run
+        return self.score_run.rpartition("-")[0] or self.score_run
+
+    @property
     def device_time_s(self) -> float:
         """Training time over all its workers, in seconds; NaN where it is not known."""
         return (
@@ -217,7 +227,7 @@ def series_names(trials: Iterable[Trial]) -> dict[Trial, str]:
         origin = (t.score_column or "made elsewhere", f"scored by {t.score_network}")
         parts = [
             text
-            for i, text in enumerate((*origin, f"of {t.score_run}"), start=2)
+            for i, text in enumerate((*origin, f"of {t.scored_run}"), start=2)
             if t.method != BASELINE and len(seen[path[:i]]) > 1 and (path[i] or i == 2)
         ]
         names[t] = f"{t.method} ({', '.join(parts)})" if parts else t.method
@@ -226,7 +236,7 @@ def series_names(trials: Iterable[Trial]) -> dict[Trial, str]:
 
 def _score_path(t: Trial) -> tuple[str | None, ...]:
     """What names a series, each told only if the ones before it leave several."""
-    return t.network, t.method, t.score_column, t.score_network, t.score_run
+    return t.network, t.method, t.score_column, t.score_network, t.scored_run
 
 
 def _one_per_seed(trials: Iterable[Trial]) -> dict[tuple[int, ...], float]:

@@ -117,6 +117,22 @@ def test_draws_by_another_runs_scores_are_a_series_of_their_own():
     assert means == {"ccs": (0.8,), "ccs (of grand-1a2b)": (0.7,), "random": (0.6, 0.5)}
 
 
+def test_the_scoring_networks_of_another_run_are_replicates_of_one_series():
+    """Each has a table of its own, which names it in the results."""
+    table = _rows(
+        method=["ccs", "ccs", "random", "random"],
+        keep_fraction=[0.1] * 4,
+        seed=[0] * 4,
+        score_seed=[0, 1, 0, 1],
+        score_network=["cnn"] * 4,
+        score_column=["loss"] * 4,
+        score_run=["my-nets-1a2b", "my-nets-3c4d", None, None],
+        test_accuracy=[0.8, 0.7, 0.6, 0.5],
+    )
+    rows = {row["method"]: row for row in summary_rows(table)}
+    assert {name: row["score_networks"] for name, row in rows.items()} == {"ccs": 2, "random": 2}
+
+
 def test_failed_trials_are_left_out():
     table = _rows(
         method=["random", "random", "random"],
