@@ -142,14 +142,18 @@ def build_index(
     table, note = with_distinct_keys(texts, rejects)
     table, numbering = _labelled(table, rule, classes, renumber, rejects)
     table = with_validation(table, val_fraction, split_seed)
-    found = table["shard"].value_counts().to_pylist()
-    counts = Counter({row["values"]: row["counts"] for row in found})
+    counts = _counts_by_shard(table)
     expected = dict(zip(names, map((expected_counts or {}).get, urls), strict=True))
     rejects.add_missing(scans, counts, expected)
     rejects.check_share(table.num_rows, max_reject_share)
     notes = tuple(one for one in (_hidden_note(scans.values()), note, *numbering.notes) if one)
     shards = _shard_table(urls, places, scans, counts)
     return Index(table, shards, rejects.table(), numbering.names, notes)
+
+
+def _counts_by_shard(table: pa.Table) -> Counter[str]:
+    found = table["shard"].value_counts().to_pylist()
+    return Counter({row["values"]: row["counts"] for row in found})
 
 
 def _scanned(

@@ -92,27 +92,7 @@ def forecast(config: StudyConfig, seconds: float) -> list[Forecast] | None:
     ensure_ray()
     done = complete_stages(config)
     sizes, sample, decode_s = _sample(config, layout)
-    # Often a worker of the training is what a trial of the sweep is: then one measurement serves.
-    measured: dict[Any, dict[str, Rates]] = {}
-
-    def measure(networks: tuple[str, ...], placed: Placement) -> dict[str, Rates]:
-        key = networks, trial_needs(placed), placed.count, tuple(placed.labels.items())
-        if key not in measured:
-            measured[key] = calibrate(
-                networks, config.train, sample, placed, seconds, config.wait_s
-            )
-        return measured[key]
-
-    scored: dict[Any, float] = {}
-
-    def rate(other: StudyConfig, placed: Placement) -> float:
-        key = other.scored_network, other.score
-        if key not in scored:
-            scored[key] = scoring_rate(
-                other.score, other.scored_network, placed, sample, seconds, config.wait_s
-            )
-        return scored[key]
-
+    measure, rate = _measurers(config, sample, seconds)
     found = []
     trains = f"train-{config.train.network}" not in done
     if trains:
@@ -130,6 +110,35 @@ def forecast(config: StudyConfig, seconds: float) -> list[Forecast] | None:
     if left:
         found.append(_sweep(config, left, len(trials), sizes, measure))
     return [_decoding(sizes, decode_s), *found] if trains or left else found
+
+
+def _measurers(
+    config: StudyConfig, sample: StudyData, seconds: float
+) -> tuple[Callable[..., dict[str, Rates]], Callable[..., float]]:
+    """Returns what measures training and scoring, each of them once for what runs alike.
+
+    Often a worker of the training is what a trial of the sweep is: then one measurement serves.
+    """
+    measured: dict[Any, dict[str, Rates]] = {}
+    scored: dict[Any, float] = {}
+
+    def measure(networks: tuple[str, ...], placed: Placement) -> dict[str, Rates]:
+        key = networks, trial_needs(placed), placed.count, tuple(placed.labels.items())
+        if key not in measured:
+            measured[key] = calibrate(
+                networks, config.train, sample, placed, seconds, config.wait_s
+            )
+        return measured[key]
+
+    def rate(other: StudyConfig, placed: Placement) -> float:
+        key = other.scored_network, other.score
+        if key not in scored:
+            scored[key] = scoring_rate(
+                other.score, other.scored_network, placed, sample, seconds, config.wait_s
+            )
+        return scored[key]
+
+    return measure, rate
 
 
 def _sample(config: StudyConfig, layout: RunLayout) -> tuple[Sizes, StudyData, float]:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from raygrad.errors import ConfigError
+from raygrad.scoring.collect import Site
 from raygrad.scoring.columns import norms_needed, split_column
 from raygrad.scoring.cost import CPU, device_class
 from raygrad.scoring.fallback import hooks_backward
@@ -131,9 +132,7 @@ def _plan_for(
     unknown = single.unknown | double.unknown
     sites = {} if alone else sites_of(single.calls, double.calls, unknown, every, {})
     unknown |= left_out(single.calls, sites)
-    seen = {name for site in sites.values() for role in (site.weight, site.bias) if role
-            for name in role.names}  # fmt: skip
-    unknown = (unknown | (reference.asked - seen - unused)) & reference.asked
+    unknown = (unknown | (reference.asked - _scored_by(sites) - unused)) & reference.asked
     fallback = dict.fromkeys(sorted(unknown - unused), "loop")
     plan = Plan(sites, single.count, every, fallback, unused, None, runner,
                 channels_last=channels_last, hooked=single.hooked)  # fmt: skip
@@ -145,11 +144,10 @@ def _plan_for(
     else:
         wrong, logits, found = check_formulas(plan, parameters, pair, reference)
         if wrong and not trial.beside:
-            return _plan_for(
-                trial.with_copies(parameters, pair), parameters, pair, asked, alone, channels_last
-            )
+            copied = trial.with_copies(parameters, pair)
+            return _plan_for(copied, parameters, pair, asked, alone, channels_last)
+        twice = trial.beside and trial.loop == "loop"
         if wrong:
-            twice = trial.beside and trial.loop == "loop"
             wrong -= tied_parameters(plan, parameters, pair, reference, twice, found, wrong)
         if channels_last and not _as_exact(found, wrong, reference, logits):
             return None
@@ -165,14 +163,27 @@ def _plan_for(
         # Other images may use what these did not.
         fallback, unused, sites = dict.fromkeys(needed, trial.loop), frozenset(), {}
     else:
-        fallback = choose_fallback(runner, parameters, pair, reference, left)
-        fallback = {n: trial.loop if how == "loop" else how for n, how in fallback.items()}
+        fallback = _fallback(trial, parameters, pair, left)
         wanted = {name: norms for name, norms in needed.items() if name not in unused}
         sites = sites_of(single.calls, double.calls, unknown, wanted, asked.overrides)
     plan = Plan(sites, single.count, needed, fallback, unused, last, runner, alone,
                 channels_last, trial.loop, single.hooked,
                 single.normalises and trial.loop == "loop", candidates=candidates)  # fmt: skip
     return narrowed(plan, parameters, pair, reference)
+
+
+def _scored_by(sites: Mapping[int, Site]) -> set[str]:
+    """The parameters that formulas serve."""
+    roles = [role for site in sites.values() for role in (site.weight, site.bias) if role]
+    return {name for role in roles for name in role.names}
+
+
+def _fallback(
+    trial: Trial, parameters: Mapping[str, Tensor], pair: Tensor, left: dict[str, frozenset[str]]
+) -> dict[str, str]:
+    """How the parameters that no formula serves are scored, by name."""
+    chosen = choose_fallback(trial.runner, parameters, pair, trial.reference, left)
+    return {name: trial.loop if how == "loop" else how for name, how in chosen.items()}
 
 
 def _traced(
