@@ -12,6 +12,7 @@ import pyarrow as pa
 from raygrad import pipeline
 from raygrad.api import run_contents, settings
 from raygrad.api.carried import as_before
+from raygrad.api.fitting import fitted
 from raygrad.api.standing import standing_html
 from raygrad.config import DEFAULT_WAIT_S, DataConfig, StudyConfig
 from raygrad.config.auditing import AuditConfig
@@ -64,7 +65,9 @@ class Run:
 
     def __init__(self, folder: str | os.PathLike[str], *, wait_s: float = DEFAULT_WAIT_S) -> None:
         self._folder = os.fspath(folder)
-        self._wait_s = StudyConfig(self._folder, wait_s=wait_s).wait_s
+        self._wait_s = StudyConfig(
+            self._folder, wait_s=fitted(StudyConfig, "wait_s", wait_s)
+        ).wait_s
 
     @property
     def folder(self) -> str:

@@ -216,7 +216,10 @@ class CacheEntry:
             others.pop(0)._evict()
 
     def _has_room(self, needed: int) -> bool:
-        kept = sum(path.stat().st_size for path in self._folder.glob("*.npy"))
+        kept = 0
+        for path in self._folder.glob("*.npy"):
+            with contextlib.suppress(FileNotFoundError):  # another process evicts too
+                kept += path.stat().st_size
         in_bound = not self._most_bytes or kept + needed <= self._most_bytes
         return in_bound and needed <= shutil.disk_usage(self._folder).free
 
@@ -230,8 +233,11 @@ class CacheEntry:
         )
 
     def _last_used_s(self) -> float:
-        times = [path.stat().st_mtime for path in (self._facts, self._pixels) if path.exists()]
-        return max(times, default=0.0)
+        last = 0.0
+        for path in (self._facts, self._pixels):
+            with contextlib.suppress(FileNotFoundError):
+                last = max(last, path.stat().st_mtime)
+        return last
 
     def _evict(self) -> None:
         """Removes the files, unless a process decodes into them or maps them."""

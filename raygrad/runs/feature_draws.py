@@ -265,6 +265,12 @@ def read_vectors(
     return found
 
 
+def _remedy(column: str) -> str:
+    if column in score_table.VECTORS:
+        return "Make it for every shard: --make-features --redo."
+    return "Score with --columns."
+
+
 def _read(url: str, columns: Sequence[str]) -> pa.Table:
     with files.open_input(url) as stream:
         file = pq.ParquetFile(stream)
@@ -272,7 +278,7 @@ def _read(url: str, columns: Sequence[str]) -> pa.Table:
         if absent:
             raise ConfigError(
                 f"a table must have the column {absent[0]}, got "
-                f"{', '.join(file.schema_arrow.names)} in {url}. Score with --columns."
+                f"{', '.join(file.schema_arrow.names)} in {url}. {_remedy(absent[0])}"
             )
         return file.read(columns=list(columns)).replace_schema_metadata(None)
 

@@ -6,7 +6,12 @@ import pytest
 
 from raygrad.errors import ConfigError, DataError
 from raygrad.runs import score_table
-from raygrad.runs.feature_draws import draw_subset_by_features, join, vectors_there
+from raygrad.runs.feature_draws import (
+    draw_subset_by_features,
+    join,
+    read_vectors,
+    vectors_there,
+)
 from raygrad.runs.subsets import read_subset
 from raygrad.selection import draw
 
@@ -87,3 +92,10 @@ def test_vectors_of_another_width_are_refused(tmp_path):
         join(scores, side, ["features"], None, str(tmp_path))
     with pytest.raises(ConfigError, match="must have the column errors, got key, features"):
         join(scores, side, ["errors"], None, str(tmp_path))
+
+
+def test_a_side_table_without_errors_says_what_makes_them(tmp_path):
+    _, side, rows = tables(tmp_path)
+    keys = pa.chunked_array([[key for key in rows if key.startswith("a")]])
+    with pytest.raises(ConfigError, match="--make-features --redo"):
+        read_vectors(side, "a", keys, ["features", "errors"])
