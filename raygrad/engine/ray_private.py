@@ -9,7 +9,7 @@ import signal
 import threading
 import types
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from raygrad.errors import ResourceError
@@ -264,8 +264,12 @@ def trials_recover_by(decide: Callable[[Any], bool]) -> Iterator[None]:
         Trial.should_recover = kept
 
 
-def trainer_class() -> type:
-    """Returns Ray's trainer, changed in the two things below; import it where Ray Train is used.
+def trainer_class(goes_on: Callable[[Sequence[BaseException]], bool]) -> type:
+    """Returns Ray's trainer, changed in the things below; import it where Ray Train is used.
+
+    Workers that failed, or did not start, are started again as `goes_on` says of their errors: Ray
+    counts failures over the whole training, however far it got between them. A group of elastic
+    size that finds no room is Ray's own affair, as is a node that was drained.
 
     Ctrl-C is a KeyboardInterrupt as everywhere else: the handler that Ray would register ends the
     process with status 1 and without a word, and stays, so that Ctrl-C in the scoring after a
@@ -278,8 +282,13 @@ def trainer_class() -> type:
     """
     from ray.train.torch import TorchTrainer
 
-    for name in ("_register_sigint_handler", "_create_default_callbacks"):
+    for name in (
+        "_register_sigint_handler",
+        "_create_default_callbacks",
+        "_initialize_and_run_controller",
+    ):
         _part(TorchTrainer, name)
+    policy_class = _failure_policy_class()
 
     class Trainer(TorchTrainer):
         controller: Any = None
@@ -289,9 +298,44 @@ def trainer_class() -> type:
             """Called by Ray in the main thread, before it waits for the controller."""
             self.controller = controller
 
+        def _initialize_and_run_controller(self, **arguments: Any) -> Any:
+            """Called by Ray, with what the controller is made of."""
+            arguments["failure_policy"] = policy_class(self.run_config.failure_config, goes_on)
+            return super()._initialize_and_run_controller(**arguments)
+
         def _create_default_callbacks(self) -> list[Any]:
             """Called by Ray before it starts the controller."""
             made = super()._create_default_callbacks()
             return [one for one in made if type(one).__name__ != "PlacementGroupCleanerCallback"]
 
     return Trainer
+
+
+def _failure_policy_class() -> type:
+    """Returns what decides, in Ray Train's controller, whether workers are started again."""
+    from ray.train import ControllerError, WorkerGroupError
+    from ray.train.v2._internal.execution import failure_handling
+
+    decisions = _part(failure_handling, "FailureDecision")
+
+    class Policy(_part(failure_handling, "DefaultFailurePolicy")):  # type: ignore[misc]  # Ray's
+        def __init__(self, config: Any, goes_on: Callable[[Sequence[BaseException]], bool]) -> None:
+            super().__init__(config)
+            self._goes_on = goes_on
+
+        def make_decision(self, training_failed_error: Any) -> Any:
+            """Called by Ray once for every attempt that failed."""
+            failed = training_failed_error
+            if isinstance(failed, WorkerGroupError):
+                errors = list(failed.worker_failures.values())
+            elif (
+                isinstance(failed, ControllerError)
+                and self.failure_config.controller_failure_limit != -1
+                and self._is_retryable_error(failed)
+            ):
+                errors = [failed.controller_failure]
+            else:
+                return super().make_decision(failed)
+            return decisions.RETRY if self._goes_on(errors) else decisions.RAISE
+
+    return Policy

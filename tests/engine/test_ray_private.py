@@ -87,7 +87,7 @@ def test_ray_data_keeps_statistics_only_where_there_is_a_dashboard(dashboard, mo
 
 def test_no_placement_group_cleaner_is_started_beside_a_training():
     """It asks the state API for the one Ray of the machine, and fails where there are two."""
-    trainer = ray_private.trainer_class()(
+    trainer = ray_private.trainer_class(lambda errors: True)(
         lambda: None, scaling_config=ray.train.ScalingConfig(num_workers=1)
     )
     names = {type(one).__name__ for one in trainer._create_default_callbacks()}

@@ -10,6 +10,7 @@ from typing import Any
 
 import ray
 import ray.train
+import ray.train.collective
 import ray.train.torch
 import torch
 from torch import nn
@@ -20,9 +21,10 @@ from raygrad.engine.nodes import offer_of
 from raygrad.engine.notice import Notice
 from raygrad.engine.placement import Placement, place_training
 from raygrad.engine.relay import relayed
+from raygrad.engine.retries import Retries, final_error
 from raygrad.engine.train.telling import Telling, warner
 from raygrad.engine.waiting import Need, Waiting, wait_for, watched
-from raygrad.errors import IncompleteError, RaygradError, TooManyRejectsError
+from raygrad.errors import IncompleteError, RaygradError
 from raygrad.progress import Progress
 from raygrad.runs.reject_table import settle_rejects
 from raygrad.scoring.numerics import computed_by, numerics
@@ -40,7 +42,9 @@ from raygrad.training.trackers import check_installed
 
 log = logging.getLogger("raygrad")
 
-MAX_WORKER_FAILURES = 3
+MAX_FRUITLESS = 3
+"""So many attempts in a row may end without having saved anything new before the next is the last;
+a node that was lost does not count."""
 # A node that is lost still counts as there for some seconds: an elastic group that is placed on it
 # shall not wait the minute that Ray Train gives it by default, but be tried again.
 _ELASTIC_START_TIMEOUT_S = 15
@@ -106,9 +110,10 @@ def train(
     Raises:
         ConfigError: A tracker is not installed.
         ResourceError: There is no CPU for a worker, or no GPU where one is asked for.
-        IncompleteError: There was no room for the workers in time; what is saved is kept.
+        IncompleteError: There was no room for the workers in time, or storage was away for long;
+            what is saved is kept.
         TooManyRejectsError: More images cannot be decoded than is accepted.
-        RaygradError: Training failed more often than it is retried.
+        RaygradError: Training fails again and again without getting on, or its recipe diverges.
     """
     config = task.config
     check_installed(config.track)
@@ -131,13 +136,8 @@ def train(
         _abort(trainer)
         raise
     except (ray.train.TrainingFailedError, ray.exceptions.RayError) as error:
-        if given_up:
-            raise given_up[0] from error
-        raise RaygradError(f"training must finish, got {_first_cause(error)}") from error
+        raise (given_up[0] if given_up else _named(error)) from error
     rejects = metrics.pop("rejects")
-    if "failed" in metrics:
-        text = metrics["failed"]
-        raise TooManyRejectsError(text, rejects) if rejects else RaygradError(text)
     num_used = sum(metrics[f"num_{split}"] for split in SPLITS)
     settle_rejects("train", task.measured_url, rejects, num_used, 1.0)  # the share is checked
     files.write_bytes(task.metrics_url, json.dumps(metrics, indent=1).encode())
@@ -150,7 +150,9 @@ def _trainer(
 ) -> Any:
     """Returns Ray's trainer of a task, which hands `arguments` to every worker."""
     filesystem, path = files.filesystem(task.folder)
-    return ray_private.trainer_class()(
+    saved = files.states([task.state_url]).get(task.state_url)
+    retries = Retries(MAX_FRUITLESS, task.state_url, saved)
+    return ray_private.trainer_class(retries.goes_on)(
         _train_worker,
         train_loop_config=arguments,
         scaling_config=scaling,
@@ -168,15 +170,16 @@ def _trainer(
 def _failures(config: TrainConfig, wait_s: float) -> ray.train.FailureConfig:
     """Returns how often workers are started again, and how long nodes for them are waited for.
 
-    Ray Train counts a group that found no room within its time as a failure of its own, over the
-    whole training. A group of one size is given all the time there is, by the bound that ends the
-    waiting; an elastic one, which is to be tried again with fewer workers, all the failures.
+    How often is counted by `Retries`. Ray Train counts a group that found no room within its time
+    as a failure of its own. A group of one size is given all the time there is, by the bound that
+    ends the waiting; an elastic one, which is to be tried again with fewer workers, all the
+    failures.
     """
     timeout_s = _ELASTIC_START_TIMEOUT_S if config.min_workers else min(wait_s + 60, _LONGEST_S)
     os.environ[_START_TIMEOUT] = str(timeout_s)
     return ray.train.FailureConfig(
-        max_failures=MAX_WORKER_FAILURES,
-        controller_failure_limit=-1 if config.min_workers else MAX_WORKER_FAILURES,
+        max_failures=-1,
+        controller_failure_limit=-1 if config.min_workers else MAX_FRUITLESS,
     )
 
 
@@ -197,6 +200,16 @@ def _scaling(placed: Placement, config: TrainConfig) -> ray.train.ScalingConfig:
     )
 
 
+def _named(error: BaseException) -> RaygradError:
+    """Returns the error for the user: the workers' own where it is one of raygrad's."""
+    errors = list(getattr(error, "worker_failures", {}).values())
+    final = final_error(errors)
+    if final is not None:
+        return final
+    away = next((one for one in errors if isinstance(one, IncompleteError)), None)
+    return away or RaygradError(f"training must finish, got {_first_cause(error)}")
+
+
 def _first_cause(error: BaseException) -> str:
     """Returns the last line of the innermost error's text, which names what went wrong."""
     while error.__cause__ is not None:
@@ -206,26 +219,22 @@ def _first_cause(error: BaseException) -> str:
 
 
 def _train_worker(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Runs in each worker: builds, goes on from what is saved, trains, tests once."""
+    """Runs in each worker: builds, goes on from what is saved, trains, tests once.
+
+    An error of one rank is raised, and never returned: Ray Train then ends the others, which wait
+    for it, at once, and `Retries` tells whether all of them begin again.
+    """
     task: TrainTask = arguments["task"]
     config = task.config
     shared: StudyData | StudySource = ray.get(arguments["data"])
-    try:
-        data = shared if isinstance(shared, StudyData) else shared.open()
-    except TooManyRejectsError as error:
-        return {"failed": str(error), "rejects": list(error.rejects)}
+    data = shared if isinstance(shared, StudyData) else shared.open()
+    if isinstance(shared, StudySource):
+        # Nodes decode for as long as it takes them; the process group would time out meanwhile.
+        ray.train.collective.barrier()
     torch.set_num_threads(config.cpus_per_worker)
     device = ray.train.torch.get_device() if arguments["use_gpu"] else torch.device("cpu")
-    try:
-        with numerics(config.numerics, device):
-            return _train_on(device, arguments["board"], task, data)
-    except IncompleteError:
-        # Of one rank alone, such as storage that is away: Ray ends the others, which would wait for
-        # this one, at once, and starts all of them again.
-        raise
-    except RaygradError as error:
-        # What comes of the recipe comes again: no worker is restarted for it.
-        return {"failed": str(error), "rejects": []}
+    with numerics(config.numerics, device):
+        return _train_on(device, arguments["board"], task, data)
 
 
 def _train_on(device: torch.device, board: Any, task: TrainTask, data: StudyData) -> dict[str, Any]:

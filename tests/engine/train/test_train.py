@@ -107,7 +107,7 @@ def test_what_a_setting_does_not_do_on_a_device_is_said(caplog):
 
 
 def test_a_worker_computes_by_its_numerics(monkeypatch, tmp_path):
-    """And what of the network's code has changed them is told as the recipe's fault."""
+    """And what of the network's code has changed them is raised, as no restart would mend it."""
     seen = []
     monkeypatch.setattr(job.ray, "get", lambda given: given)
     monkeypatch.setattr(job.torch, "set_num_threads", lambda _: None)
@@ -120,7 +120,8 @@ def test_a_worker_computes_by_its_numerics(monkeypatch, tmp_path):
     monkeypatch.setattr(job, "_train_on", train_on)
     given = {"data": make_data(), "use_gpu": False, "board": None}
     task = make_task(tmp_path, TrainConfig(numerics="exact"))
-    assert job._train_worker({**given, "task": task})["failed"].startswith("numerics must stay")
+    with pytest.raises(RaygradError, match="numerics must stay"):
+        job._train_worker({**given, "task": task})
     assert seen == [("cpu", "ieee")]
     assert torch.backends.cudnn.allow_tf32, "as torch has it"
 
