@@ -7,6 +7,7 @@ is no public way; where Ray no longer has it, the error names it and the version
 import contextlib
 import signal
 import threading
+import time
 import types
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,6 +19,8 @@ TESTED = ("2.60.0",)
 """The versions of Ray that every function here was tested with."""
 
 _FROM, _BELOW = (2, 60), (3, 0)
+_GONE_WITHIN_S = 0.5
+"""How long after its shutdown a node's raylet may take to be gone; longer, and it goes on."""
 
 
 def check_version(version: str) -> None:
@@ -130,8 +133,11 @@ def _agents_end_with_their_node() -> Iterator[None]:
     try:
         yield
     finally:
+        end_s = time.monotonic() + _GONE_WITHIN_S
         for node, processes in below.items():
-            if not node.is_running() or node.status() == psutil.STATUS_ZOMBIE:
+            while not (gone := _is_gone(node)) and time.monotonic() < end_s:
+                time.sleep(0.01)  # not psutil's wait, which would take the status from Ray
+            if gone:
                 _kill(processes)
 
 
@@ -152,6 +158,15 @@ def whole_start() -> Iterator[None]:
                 process.suspend()
         _kill([child for child in driver.children(recursive=True) if child not in before])
         raise
+
+
+def _is_gone(process: Any) -> bool:
+    import psutil
+
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def _kill(processes: Iterable[Any]) -> None:

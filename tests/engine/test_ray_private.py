@@ -56,7 +56,7 @@ def test_a_ray_of_the_range_is_taken(version):
         (
             "ray.train.torch.TorchTrainer",
             "_create_default_callbacks",
-            ray_private.trainer_class,
+            lambda: ray_private.trainer_class(lambda errors: True),
         ),
     ],
 )

@@ -7,7 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 import ray
@@ -175,7 +175,7 @@ class _Watch(tune.Callback):
 
     def goes_on(self, trial: Any) -> bool:
         """Called by Tune in the driver: tells whether a trial that failed is tried again."""
-        error = trial.get_pickled_error()
+        error = _error(trial)
         return self._retries[self._of(trial).id].goes_on([] if error is None else [error])
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
@@ -260,12 +260,24 @@ def _ended_early(trial: Trial, result: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _error(trial: Any) -> BaseException | None:
+    """Returns what a trial failed by; None where Tune was told of nothing.
+
+    From Tune's own file: `get_pickled_error` looks where trials are kept, to which the file is
+    copied only later.
+    """
+    if trial.pickled_error_file is None or not Path(trial.pickled_error_file).exists():
+        return None
+    error = ray.cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
+    return cast("BaseException", error)
+
+
 def _reason(trial: Any) -> str:
     """Returns the line of a trial's error that names what went wrong."""
     if trial.error_file is None:
         return "its process was lost"
     lines = [line.strip() for line in Path(trial.error_file).read_text().splitlines() if line]
-    if isinstance(trial.get_pickled_error(), ray.exceptions.RayActorError):
+    if isinstance(_error(trial), ray.exceptions.RayActorError):
         # A lost process is named first and its details follow; an exception comes after its stack.
         return next((line for line in lines if "died" in line), lines[-1])
     return lines[-1]
