@@ -38,7 +38,9 @@ STUDY = (
     "--train.batch-size 32 --train.dynamics --select.methods random gradient_cdf "
     "--select.keep-fractions 0.1 --select.seeds 0"
 )
-TIMES = {"train_time_s", "loop_time_s", "epoch_time_s", "score_time_s", "time_s", "version"}
+TIMES = {"train_time_s", "loop_time_s", "epoch_time_s", "score_time_s", "time_s"}
+OF_FILES = {"bytes", "version"}
+"""Of the list of parts: parts hold their times, which compress to other sizes."""
 ENDS_S = 15.0
 """How long a command may take to end, and all its processes after it."""
 PR_SET_CHILD_SUBREAPER = 36
@@ -196,7 +198,8 @@ def tables(run: Path) -> dict[str, object]:
             continue
         if path.suffix == ".parquet":
             table = pq.read_table(path)
-            kept = [column for column in table.column_names if column not in TIMES]
+            left_out = TIMES | (OF_FILES if path.name == "_parts.parquet" else set())
+            kept = [column for column in table.column_names if column not in left_out]
             found[name] = _plain(table.select(kept))
         elif name.startswith("sweep/trials/") or (path.name == "metrics.json" and "train" in name):
             found[name] = _without_times(json.loads(path.read_text()))
