@@ -63,16 +63,6 @@ class Trial:
     num_workers: int | None = None
 
     @property
-    def scored_run(self) -> str | None:
-        """The other run that was scored: NAME-DIGEST of its table, NAME where it has several.
-
-        Its scoring networks have a table each, and are replicates of one study.
-        """
-        if self.score_run is None or self.score_seed is None:
-            return self.score_run
-        return self.score_run.rpartition("-")[0] or self.score_run
-
-    @property
     def device_time_s(self) -> float:
         """Training time over all its workers, in seconds; NaN where it is not known."""
         return (
@@ -217,26 +207,47 @@ def series_names(trials: Iterable[Trial]) -> dict[Trial, str]:
     """
     trials = list(trials)
     seen: dict[tuple[str | None, ...], set[str | None]] = defaultdict(set)
+    runs = _run_names(trials)
     for t in trials:
-        path = _score_path(t)
+        path = _score_path(t, runs)
         for i in range(2, len(path)):
             seen[path[:i]].add(path[i])
     names = {}
     for t in trials:
-        path = _score_path(t)
+        path = _score_path(t, runs)
         origin = (t.score_column or "made elsewhere", f"scored by {t.score_network}")
         parts = [
             text
-            for i, text in enumerate((*origin, f"of {t.scored_run}"), start=2)
+            for i, text in enumerate((*origin, f"of {path[-1]}"), start=2)
             if t.method != BASELINE and len(seen[path[:i]]) > 1 and (path[i] or i == 2)
         ]
         names[t] = f"{t.method} ({', '.join(parts)})" if parts else t.method
     return names
 
 
-def _score_path(t: Trial) -> tuple[str | None, ...]:
+def _run_names(trials: Iterable[Trial]) -> dict[Trial, str | None]:
+    """The other run that each trial was scored by: NAME-DIGEST of the scored table.
+
+    Scoring networks of one run have a table each, and are replicates of one series: it has the
+    NAME alone, unless runs of one name have different tables for one scoring seed.
+    """
+    trials = list(trials)
+    tables: dict[tuple[str, int], set[str]] = defaultdict(set)
+    for t in trials:
+        if t.score_run is not None and t.score_seed is not None:
+            tables[t.score_run.rpartition("-")[0], t.score_seed].add(t.score_run)
+    several = {name for (name, _), found in tables.items() if len(found) > 1}
+    names = {}
+    for t in trials:
+        name = (t.score_run or "").rpartition("-")[0]
+        is_replicate = t.score_seed is not None and name and name not in several
+        names[t] = name if is_replicate else t.score_run
+    return names
+
+
+def _score_path(t: Trial, runs: Mapping[Trial, str | None]) -> tuple[str | None, ...]:
     """What names a series, each told only if the ones before it leave several."""
-    return t.network, t.method, t.score_column, t.score_network, t.scored_run
+    return t.network, t.method, t.score_column, t.score_network, runs[t]
 
 
 def _one_per_seed(trials: Iterable[Trial]) -> dict[tuple[int, ...], float]:

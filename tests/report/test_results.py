@@ -133,6 +133,22 @@ def test_the_scoring_networks_of_another_run_are_replicates_of_one_series():
     assert {name: row["score_networks"] for name, row in rows.items()} == {"ccs": 2, "random": 2}
 
 
+def test_runs_of_one_name_that_scored_otherwise_are_not_taken_for_replicates():
+    """Two folders of one name, each with a network of seed 0: one mean of both would hide it."""
+    table = _rows(
+        method=["ccs", "ccs"],
+        keep_fraction=[0.1] * 2,
+        seed=[0] * 2,
+        score_seed=[0, 0],
+        score_network=["cnn"] * 2,
+        score_column=["loss"] * 2,
+        score_run=["nets-1a2b", "nets-3c4d"],
+        test_accuracy=[0.8, 0.7],
+    )
+    means = {row["method"]: row["mean"] for row in summary_rows(table)}
+    assert means == {"ccs (of nets-1a2b)": 0.8, "ccs (of nets-3c4d)": 0.7}
+
+
 def test_failed_trials_are_left_out():
     table = _rows(
         method=["random", "random", "random"],
