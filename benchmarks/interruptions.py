@@ -31,6 +31,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from fault_processes import PR_SET_CHILD_SUBREAPER, bury, living
 from recording import ROOT, Record
 
 STUDY = (
@@ -43,7 +44,6 @@ OF_FILES = {"bytes", "version"}
 """Of the list of parts: parts hold their times, which compress to other sizes."""
 ENDS_S = 15.0
 """How long a command may take to end, and all its processes after it."""
-PR_SET_CHILD_SUBREAPER = 36
 
 
 def main() -> None:
@@ -160,25 +160,8 @@ def finish(process: "subprocess.Popen[bytes]") -> dict[str, float]:
 
 def descendants() -> list[int]:
     """Returns the living processes below this one, and buries the dead that it has adopted."""
-    try:
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
-    except ChildProcessError:
-        return []
-    parents = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
-            except OSError:
-                continue  # it has just ended
-            if state != "Z":
-                parents[int(entry.name)] = int(parent)
-    found, below = [], [os.getpid()]
-    while below:
-        below = [child for child, parent in parents.items() if parent in below]
-        found += below
-    return found
+    bury(())
+    return list(living(()))
 
 
 def stages(run: Path) -> list[str]:

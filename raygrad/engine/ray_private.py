@@ -143,20 +143,24 @@ def _agents_end_with_their_node() -> Iterator[None]:
 
 @contextlib.contextmanager
 def whole_start() -> Iterator[None]:
-    """Ends, where the start of an own Ray fails or is interrupted, every process of it."""
-    import psutil
+    """Ends, where the start of an own Ray fails or is interrupted, every process of it.
 
-    driver = psutil.Process()
-    before = set(driver.children(recursive=True))
+    They are known by the path of Ray's package in their commands: what other threads of the driver
+    start meanwhile, such as workers that load data, is theirs.
+    """
+    import psutil
+    import ray
+
+    driver, package = psutil.Process(), ray.__path__[0]
+    before = set(driver.children())
     try:
         yield
     except BaseException:
-        # A stopped process starts no other between the look and the end.
-        began = [child for child in driver.children() if child not in before]
-        for process in began:
+        for process in driver.children():
             with contextlib.suppress(psutil.Error):
-                process.suspend()
-        _kill([child for child in driver.children(recursive=True) if child not in before])
+                if process not in before and package in " ".join(process.cmdline()):
+                    process.suspend()  # a stopped process starts no other before its end
+                    _kill([*process.children(recursive=True), process])
         raise
 
 

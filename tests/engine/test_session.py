@@ -1,5 +1,6 @@
 """The Ray that a command starts or joins."""
 
+import contextlib
 import importlib
 import os
 import shutil
@@ -95,6 +96,20 @@ def test_an_interrupted_start_leaves_no_process_however_slow_its_node_is():
             agent.resume()
     _, left = psutil.wait_procs(began, timeout=15)
     assert left == []
+
+
+def test_a_start_that_fails_ends_nothing_that_is_not_its_own():
+    """Another thread of the driver may start a process in the same seconds."""
+    with contextlib.suppress(KeyboardInterrupt), ray_private.whole_start():
+        other = subprocess.Popen(["sleep", "60"])
+        own = subprocess.Popen(["sh", "-c", "sleep 60; true", ray.__path__[0]])
+        raise KeyboardInterrupt
+    try:
+        assert own.wait(15) == -signal.SIGKILL
+        assert other.poll() is None
+    finally:
+        other.kill()
+        other.wait()
 
 
 def test_what_a_killed_node_leaves_ends_and_another_nodes_processes_go_on(tmp_path, monkeypatch):
