@@ -18,6 +18,10 @@ EVERY = 500
 EVERY_ON_GPU = 5000
 """The same where a pass of one image takes nearly as long as one of a hundred."""
 
+SHARE = 0.02
+"""The most of the time of scoring that later audits may take, where networks are so small that a
+pass of one image costs as much as hundreds of images of a batch."""
+
 SIZES = 8
 """Batch sizes of which the first batch is audited; a data set has two, the last batch's with it."""
 
@@ -43,25 +47,31 @@ class Audit:
     sizes: set[int] = field(default_factory=set)
     """Batch sizes whose last example was audited: a model may go by places, or by how many there
     are."""
+    batches: int = 0
+    """Batches since the last audit."""
 
     @property
     def first(self) -> bool:
         """Whether the audit that is due is the first."""
         return self.count == 0
 
-    def chosen(self, logits: Tensor, later: Verdicts | None = None) -> int | None:
+    def chosen(
+        self, logits: Tensor, later: Verdicts | None = None, price: float = 1.0
+    ) -> int | None:
         """The place of the example to score again; None where no audit is due.
 
         Args:
             logits: Those of the batch, ``[B, C]``.
             later: Given where the device must not be waited for: an example whose logits are not
                 finite is audited then too, and agrees.
+            price: What an image costs in a pass of its own, in images of a large batch.
         """
         size = len(logits)
         self.images += size
-        every = EVERY if device_class(logits.device.type) is CPU else EVERY_ON_GPU
+        self.batches += 1
         unseen = not self.first and size not in self.sizes and len(self.sizes) < SIZES
-        if not (self.first or unseen or self.images >= every) or (size < 2 and not self.first):
+        due = self.first or unseen or self._long_ago(logits.device.type, price)
+        if not due or (size < 2 and not self.first):
             return None
         # Of each size the last example too: what goes by places goes wrong at an end.
         place = size - 1 if unseen else (self.count * 7919 + 1) % size
@@ -70,6 +80,13 @@ class Audit:
         if later is not None:
             return place
         return place if bool(logits[place].isfinite().all()) else None
+
+    def _long_ago(self, device: str, price: float) -> bool:
+        """Whether enough was scored since the last audit, in images and in what they cost."""
+        if device_class(device) is not CPU:
+            return self.images >= EVERY_ON_GPU
+        spent = self.images + self.batches * (price - 1)
+        return self.images >= EVERY and spent >= price / SHARE
 
     def agrees(
         self,
@@ -96,7 +113,8 @@ class Audit:
             ConfigError: The logits differ, or the norms of a later batch do: numbers that were
                 given out before may have been wrong.
         """
-        first, self.count, self.images = self.first, self.count + 1, 0
+        first = self.first
+        self.count, self.images, self.batches = self.count + 1, 0, 0
         verdicts = Verdicts() if later is None else later
         if logits.shape[1:] != alone_logits.shape[1:]:
             raise ConfigError(DEPENDS)

@@ -1,6 +1,7 @@
 # ruff: noqa: A001, A002 (parsers bind keyword arguments by the names that torch gives them)
 """From a function call in a model's forward to the operation that it is."""
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -228,6 +229,11 @@ IN_PLACE = frozenset([Tensor.add_, Tensor.mul_])
 """Functions that write what they compute to their first tensor, which the model may go on with."""
 
 
+@functools.cache
+def _signature(parser: Callable[..., object]) -> inspect.Signature:
+    return inspect.signature(parser)
+
+
 def parse(
     function: Any, args: Sequence[Any], kwargs: Mapping[str, Any], *, swapped: bool = False
 ) -> Parsed | None:
@@ -246,7 +252,7 @@ def parse(
         # The formulas are of real numbers: a complex gradient has a conjugate in it.
         return None
     try:
-        inspect.signature(parser).bind(*args, **kwargs)
+        _signature(parser).bind(*args, **kwargs)
     except TypeError:
         # Another form of the call, such as add with alpha: no formula, so the fallback takes it.
         return None
@@ -270,7 +276,7 @@ def statistics_of_the_batch(
     if function not in (F.batch_norm, F.instance_norm):
         return None
     parser = PARSERS[function]
-    call = inspect.signature(parser).bind(*args, **kwargs)
+    call = _signature(parser).bind(*args, **kwargs)
     call.apply_defaults()
     given = call.arguments
     if function is F.instance_norm:

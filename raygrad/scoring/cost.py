@@ -98,3 +98,20 @@ def scratch_budget(device: str) -> int:
         device: The type of the device, such as ``cpu`` or ``cuda``.
     """
     return device_class(device).scratch_bytes
+
+
+_PASS_CALLS, _SITE_CALLS = 60, 20
+"""Operator calls of a pass that scores, and of each call with a formula in it, about."""
+
+
+def price_alone(flops: float, moved_bytes: float, calls: int) -> float:
+    """What one image costs in a pass of its own, in images of a large batch; at least 1.
+
+    Args:
+        flops: Floating-point operations of one image.
+        moved_bytes: Bytes that it reads and writes.
+        calls: Calls with a formula.
+    """
+    image_s = flops / CPU.flops_per_s + moved_bytes / CPU.bytes_per_s
+    pass_s = (_PASS_CALLS + _SITE_CALLS * calls) * CPU.call_s
+    return 1.0 + pass_s / max(image_s, 1e-9)

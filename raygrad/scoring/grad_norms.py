@@ -132,37 +132,38 @@ class GradNormScorer:
         with torch.inference_mode(False), uncompiled():
             images = images.clone() if images.is_inference() else images
             parameters = own_parameters(self._model)
+            key = self._key(images, parameters)
             try:
-                plan, result = self._followed(images, labels, parameters, later)
-                return self._audited(plan, images, labels, parameters, result, later)
+                plan, result = self._followed(images, labels, parameters, later, key)
+                return self._audited(plan, images, labels, parameters, result, later, key)
             except StrayParameterError as stray:
                 raise stray.refusal() from None
 
     def _followed(
         self, images: Tensor, labels: Tensor, parameters: Mapping[str, Tensor],
-        later: Verdicts | None,
+        later: Verdicts | None, key: object,
     ) -> tuple[Plan, GradNorms]:  # fmt: skip
         """Scores by the plan for such images, or by another where the forward pass has changed."""
-        plan = self._plan(images, parameters)
+        plan = self._plan(images, parameters, key=key)
         try:
             return plan, self._pass(plan, images, labels, parameters, later)
         except ForwardChangedError:
             # The model was changed since, or what it calls depends on the images.
             self._plans.clear()
             self._audits.clear()
-        plan = self._plan(images, parameters)
+        plan = self._plan(images, parameters, key=key)
         try:
             return plan, self._pass(plan, images, labels, parameters, later)
         except ForwardChangedError:
-            plan = self._plan(images, parameters, alone=True)
+            plan = self._plan(images, parameters, alone=True, key=key)
             return plan, self._pass(plan, images, labels, parameters, later)
 
     def _audited(
         self, plan: Plan, images: Tensor, labels: Tensor, parameters: Mapping[str, Tensor],
-        result: GradNorms, later: Verdicts | None,
+        result: GradNorms, later: Verdicts | None, key: object,
     ) -> GradNorms:  # fmt: skip
         """Compares one example with itself scored alone, now and then: see ``Audit``."""
-        audit = self._audits.setdefault(self._key(images, parameters), Audit())
+        audit = self._audits.setdefault(key, Audit())
         if plan.alone:
             if audit.first and not is_half(result.logits):
                 audit.count += 1
@@ -171,7 +172,7 @@ class GradNormScorer:
         if audit.first:
             # A plan is trusted after its first audit, which is waited for.
             later = None
-        at = audit.chosen(result.logits, later)
+        at = audit.chosen(result.logits, later, plan.price)
         if at is None:
             return result
         one, calls = slice(at, at + 1), self.calls
@@ -191,13 +192,13 @@ class GradNormScorer:
                                 _gap(result.norms, alone.norms, at), by_loop=first)  # fmt: skip
 
         if audit.agrees(result.norms, result.logits, alone.norms, alone.logits, at, later, tie):
-            again = (plan, images, labels, parameters, result, later)
+            again = (plan, images, labels, parameters, result, later, key)
             return self._audited(*again) if first else result
         # The logits are right and the norms are not: the size of a gradient changes more than its
         # size, or the plan was made for other images.
         if not is_half(result.logits):
             refuse_nonlinear(*self._two_sizes(bare, images[one], labels[one], parameters))
-        plan = self._plan(images, parameters, alone=True)
+        plan = self._plan(images, parameters, alone=True, key=key)
         return self._pass(plan, images, labels, parameters, later)
 
     def _is_tie(
@@ -281,9 +282,10 @@ class GradNormScorer:
             return describe(self._plan(images, own_parameters(self._model)), on)
 
     def _plan(
-        self, images: Tensor, parameters: Mapping[str, Tensor], *, alone: bool = False
-    ) -> Plan:
-        key = self._key(images, parameters)
+        self, images: Tensor, parameters: Mapping[str, Tensor], *, alone: bool = False,
+        key: object = None,
+    ) -> Plan:  # fmt: skip
+        key = key or self._key(images, parameters)
         if key not in self._plans or alone:
             plan = prepare(
                 self._model, parameters, images, self.columns, self._last_layer, self._methods,

@@ -11,7 +11,7 @@ from raygrad.scoring.collect import ForwardChangedError
 from raygrad.scoring.out_of_memory import is_out_of_memory
 from raygrad.scoring.plan import Plan
 from raygrad.scoring.running import Runner, UncopyableModelError, has_caches
-from raygrad.scoring.sites import site_of_rows
+from raygrad.scoring.sites import price_of, site_of_rows
 from raygrad.scoring.strays import StrayParameterError
 from raygrad.scoring.trace import Call, Trace
 from raygrad.scoring.trial import trace
@@ -117,7 +117,7 @@ def last_alone(
         return None
     # No gradient passes the kernels that are wrong for a batch of one: it ends at the last layer.
     plan = Plan({site.index: site}, single.count, norms, {}, reference.unused, last, runner,
-                loop="single")  # fmt: skip
+                loop="single", price=price_of(single.calls))  # fmt: skip
     plan = narrowed(plan, parameters, pair, reference)
     return None if plan.inner is None else plan
 

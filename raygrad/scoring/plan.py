@@ -43,6 +43,8 @@ class Plan:
     """Whether a batch of one image is run beside its copy: see ``single_run``."""
     inner: str | None = None
     """The module that alone is watched; None where the whole forward pass is."""
+    price: float = 1.0
+    """What an image costs in a pass of its own, in images of a large batch."""
     candidates: tuple[str, ...] = ()
     """The weights that could be the last layer's, where there are several."""
 

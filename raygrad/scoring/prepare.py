@@ -16,7 +16,7 @@ from raygrad.scoring.narrow import last_alone, narrowed
 from raygrad.scoring.plan import Plan
 from raygrad.scoring.probes import is_channels_last, probe_pair
 from raygrad.scoring.reductions import Partial, combine
-from raygrad.scoring.sites import left_out, sites_of
+from raygrad.scoring.sites import left_out, price_of, sites_of
 from raygrad.scoring.ties import tied_parameters
 from raygrad.scoring.trace import Trace
 from raygrad.scoring.trial import Trial, same_calls, try_model
@@ -168,7 +168,8 @@ def _plan_for(
         sites = sites_of(single.calls, double.calls, unknown, wanted, asked.overrides)
     plan = Plan(sites, single.count, needed, fallback, unused, last, runner, alone,
                 channels_last, trial.loop, single.hooked,
-                single.normalises and trial.loop == "loop", candidates=candidates)  # fmt: skip
+                single.normalises and trial.loop == "loop", price=price_of(single.calls),
+                candidates=candidates)  # fmt: skip
     return narrowed(plan, parameters, pair, reference)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from raygrad.errors import ConfigError
 from raygrad.scoring.collect import Site
-from raygrad.scoring.cost import DeviceClass, Method, cheapest, device_class
+from raygrad.scoring.cost import DeviceClass, Method, cheapest, device_class, price_alone
 from raygrad.scoring.layout import Layout, find_layout
 from raygrad.scoring.trace import Call, Role
 from raygrad.scoring.verify import ALL_NORMS
@@ -163,3 +163,20 @@ def left_out(calls: list[Call], sites: Mapping[int, Site]) -> set[str]:
             for role in (call.weight, call.bias):
                 names.update(role.names if role else ())
     return names
+
+
+def price_of(calls: list[Call]) -> float:
+    """What an image costs in a pass of its own, in images of a large batch: see `price_alone`.
+
+    Args:
+        calls: Those of a pass on one example.
+    """
+    flops = moved = 0.0
+    for call in calls:
+        weight, y = call.operation.weight, call.y.numel()
+        product = call.operation.kind in ("linear", "convolution") and weight is not None
+        inner = weight.numel() / max(1, len(weight)) if product and weight is not None else 1.0
+        # Forward, and two products backward; what is read and written in each.
+        flops += 3 * 2 * y * inner
+        moved += 4 * call.y.element_size() * (y + (0 if call.x is None else call.x.numel()))
+    return price_alone(flops, moved, len(calls))
