@@ -33,7 +33,7 @@ from benchmarks.fault_checks import Outcome, Start, check  # noqa: E402
 from benchmarks.fault_kinds import ENDED, KINDS, STORAGE, Fault, do, draw, shrunk  # noqa: E402
 from benchmarks.fault_processes import PR_SET_CHILD_SUBREAPER, bury, end, living  # noqa: E402
 from benchmarks.fault_runs import LocalRuns, Runs, ScoreRuns  # noqa: E402
-from benchmarks.recording import Record  # noqa: E402
+from benchmarks.recording import Record, source  # noqa: E402
 
 MAX_STARTS = 8
 GONE_S = 60.0
@@ -96,6 +96,7 @@ def one(schedules: "Schedules", seed: int, number: int) -> dict[str, object]:
         "said": schedules.said[-4000:] if wrong else "",
         "took_s": round(time.monotonic() - begun_s, 1),
         "load": round(os.getloadavg()[0], 1),
+        "commit": source()["commit"],
     }
 
 
