@@ -28,6 +28,8 @@ class Outcome:
     """What a schedule came to."""
 
     starts: list[Start] = field(default_factory=list)
+    num_late: int = 0
+    """Starts that came to nothing, for Ray was not up in time on a busy machine."""
     torn: list[str] = field(default_factory=list)
     """What a reader found that was not whole, at any moment."""
     seen: dict[str, list[str]] = field(default_factory=dict)

@@ -179,6 +179,8 @@ def tables(run: Path) -> dict[str, object]:
         name = str(path.relative_to(run))
         if name.startswith(("journal", "report", "config.json", "logs")) or path.is_dir():
             continue
+        if name.startswith("data/index-parts"):  # named by the times of the run's own shards
+            continue
         if path.suffix == ".parquet":
             table = pq.read_table(path)
             left_out = TIMES | (OF_FILES if path.name == "_parts.parquet" else set())

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import pyarrow as pa
 
@@ -19,11 +19,23 @@ def columns_digest(table: pa.Table, names: Sequence[str]) -> str:
         table: Columns of strings and integers.
         names: The columns, in the order in which they count.
     """
+    return digest_of_pieces(lambda name: pieces(table, [name]), names)
+
+
+def digest_of_pieces(
+    pieces_of: Callable[[str], Iterable[pa.RecordBatch]], names: Sequence[str]
+) -> str:
+    """Returns the hash of `columns_digest`, of columns that come in pieces.
+
+    Args:
+        pieces_of: Gives the pieces of a column; none of them is empty.
+        names: The columns, in the order in which they count.
+    """
     hasher = hashlib.blake2b(digest_size=_DIGEST_BYTES)
     for at, name in enumerate(names):
         hasher.update(b"[[" if at == 0 else b", [")
         separator = ""
-        for piece in pieces(table, [name]):
+        for piece in pieces_of(name):
             text = json.dumps(piece.column(0).to_pylist())
             hasher.update((separator + text[1:-1]).encode())
             separator = ", "

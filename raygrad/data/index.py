@@ -1,8 +1,7 @@
 """The index: one row an example, and tables of the shards and of what could not be used."""
 
 import json
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,34 +9,29 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from raygrad.data.class_numbers import ClassNumbers, found_classes, given_classes
 from raygrad.data.columns import columns_digest
-from raygrad.data.index_rows import (
-    Rejects,
-    text_counts,
-    text_rows,
-    with_distinct_keys,
-    with_labels,
-    with_validation,
-)
-from raygrad.data.label_rules import LabelRule
-from raygrad.data.label_tables import LabelTable
-from raygrad.data.shard_scan import ShardScan, scan_shard, tar_stem
-from raygrad.data.unpacking import unpack
+from raygrad.data.index_building import Head, IndexOptions, build, shard_names
+from raygrad.data.index_parts import PartFiles, PartsInMemory
+from raygrad.data.index_rows import INDEX_SCHEMA, SHARD_SCHEMA
 from raygrad.errors import ConfigError
 from raygrad.storage import files
 
-SHARD_SCHEMA = pa.schema(
-    [
-        ("name", pa.string()),
-        ("url", pa.string()),
-        ("num_examples", pa.int64()),
-        ("num_bytes", pa.int64()),
-        ("digest", pa.string()),
-        ("source", pa.string()),
-    ]
-)
-MAX_REJECT_SHARE = 0.01
+__all__ = [
+    "DIGESTED",
+    "Index",
+    "build_index",
+    "build_index_files",
+    "read_index",
+    "read_shard_table",
+    "read_table",
+    "shard_names",
+    "write_index",
+    "write_table",
+]
+
+DIGESTED = ("key", "shard", "offset", "size", "label", "split")
+"""The columns that an index's digest is of."""
+
 _CLASSES = b"raygrad.classes"
 _ROW_GROUP = 2**16
 
@@ -61,7 +55,7 @@ class Index:
     @property
     def digest(self) -> str:
         """A hash of every example's key, place, label and split."""
-        return columns_digest(self.examples, ["key", "shard", "offset", "size", "label", "split"])
+        return columns_digest(self.examples, DIGESTED)
 
     def counts(self, split: str) -> dict[str, int]:
         """Returns how many examples of a split each shard holds; shards with none are left out."""
@@ -90,20 +84,7 @@ class Index:
 
 
 def build_index(
-    train_urls: Sequence[str],
-    test_urls: Sequence[str],
-    *,
-    val_fraction: float,
-    split_seed: int = 0,
-    labels: str = "cls",
-    image: str = "",
-    renumber: bool = False,
-    classes: Sequence[str] = (),
-    expected_counts: Mapping[str, int] | None = None,
-    max_reject_share: float = MAX_REJECT_SHARE,
-    strict: bool = False,
-    unpack_to: str | None = None,
-    map_fn: Callable[..., Iterable[Any]] = map,
+    train_urls: Sequence[str], test_urls: Sequence[str], *, val_fraction: float, **options: Any
 ) -> Index:
     """Reads the headers and labels of every shard; no image is decoded.
 
@@ -117,158 +98,85 @@ def build_index(
         train_urls: Shards of training examples.
         test_urls: Shards of test examples.
         val_fraction: The share of training examples held out.
-        split_seed: Changes which ones.
-        labels: Where labels stand; see `LabelRule`.
-        image: The extension of the members that are images; see `scan_shard`.
-        renumber: Number classes anew, from 0 and without gaps.
-        classes: The name of each class, in the order of their numbers. By default numbers are
-            taken as they are, and names by their sorted order over the training shards.
-        expected_counts: The number of examples of shards, by URL, where it is known.
-        max_reject_share: The share of rejects that is accepted, in [0, 1].
-        strict: Accept none, and fail on the first.
-        unpack_to: The folder that compressed tars are unpacked into; by default they are damaged.
-        map_fn: Like `map`; reads shards in parallel when given a parallel map.
+        options: More of `IndexOptions`.
 
     Raises:
         DataError: More is rejected than accepted.
         ConfigError: There is no shard, one is not there, or two of them cannot be told apart.
     """
-    urls = [*train_urls, *test_urls]
-    names = shard_names(urls)
-    rule, rejects = LabelRule(labels), Rejects(strict)
-    tasks = [_Task(u, n, rule, image, unpack_to) for n, u in zip(names, urls, strict=True)]
-    places, scans = _scanned(tasks, map_fn, rejects)
-    texts = _text_table(scans, set(names[: len(train_urls)]))
-    table, note = with_distinct_keys(texts, rejects)
-    table, numbering = _labelled(table, rule, classes, renumber, rejects)
-    table = with_validation(table, val_fraction, split_seed)
-    counts = _counts_by_shard(table)
-    expected = dict(zip(names, map((expected_counts or {}).get, urls), strict=True))
-    rejects.add_missing(scans, counts, expected)
-    rejects.check_share(table.num_rows, max_reject_share)
-    notes = tuple(one for one in (_hidden_note(scans.values()), note, *numbering.notes) if one)
-    shards = _shard_table(urls, places, scans, counts)
-    return Index(table, shards, rejects.table(), numbering.names, notes)
+    rows = _RowsInMemory([])
+    wanted = IndexOptions(val_fraction, **options)
+    head = build(train_urls, test_urls, wanted, PartsInMemory(), rows)
+    examples = pa.concat_tables([INDEX_SCHEMA.empty_table(), *rows.tables])
+    return Index(examples, head.shards, head.rejects, head.classes, head.notes)
 
 
-def _counts_by_shard(table: pa.Table) -> Counter[str]:
-    found = table["shard"].value_counts().to_pylist()
-    return Counter({row["values"]: row["counts"] for row in found})
+def build_index_files(
+    data_url: str,
+    train_urls: Sequence[str],
+    test_urls: Sequence[str],
+    options: IndexOptions,
+    finish: Callable[[Head], Head],
+) -> Head:
+    """Builds the index of `build_index` in a run's data folder, and never has it in memory.
 
+    Shards whose parts are there, of a start that was stopped or of a smaller data set, are not
+    scanned again.
 
-def _scanned(
-    tasks: Sequence["_Task"], map_fn: Callable[..., Iterable[Any]], rejects: Rejects
-) -> tuple[list[str], dict[str, ShardScan]]:
-    """Returns where each shard can be read, and what each holds by name; rejects are added."""
-    places: list[str] = []
-    scans: dict[str, ShardScan] = {}
-    for task, (place, scan) in zip(tasks, map_fn(_scan, tasks), strict=True):
-        rejects.add_scan(task.name, scan)
-        scans[task.name] = scan
-        places.append(place)
-    return places, scans
-
-
-def _text_table(scans: Mapping[str, ShardScan], train: Set[str]) -> pa.Table:
-    """Returns the examples of all shards, labels as they are written."""
-    return pa.concat_tables(
-        text_rows(name, scan, "train" if name in train else "test") for name, scan in scans.items()
-    )
-
-
-def _shard_table(
-    urls: Sequence[str],
-    places: Sequence[str],
-    scans: Mapping[str, ShardScan],
-    counts: Mapping[str, int],
-) -> pa.Table:
-    """Returns one row a shard; `counts` has 0 for shards without examples."""
-    columns = [
-        [*scans],
-        [*places],
-        [counts[name] for name in scans],
-        [scan.num_bytes for scan in scans.values()],
-        [scan.digest for scan in scans.values()],
-        [*urls],
-    ]
-    return pa.table(columns, schema=SHARD_SCHEMA)
-
-
-def _labelled(
-    table: pa.Table, rule: LabelRule, classes: Sequence[str], renumber: bool, rejects: Rejects
-) -> tuple[pa.Table, ClassNumbers]:
-    """Returns rows with the numbers of their classes, and the classes."""
-    no_label = ""
-    if rule.is_table:
-        known = LabelTable(rule)
-        texts = [text or None for text in known.labels(table["key"].to_pylist())]
-        column = table.schema.get_field_index("text")
-        table = table.set_column(column, "text", pa.array(texts, pa.string()))
-        no_label = known.problem()
-    if classes:
-        numbering = given_classes(classes, rule)
-    else:
-        numbering = found_classes(text_counts(table, "train"), rule, renumber=renumber)
-    return with_labels(table, numbering, rejects, no_label), numbering
-
-
-def _hidden_note(scans: Iterable[ShardScan]) -> str:
-    found = [scan.hidden for scan in scans if scan.hidden[0]]
-    if not found:
-        return ""
-    return f"{sum(count for count, _ in found)} hidden files left out, such as {found[0][1]!r}"
-
-
-@dataclass(frozen=True)
-class _Task:
-    """A shard to be scanned."""
-
-    url: str
-    name: str
-    labels: LabelRule
-    image: str
-    unpack_to: str | None
-
-
-def _scan(task: _Task) -> tuple[str, ShardScan]:
-    # A plain function of one argument, which every parallel map can take.
-    try:
-        scan = scan_shard(task.url, task.labels, task.image)
-        if not scan.compression or task.unpack_to is None:
-            return task.url, scan
-        place = files.join(task.unpack_to, f"{task.name}.tar")
-        unpack(task.url, scan.compression, place)
-        return place, scan_shard(place, task.labels, task.image)
-    except FileNotFoundError as error:
-        raise ConfigError(
-            f"shards must be there, got nothing at {task.url}. Check the path and its range."
-        ) from error
-    except OSError as error:
-        raise ConfigError(
-            f"shards must be files that can be read, got {error}, in {task.url}. "
-            "Check the path and its rights."
-        ) from error
-
-
-def shard_names(urls: Sequence[str]) -> list[str]:
-    """Returns a name for each shard: its file's, led by its folders' where files share one.
+    Args:
+        data_url: The data folder; what is written is what `write_index` writes.
+        train_urls: Shards of training examples.
+        test_urls: Shards of test examples.
+        options: How it is built.
+        finish: Changes the index's head, or raises, before anything of the index is there.
 
     Raises:
-        ConfigError: There is no shard, or two are one file.
+        DataError: More is rejected than accepted.
+        ConfigError: There is no shard, one is not there, or two of them cannot be told apart.
     """
-    if not urls:
-        raise ConfigError("shards must be named, got none. Give a URL, a glob or a list.")
-    parts = [[one for one in url.split("/")[:-1] if one] for url in urls]
-    stems = [tar_stem(url) for url in urls]
-    for depth in range(max(map(len, parts)) + 1):
-        names = [
-            "-".join([*part[len(part) - depth :], stem])
-            for part, stem in zip(parts, stems, strict=True)
-        ]
-        if len(set(names)) == len(names):
-            return names
-    twice = next(name for name, count in Counter(names).items() if count > 1)
-    raise ConfigError(f"shards must differ in folder or file name, got {twice!r} twice.")
+    parts = PartFiles(data_url)
+    with files.open_output(files.join(data_url, "index.parquet")) as stream:
+        with pq.ParquetWriter(stream, INDEX_SCHEMA) as writer:
+            rows = _RowGroups(writer)
+            head = finish(build(train_urls, test_urls, options, parts, rows))
+            rows.flush()
+        _write_shards(data_url, head.shards, head.classes)
+        write_table(files.join(data_url, "rejects.parquet"), head.rejects)
+    parts.remove_others()
+    return head
+
+
+@dataclass
+class _RowsInMemory:
+    tables: list[pa.Table]
+
+    def write_table(self, table: pa.Table) -> None:
+        """Takes a shard's rows."""
+        self.tables.append(table)
+
+
+class _RowGroups:
+    """Writes rows into a Parquet file, in groups of `_ROW_GROUP`, whatever they come in."""
+
+    def __init__(self, writer: pq.ParquetWriter) -> None:
+        self._writer = writer
+        self._tables: list[pa.Table] = []
+        self._num = 0
+
+    def write_table(self, table: pa.Table) -> None:
+        """Takes a shard's rows."""
+        self._tables.append(table)
+        self._num += table.num_rows
+        if self._num >= _ROW_GROUP:
+            whole = self._num - self._num % _ROW_GROUP
+            rows = pa.concat_tables(self._tables)
+            self._writer.write_table(rows.slice(0, whole), row_group_size=_ROW_GROUP)
+            self._tables, self._num = [rows.slice(whole)], self._num - whole
+
+    def flush(self) -> None:
+        """Writes what is left."""
+        if self._num:
+            self._writer.write_table(pa.concat_tables(self._tables))
 
 
 def write_index(data_url: str, index: Index) -> None:
@@ -276,19 +184,19 @@ def write_index(data_url: str, index: Index) -> None:
 
     Shards inside the folder are stored by relative URL, so that a moved run still opens.
     """
+    _write_shards(data_url, index.shards, index.classes)
+    write_table(files.join(data_url, "rejects.parquet"), index.rejects)
+    write_table(files.join(data_url, "index.parquet"), index.examples)
+
+
+def _write_shards(data_url: str, shards: pa.Table, classes: Sequence[str]) -> None:
     inside = data_url.rstrip("/") + "/"
-    shards = index.shards
     for at, column in enumerate(SHARD_SCHEMA.names):
         if column in ("url", "source"):
             urls = [url.removeprefix(inside) for url in shards[column].to_pylist()]
             shards = shards.set_column(at, column, pa.array(urls, pa.string()))
-    shards = shards.replace_schema_metadata({_CLASSES: json.dumps(index.classes)})
-    for name, table in (
-        ("shards", shards),
-        ("rejects", index.rejects),
-        ("index", index.examples),
-    ):
-        write_table(files.join(data_url, f"{name}.parquet"), table)
+    shards = shards.replace_schema_metadata({_CLASSES: json.dumps(classes)})
+    write_table(files.join(data_url, "shards.parquet"), shards)
 
 
 def read_index(data_url: str) -> Index:

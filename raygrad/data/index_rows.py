@@ -1,14 +1,11 @@
 """The rows of the index: classes, splits, repeated keys, and the rejects that remain."""
 
-import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from raygrad.data.class_numbers import ClassNumbers
 from raygrad.data.columns import pieces
@@ -30,6 +27,19 @@ INDEX_SCHEMA = pa.schema(
 )
 REJECT_SCHEMA = pa.schema([("shard", pa.string()), ("key", pa.string()), ("reason", pa.string())])
 _TEXT = pa.field("text", pa.string())
+PART_SCHEMA = pa.schema(
+    [INDEX_SCHEMA.field(name) for name in ("key", "key_hash", "offset", "size")] + [_TEXT]
+)
+SHARD_SCHEMA = pa.schema(
+    [
+        ("name", pa.string()),
+        ("url", pa.string()),
+        ("num_examples", pa.int64()),
+        ("num_bytes", pa.int64()),
+        ("digest", pa.string()),
+        ("source", pa.string()),
+    ]
+)
 
 
 class Rejects:
@@ -102,88 +112,37 @@ def _remedy(reasons: list[tuple[str, int]]) -> str:
     return "Mend the shards, or accept more: --max-reject-share."
 
 
-def text_rows(name: str, scan: ShardScan, split: str) -> pa.Table:
-    """Returns a shard's rows of the index, their labels still as ``text``."""
+def part_rows(scan: ShardScan) -> pa.Table:
+    """Returns a shard's rows with the columns of `PART_SCHEMA`: what its tar alone tells."""
     found = scan.examples
+    columns = [
+        found["key"],
+        pa.array(key_hashes(found["key"].to_pylist())),
+        found["offset"],
+        found["size"],
+        found["label"],
+    ]
+    return pa.table(columns, schema=PART_SCHEMA)
+
+
+def text_rows(part: pa.Table, name: str, split: str) -> pa.Table:
+    """Returns a shard's rows of the index, their labels still as ``text``."""
     columns = {
-        "key": found["key"],
-        "key_hash": key_hashes(found["key"].to_pylist()),
-        "shard": pa.repeat(name, found.num_rows),
-        "offset": found["offset"],
-        "size": found["size"],
-        "text": found["label"],
-        "split": pa.repeat(split, found.num_rows),
+        "key": part["key"],
+        "key_hash": part["key_hash"],
+        "shard": pa.repeat(name, part.num_rows),
+        "offset": part["offset"],
+        "size": part["size"],
+        "text": part["text"],
+        "split": pa.repeat(split, part.num_rows),
     }
     schema = INDEX_SCHEMA.set(INDEX_SCHEMA.get_field_index("label"), _TEXT)
     return pa.table(columns, schema)
 
 
-def with_distinct_keys(table: pa.Table, rejects: Rejects) -> tuple[pa.Table, str]:
-    """Puts the shard's name before a key that an earlier shard holds; what then repeats is refused.
-
-    Keys that are counted anew in each shard or split are different examples. The keys themselves
-    are compared where hashes agree.
-
-    Returns:
-        The rows, and what the user should know of them.
-    """
-    hashes = table["key_hash"].to_numpy()
-    order = np.argsort(hashes, kind="stable")
-    again = np.flatnonzero(hashes[order][1:] == hashes[order][:-1]) + 1
-    suspects = np.unique(np.concatenate([order[again], order[again - 1]]))
-    first: dict[str, str] = {}
-    renamed: dict[int, str] = {}
-    repeated = []
-    for at, row in zip(suspects.tolist(), _rows(table, suspects), strict=True):
-        if row["key"] in first:
-            renamed[at] = f"{row['shard']}/{row['key']}"
-            repeated.append(row | {"first": first[row["key"]]})
-        else:
-            first[row["key"]] = row["shard"]
-    if not renamed:
-        return table, ""
-    positions, names = np.array(list(renamed)), list(renamed.values())
-    new_hashes = key_hashes(names)
-    # A name that another example bears already, by its hash, would be a duplicate of its own.
-    taken = np.isin(new_hashes, hashes) | _repeats(new_hashes)
-    for at in np.flatnonzero(taken).tolist():
-        row = repeated[at]
-        rejects.add(row["shard"], row["key"], f"duplicate key, first in {row['first']}")
-    keys = table["key"].to_pylist()
-    for at, name in renamed.items():
-        keys[at] = name
-    hashes = hashes.copy()
-    hashes[positions] = new_hashes
-    keep = np.ones(len(hashes), bool)
-    keep[positions[taken]] = False
-    columns = {"key": pa.array(keys, pa.string()), "key_hash": pa.array(hashes)}
-    for column, values in columns.items():
-        table = table.set_column(table.schema.get_field_index(column), column, values)
-    row = repeated[0]
-    note = (
-        f"{len(renamed)} keys stand in an earlier shard too, such as {row['key']!r} of "
-        f"{row['shard']} in {row['first']}: they are taken for other examples, and the shard's "
-        f"name is put before the key: {names[0]!r}"
-    )
-    return table.filter(pa.array(keep)), note
-
-
-def _repeats(hashes: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """Tells of each hash whether it stands earlier in the array."""
-    _, first = np.unique(hashes, return_index=True)
-    repeated = np.ones(len(hashes), bool)
-    repeated[first] = False
-    return repeated
-
-
-def _rows(table: pa.Table, positions: NDArray[np.int64]) -> Iterator[dict[str, Any]]:
-    return itertools.chain(table.select(["key", "shard"]).take(pa.array(positions)).to_pylist())
-
-
-def text_counts(table: pa.Table, split: str) -> dict[str, int]:
-    """Returns how many examples of a split have each text of a label."""
-    texts = table.filter(pc.equal(table["split"], split))["text"]
-    found = pc.value_counts(texts.drop_null()).to_pylist()
+def text_counts(rows: pa.Table) -> dict[str, int]:
+    """Returns how many rows have each text of a label."""
+    found = pc.value_counts(rows["text"].drop_null()).to_pylist()
     return {one["values"]: one["counts"] for one in found}
 
 

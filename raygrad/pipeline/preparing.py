@@ -2,6 +2,7 @@
 
 import functools
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,12 +13,20 @@ from raygrad.config import DataConfig, StudyConfig
 from raygrad.config.nodes import selector_of
 from raygrad.config_values import identity
 from raygrad.data.export import export_subset
-from raygrad.data.index import Index, build_index, read_index, read_shard_table, write_index
+from raygrad.data.index import (
+    build_index,
+    build_index_files,
+    read_index,
+    read_shard_table,
+    write_index,
+)
+from raygrad.data.index_building import Head, IndexOptions
 from raygrad.data.index_rows import REJECT_SCHEMA
 from raygrad.data.limiting import index_of_first_shards, limited_source
 from raygrad.data.places import Data, TableOptions, resolve
 from raygrad.data.shards import DATASET_FILE, write_shards
 from raygrad.data.sources import SOURCES, HeldOut, Source, check_source
+from raygrad.data.stored_index import StoredIndex
 from raygrad.data.table_files import ENDINGS as TABLE_ENDINGS
 from raygrad.engine import parallel
 from raygrad.engine.session import ensure_ray
@@ -108,25 +117,24 @@ def _prepare(config: StudyConfig, layout: RunLayout) -> dict[str, Any]:
     if given.source is not None:
         urls, facts = _write_source(given, data, data.out or layout.shards)
         facts["channels"] = data.channels if data.tars else facts["channels"]
-    index = _build_index(data, given, urls, facts["classes"], layout)
-    write_index(layout.data, index)
-    for note in (*given.notes, *index.notes):
+    head = _write_index(data, given, urls, facts["classes"], layout)
+    for note in (*given.notes, *head.notes):
         log.warning("prepare: %s", note)
-    labels = index.rows("train")["label"].unique()
-    if len(labels) == 1:
-        name = index.classes[labels[0].as_py()]
+    with StoredIndex(layout.data) as index:
+        labels, num_examples, content = index.labels(), index.num_examples, index.digest()
+    if len(train := labels.get("train", Counter[int]())) == 1:
+        name = head.classes[next(iter(train))]
         log.warning("prepare: every training example is of one class, %s: no labels to learn", name)
-    if data.val_fraction and not index.rows("test").num_rows:  # it is meant to be trained on
+    if data.val_fraction and "test" not in labels:  # it is meant to be trained on
         log.warning("prepare: there is no test split, which training needs: name it, --test-tars")
-    facts |= {"classes": list(index.classes), "num_classes": len(index.classes)}
+    facts |= {"classes": list(head.classes), "num_classes": len(head.classes)}
     facts["image_size"] = data.image_size
     write_json(files.join(layout.data, DATASET_FILE), facts)
     record(layout, before, is_written=given.source is not None)
-    counts = {"num_examples": index.examples.num_rows, "num_rejects": index.rejects.num_rows}
+    counts = {"num_examples": num_examples, "num_rejects": head.rejects.num_rows}
     log.info("prepare: %(num_examples)d examples, %(num_rejects)d rejects", counts)
     size = data.image_size
-    content = index.digest if size is None else digest([index.digest, size])
-    return {"digest": content, **counts}
+    return {"digest": content if size is None else digest([content, size]), **counts}
 
 
 def is_place(name: str) -> bool:
@@ -152,16 +160,16 @@ def resolved(data: DataConfig) -> Data:
     return Data(source=source, name=data.source)
 
 
-def _build_index(
+def _write_index(
     data: DataConfig,
     given: Data,
     urls: _Urls,
     classes: Sequence[str],
     layout: RunLayout,
-) -> Index:
+) -> Head:
+    """Writes the index of shards into the run folder; returns what it comes to."""
     is_written = given.source is not None
-    build = functools.partial(
-        build_index,
+    options = IndexOptions(
         val_fraction=data.val_fraction,
         split_seed=data.split_seed,
         labels="cls" if is_written else data.labels,
@@ -174,30 +182,35 @@ def _build_index(
         map_fn=functools.partial(parallel.few_here, nodes=data.nodes),
     )
     if data.max_examples is None:
-        index = build(*urls)
-        return _with_rejects(index, given.source, data) if given.source else index
+        finish = functools.partial(_with_rejects, source=given.source, data=data)
+        return build_index_files(layout.data, *urls, options, finish)
     # Few training shards need not hold every class that the test shards hold; that is no damage.
-    tolerant = functools.partial(build, max_reject_share=1.0)
-    limited = index_of_first_shards(tolerant, *urls, data.max_examples)
-    return replace(limited, notes=())  # of the shards that it took, not of what was kept
+    tolerant = functools.partial(build_index, **vars(replace(options, max_reject_share=1.0)))
+    index = index_of_first_shards(tolerant, *urls, data.max_examples)
+    write_index(layout.data, index)
+    num = index.examples.num_rows
+    # Notes are of the shards that it took, not of what was kept.
+    return Head(num, index.shards, index.rejects, index.classes, notes=())
 
 
-def _with_rejects(index: Index, source: Source, data: DataConfig) -> Index:
+def _with_rejects(head: Head, source: Source | None, data: DataConfig) -> Head:
     """Adds what the source could not use to the index's rejects.
 
     Raises:
         DataError: It is more than is accepted; one odd file never is.
     """
+    if source is None:
+        return head
     rows = [{"shard": "", "key": place, "reason": reason} for place, reason in source.rejects]
-    used, lost = index.examples.num_rows, source.num_lost
+    used, lost = head.num_examples, source.num_lost
     if lost > max(0 if data.strict else 1, data.max_reject_share * (used + lost)):
         raise DataError(
             f"at most {data.max_reject_share:.3%} of the examples may be rejected, got {lost} "
             f"against {used} usable, such as {rows[0]['key']!r}: {rows[0]['reason']}. "
             "Mend them, or accept more: --max-reject-share."
         )
-    rejects = pa.concat_tables([pa.Table.from_pylist(rows, REJECT_SCHEMA), index.rejects])
-    return replace(index, rejects=rejects, notes=(*source.notes, *index.notes))
+    rejects = pa.concat_tables([pa.Table.from_pylist(rows, REJECT_SCHEMA), head.rejects])
+    return replace(head, rejects=rejects, notes=(*source.notes, *head.notes))
 
 
 def write_source(data: DataConfig, out: str) -> list[str]:
