@@ -38,7 +38,7 @@ from raygrad.cli.subcommands import (
 from raygrad.cli.terminal import shown_lines
 from raygrad.cli.usage import one_line
 from raygrad.config import StudyConfig
-from raygrad.engine.session import session
+from raygrad.engine.session import expect_ray, session
 from raygrad.errors import ConfigError, IncompleteError, RaygradError
 from raygrad.storage import patience
 from raygrad.training.recipes import named_recipe
@@ -48,6 +48,8 @@ RUN_AS_WORD = (Influence, Select, Scores, Status, Report)
 """Commands whose run folder is named without a flag."""
 RUN_AFTER_FLAG = (Train, Score, Sweep, PlanSweep)
 """Commands whose run folder is named by a flag, and which take no word without one."""
+STARTS_RAY = (Train, Score, Sweep, Job)
+"""Commands that need workers of Ray, unless what they do is there."""
 
 EXIT_INTERRUPTED, EXIT_TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 
@@ -178,6 +180,8 @@ def _with_run(kind: type[Command], args: list[str]) -> list[str]:
 def _execute(command: Command) -> None:
     """Runs a command; what other libraries say of it goes to its run folder."""
     with noise_kept(getattr(command, "run", None)), session():
+        if isinstance(command, STARTS_RAY) and not getattr(command, "plan", False):
+            expect_ray()
         command.execute()
 
 

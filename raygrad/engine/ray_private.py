@@ -5,7 +5,9 @@ is no public way; where Ray no longer has it, the error names it and the version
 """
 
 import contextlib
+import os
 import signal
+import sys
 import threading
 import time
 import types
@@ -79,26 +81,59 @@ def own_sigterm() -> Iterator[None]:
 
 @contextlib.contextmanager
 def lean_node() -> Iterator[None]:
-    """Starts of a Ray that ends with its driver go without two servers that nobody asks.
+    """Starts of a Ray that ends with its driver take a third of the CPU time that they took.
 
-    The monitor serves an autoscaler and the dashboard's server a browser. Both are Python
-    processes that import much: some 3 of 10 CPU seconds of a start. `include_dashboard=False`
-    starts the second all the same, and `ray.init` has no argument for the first.
+    They go without two servers that nobody asks. The monitor serves an autoscaler and the
+    dashboard's server a browser; both are Python processes that import much. `include_dashboard=
+    False` starts the second all the same, and `ray.init` has no argument for the first. And their
+    workers are forks of a process that has loaded what they need (`workers/`), where a worker of
+    Ray imports Ray twice, then torch.
     """
+    import ray
     from ray._private.node import Node
 
-    kept = {name: _part(Node, name) for name in ("start_monitor", "start_api_server")}
+    from raygrad.engine.workers.starting import forked_workers
+
+    own_script = os.path.join(ray.__path__[0], "_private", "workers", "setup_worker.py")
+    names = ("start_monitor", "start_api_server", "start_raylet")
+    kept = {name: _part(Node, name) for name in names}
 
     def none(node: Any, **_: Any) -> None:
         node._webui_url = None
 
-    for name in kept:
-        setattr(Node, name, none)
-    try:
-        yield
-    finally:
-        for name, start in kept.items():
-            setattr(Node, name, start)
+    with forked_workers(own_script) as script:
+
+        def start_raylet(node: Any, *arguments: Any, **named: Any) -> None:
+            if script is not None:
+                node._ray_params.setup_worker_path = script
+            kept["start_raylet"](node, *arguments, **named)
+
+        for name in names:
+            setattr(Node, name, start_raylet if name == "start_raylet" else none)
+        try:
+            yield
+        finally:
+            for name, start in kept.items():
+                setattr(Node, name, start)
+
+
+def threads_as_ray_says() -> None:
+    """Has the torch of this worker, a fork, take as many threads as Ray says.
+
+    Ray sets OMP_NUM_THREADS by what a task or an actor was given, just before it begins: in time
+    for a torch that is imported after it, and too late for one that is there.
+    """
+    from ray._private import utils
+
+    say = _part(utils, "set_omp_num_threads_if_unset")
+
+    def said() -> bool:
+        is_set = bool(say())
+        if is_set and "torch" in sys.modules:
+            sys.modules["torch"].set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+        return is_set
+
+    utils.set_omp_num_threads_if_unset = said
 
 
 def shutdown() -> None:
@@ -109,10 +144,13 @@ def shutdown() -> None:
     """
     import ray
 
+    from raygrad.engine.workers import starting
+
     handler = signal.getsignal(signal.SIGTERM)
     try:
         with _agents_end_with_their_node():
             ray.shutdown()
+        starting.close()
     finally:
         if threading.current_thread() is threading.main_thread() and handler is not None:
             signal.signal(signal.SIGTERM, handler)

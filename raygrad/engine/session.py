@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from raygrad.engine import ray_private
 from raygrad.engine.address import check_answers
+from raygrad.engine.workers import starting
 from raygrad.errors import ResourceError
 
 
@@ -21,13 +22,28 @@ def session() -> Iterator[None]:
     try:
         yield
     finally:
-        if not was_running and _is_running():
-            ray_private.shutdown()
+        if not was_running:
+            if _is_running():
+                ray_private.shutdown()
+            starting.close()
 
 
 def _is_running() -> bool:
     # Importing Ray takes a second; what has not been imported does not run.
     return "ray" in sys.modules and sys.modules["ray"].is_initialized()
+
+
+def _address() -> str:
+    return os.environ.get("RAY_ADDRESS") or "local"
+
+
+def expect_ray() -> None:
+    """Loads what workers need beside a command that will need them, and has not begun.
+
+    A Ray that is joined has its own way to start workers.
+    """
+    if _address() == "local" and not _is_running():
+        starting.start()
 
 
 def ensure_ray() -> None:
@@ -47,7 +63,7 @@ def ensure_ray() -> None:
         return
     # Ray's own lines would drown the stages' progress; what workers write stays in Ray's log files.
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    address = os.environ.get("RAY_ADDRESS") or "local"
+    address = _address()
     if address == "local":
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
         # Tune runs every trial in a thread of its own, and glibc gives threads heaps of their own,

@@ -59,8 +59,8 @@ def _main(work: Callable[..., Any], is_time: Callable[[], bool] | None, argument
             initialize_head=True,
             head_node_args={"num_cpus": 1, "include_dashboard": False},
         )
-    try:
         lost = cluster.add_node(num_cpus=1)
+    try:
         ray.init(address=cluster.address, logging_level=40, log_to_driver=False)
         cluster.wait_for_nodes()
         was_lost = threading.Event()

@@ -28,6 +28,7 @@ from raygrad.engine.sweep.trial_process import (
     state_url,
 )
 from raygrad.engine.waiting import Need, Waiting, wait_for
+from raygrad.engine.workers.starting import load_for_training
 from raygrad.errors import IncompleteError
 from raygrad.progress import Progress
 from raygrad.runs.layout import RunLayout
@@ -125,6 +126,7 @@ def sweep(
         log.info("sweep: %d of %d trials are finished", len(trials) - len(todo), len(trials))
     if todo:
         ensure_ray()
+        load_for_training()
         placed = sweep_placement(config)
         tell_arithmetic("sweep", recipe.numerics, placed.device == "cuda")
         log.info("%s", placed.line(min(placed.count, len(todo))))

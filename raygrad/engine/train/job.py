@@ -24,6 +24,7 @@ from raygrad.engine.relay import relayed
 from raygrad.engine.retries import Retries, final_error
 from raygrad.engine.train.telling import Telling, warner
 from raygrad.engine.waiting import Need, Waiting, wait_for, watched
+from raygrad.engine.workers.starting import load_for_training
 from raygrad.errors import IncompleteError, RaygradError
 from raygrad.progress import Progress
 from raygrad.runs.reject_table import settle_rejects
@@ -120,6 +121,7 @@ def train(
     placed = place_training(config, offer_of(config.nodes))
     scaling, need = _scaling(placed, config), _need(placed, config)
     log.info("%s", placed.line())
+    load_for_training()
     wait_for("train", need, wait_s)
     tell_arithmetic("train", config.numerics, placed.device == "cuda")
     arguments = {"task": task, "data": ray.put(data), "use_gpu": placed.device == "cuda"}

@@ -57,8 +57,9 @@ def test_a_trial_killed_at_three_seeded_moments_goes_on_and_changes_nothing(
 ):
     """SIGKILL of rank 0's process, of the last rank's and of rank 0's again.
 
-    The same bits as without, at most an epoch of six steps lost each time, and more kills survived
-    than attempts without progress are allowed.
+    The same bits as without, and more kills survived than attempts without progress are allowed.
+    Each time at most the epoch of six steps is lost that it died in, and the one before, whose
+    state was still being written beside the loop.
     """
     faults = tmp_path / "faults"
     faults.mkdir()
@@ -75,7 +76,7 @@ def test_a_trial_killed_at_three_seeded_moments_goes_on_and_changes_nothing(
     assert tables[0] == tables[1]
     needed, (row,) = steps[1] - steps[0], tables[0]
     assert needed == row["steps"]
-    assert 0 < steps[0] - needed <= 3 * 7, "an epoch, and the step that it died in"
+    assert 0 < steps[0] - needed <= 3 * 13, "two epochs, and the step that it died in"
     (alone,) = retrained(make_data(), trials)
     assert (row["num_workers"], alone["num_workers"]) == (workers, 1)
     assert row["test_loss"] == pytest.approx(alone["test_loss"], rel=1e-4)

@@ -1,0 +1,224 @@
+"""A process that has loaded what workers need, and forks one when it is asked.
+
+A worker of Ray imports Ray twice, then torch and raygrad: some five CPU seconds. A fork of a
+process that has done so takes some hundredths. Nothing but modules is loaded before a fork: no
+device is opened and no pool of threads started, so that a forked worker is as one that has just
+imported them.
+
+There are two layers. The first has loaded torch and whatever knows nothing of Ray. Ray reads its
+variables once, while it is imported, and some differ between a node's workers (the job's number):
+so the first forks a second server for each set of them, which imports Ray, and forks workers.
+"""
+
+import contextlib
+import gc
+import importlib
+import json
+import os
+import runpy
+import select
+import shutil
+import signal
+import socket
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from raygrad.engine.ray_private import threads_as_ray_says
+from raygrad.engine.workers.launcher import read_at_load
+
+LOADED = (
+    "torch",
+    "pandas",
+    "pyarrow.parquet",
+    "PIL.Image",
+    "raygrad.scoring",
+    "raygrad.data.reading",
+    "raygrad.training.trials",
+    "raygrad.training.outside",
+)
+"""What the first layer loads: nothing of Ray."""
+LOADED_WITH_RAY = ("ray", "ray.data", "raygrad.engine.score.actor")
+"""What the second layer loads."""
+_HEARD_WITHIN_S = 10.0
+
+Wish = dict[str, Any]
+"""What a process is asked to become, as `launcher.wish` says it, with its streams; or modules that
+are to be loaded."""
+
+
+def load(modules: Iterable[str]) -> None:
+    """Imports modules; of one that cannot be imported, the worker that needs it will tell."""
+    for name in modules:
+        with contextlib.suppress(Exception):
+            importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # a forked worker's collector leaves the pages alone that it shares
+
+
+def hear(connection: socket.socket) -> Wish:
+    """Reads what is wished.
+
+    Raises:
+        OSError: It went away, or does not say it in time.
+        ValueError: It is no wish.
+    """
+    connection.settimeout(_HEARD_WITHIN_S)
+    _, streams, _, _ = socket.recv_fds(connection, 1, 3)
+    heard = b""
+    while not heard.endswith(b"\n"):
+        more = connection.recv(1 << 16)
+        if not more:
+            for stream in streams:
+                os.close(stream)
+            raise OSError("the one who asked went away")
+        heard += more
+    return {**json.loads(heard), "streams": streams}
+
+
+class FirstLayer:
+    """Hears every wish, and hands it on to the second server of its set of Ray's variables."""
+
+    def __init__(self, listener: socket.socket, parent: int) -> None:
+        self._listener = listener
+        self._parent = parent
+        self._own = {"OMP_NUM_THREADS": "1", **read_at_load(dict(os.environ))}
+        self._second: dict[str, socket.socket] = {}
+        self._with_ray = LOADED_WITH_RAY
+
+    def serve(self) -> Wish | None:
+        """Serves until the parent's end of a pipe is closed.
+
+        Returns:
+            None in this process at the end; in a forked worker, its wish.
+        """
+        while True:
+            ready, _, _ = select.select([self._listener.fileno(), self._parent], [], [])
+            if self._parent in ready:
+                return None
+            connection, _ = self._listener.accept()
+            with connection:
+                try:
+                    wish = hear(connection)
+                except (OSError, ValueError):
+                    continue
+                if "load" in wish:
+                    self._load(wish)
+                    continue
+                worker = self._hand_on(wish)
+                if worker is not None:
+                    return worker
+                for stream in wish["streams"]:
+                    os.close(stream)
+                with contextlib.suppress(OSError):
+                    connection.sendall(b"y" if wish["is_met"] else b"n")
+
+    def _load(self, wish: Wish) -> None:
+        """Loads more, for the workers from now on: the second layer is forked anew."""
+        load(wish["load"])
+        self._with_ray = (*LOADED_WITH_RAY, *wish["load_with_ray"])
+        while self._second:
+            self._second.popitem()[1].close()
+
+    def _hand_on(self, wish: Wish) -> Wish | None:
+        """Sets `is_met`; returns the wish in a forked worker, and None here."""
+        wish["is_met"] = False
+        environment = wish["environment"]
+        # Threads that nobody has bounded are bounded by Ray, in `threads_as_ray_says`.
+        if {"OMP_NUM_THREADS": "1", **read_at_load(environment)} != self._own:
+            return None
+        of_ray = {name: value for name, value in environment.items() if name.startswith("RAY_")}
+        name = json.dumps(of_ray, sort_keys=True)
+        if name not in self._second:
+            ours, theirs = socket.socketpair()
+            if os.fork() == 0:
+                self._leave(ours)
+                return second_layer(theirs, environment, self._with_ray)
+            theirs.close()
+            self._second[name] = ours
+        streams = wish["streams"]
+        said = {key: value for key, value in wish.items() if key not in ("streams", "is_met")}
+        server = self._second[name]
+        try:
+            socket.send_fds(server, [b"f"], streams)
+            server.sendall(json.dumps(said).encode() + b"\n")
+            wish["is_met"] = server.recv(1) == b"y"
+        except OSError:
+            wish["is_met"] = False
+        if not wish["is_met"]:
+            self._second.pop(name).close()
+        return None
+
+    def _leave(self, ours: socket.socket) -> None:
+        """Closes, in a forked process, what is the first layer's."""
+        for one in (self._listener, ours, *self._second.values()):
+            one.close()
+        os.close(self._parent)
+
+
+def second_layer(
+    asking: socket.socket, environment: dict[str, str], modules: Iterable[str]
+) -> Wish | None:
+    """Imports Ray with a set of its variables, and forks a worker for each wish.
+
+    Returns:
+        None in this process, once the first layer has gone; in a forked worker, its wish.
+    """
+    os.environ.clear()
+    os.environ.update(environment)
+    load(modules)
+    while select.select([asking], [], [])[0]:
+        try:
+            wish = hear(asking)
+        except (OSError, ValueError):
+            break
+        if os.fork() == 0:
+            asking.close()
+            return wish
+        for stream in wish["streams"]:
+            os.close(stream)
+        asking.sendall(b"y")
+    return None
+
+
+def become(wish: Wish) -> None:
+    """Makes this forked process what the asking one would have become."""
+    if wish["leads_group"]:
+        os.setpgid(0, 0)
+    for at, stream in enumerate(wish["streams"]):
+        os.dup2(stream, at)
+        os.close(stream)
+    os.environ.clear()
+    os.environ.update(wish["environment"])
+    os.chdir(wish["folder"])
+    os.setpriority(os.PRIO_PROCESS, 0, wish["nice"])
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in wish["ignored"]:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, wish["blocked"])
+    sys.argv = wish["arguments"]
+    sys.path[0] = os.path.dirname(sys.argv[0])
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed()  # Python's own generator does so by itself
+    threads_as_ray_says()
+
+
+def main() -> None:
+    """Serves at a socket for as long as the parent holds a pipe; in a forked worker, runs it."""
+    path, listening, parent = sys.argv[1:]
+    with socket.socket(fileno=int(listening)) as listener:
+        # Forked workers are Ray's to watch; the system takes what they leave.
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        load(LOADED)
+        wish = FirstLayer(listener, int(parent)).serve()
+    if wish is None:
+        shutil.rmtree(os.path.dirname(path), ignore_errors=True)  # a killed driver leaves it
+    else:
+        become(wish)
+        runpy.run_path(sys.argv[0], run_name="__main__")
+
+
+if __name__ == "__main__":
+    main()

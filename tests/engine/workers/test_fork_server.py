@@ -1,0 +1,172 @@
+"""A fork is what the asking process would have become; it ends with those it belongs to."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from raygrad.engine.workers import launcher, starting
+
+TELLS = """
+import json, os, signal, sys, threading
+import numpy, torch
+from raygrad.engine.workers.fork_server import LOADED
+told = {
+    "name": __name__, "arguments": sys.argv, "path": sys.path[0], "folder": os.getcwd(),
+    "variable": os.environ.get("ONE"), "group": os.getpgid(0) == os.getpid(),
+    "usr1": signal.getsignal(signal.SIGUSR1) == signal.SIG_IGN,
+    "int": signal.getsignal(signal.SIGINT) is signal.default_int_handler,
+    "blocked": signal.SIGUSR2 in signal.pthread_sigmask(signal.SIG_BLOCK, ()),
+    "threads": threading.active_count(), "torch_threads": torch.get_num_threads(),
+    "random": [float(numpy.random.rand()), __import__("random").random()],
+    "cuda": torch.cuda.is_initialized(), "asked": "RAYGRAD_FORK_SERVER" in os.environ,
+    "pid": os.getpid(), "parent": os.getppid(), "ray": os.environ.get("RAY_JOB_ID"),
+    "compiler": "torch._dynamo" in sys.modules,
+}
+print("err", file=sys.stderr)
+print(json.dumps(told), flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def server():
+    """A fork server of this module's own."""
+    one = starting.ForkServer()
+    yield one
+    one.close()
+
+
+@pytest.fixture
+def worker(tmp_path, server):
+    """Starts workers as Ray's node does, by the launcher, and returns what they tell."""
+    script = tmp_path / "worker.py"
+    script.write_text(TELLS)
+    plain = tmp_path / "plain.py"
+    plain.write_text("print('plain')")
+
+    def start(*arguments, path=server.path, env=(), **how):
+        out = tmp_path / "out"
+        environment = {
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "RAY_JOB_ID": "01000000",
+            launcher.SOCKET: path,
+            launcher.SCRIPT: str(plain),
+            **dict(env),
+        }
+        with out.open("w") as to:
+            subprocess.run(
+                [sys.executable, launcher.__file__, "--language=PYTHON", str(script), *arguments],
+                stdout=to,
+                env=environment,
+                cwd=tmp_path,
+                check=True,
+                **how,
+            )
+        end_s = time.monotonic() + 60
+        while not out.read_text().endswith("\n") and time.monotonic() < end_s:
+            time.sleep(0.01)
+        said = out.read_text()
+        return said.strip() if said == "plain\n" else json.loads(said)
+
+    return start
+
+
+def test_a_fork_has_arguments_folder_variables_and_streams_of_the_asking(worker, tmp_path):
+    told = worker("--a=1", env={"ONE": "two"}.items())
+    assert told["name"] == "__main__"
+    assert told["arguments"] == [str(tmp_path / "worker.py"), "--a=1"]
+    assert told["path"] == told["folder"] == str(tmp_path)
+    assert told["variable"] == "two"
+    assert told["ray"] == "01000000"
+    assert not told["asked"]
+
+
+def test_a_fork_hears_signals_as_the_asking_does(worker):
+    def of_node():
+        os.setpgid(0, 0)
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
+
+    told = worker(preexec_fn=of_node)
+    names = ("usr1", "blocked", "int", "group")
+    assert [told[name] for name in names] == [True, True, True, True]
+    told = worker()
+    assert [told[name] for name in names] == [False, False, True, False]
+
+
+def test_forks_share_no_random_state_no_thread_and_no_device(worker):
+    one, other = worker(), worker()
+    assert one["pid"] != other["pid"]
+    assert one["random"][0] != other["random"][0]
+    assert one["random"][1] != other["random"][1]
+    assert one["threads"] == 1
+    assert not one["cuda"]
+    assert one["torch_threads"] == 1
+
+
+def test_other_variables_of_ray_get_a_server_of_their_own(worker):
+    first, again = worker(), worker()
+    other = worker(env={"RAY_JOB_ID": "02000000"}.items())
+    assert first["parent"] == again["parent"]
+    assert other["parent"] != first["parent"]
+    assert other["ray"] == "02000000"
+
+
+@pytest.mark.parametrize("name", ["PYTHONHASHSEED", "OMP_NUM_THREADS", "LD_BIND_NOW"])
+def test_what_is_read_while_loading_is_not_forked(worker, name):
+    assert worker(env={name: "7"}.items()) == "plain"
+
+
+def test_rubbish_at_the_socket_changes_nothing(worker, server):
+    import socket
+
+    for rubbish in (b"", b"x", b"x{not json}\n"):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as one:
+            one.connect(server.path)
+            if rubbish:
+                one.sendall(rubbish)
+    assert worker()["name"] == "__main__"
+
+
+def test_what_training_needs_is_loaded_for_later_workers(worker, server):
+    before = worker()
+    server.load_for_training()
+    after = worker()
+    assert (before["compiler"], after["compiler"]) == (False, True)
+    assert after["parent"] != before["parent"]
+    assert after["threads"] == 1
+
+
+def test_the_socket_is_for_this_user_alone(server):
+    assert os.stat(os.path.dirname(server.path)).st_mode & 0o077 == 0
+
+
+def test_a_server_whose_driver_is_killed_ends_with_its_layers(tmp_path):
+    code = (
+        "import os, time\n"
+        "from raygrad.engine.workers import starting\n"
+        "one = starting.ForkServer()\n"
+        "print(one._process.pid, one.path, flush=True)\n"
+        "time.sleep(600)"
+    )
+    driver = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    pid, path = driver.stdout.readline().split()
+    driver.kill()
+    driver.wait()
+    end_s = time.monotonic() + 60
+    while os.path.exists(f"/proc/{pid}") and time.monotonic() < end_s:
+        time.sleep(0.05)
+    assert not os.path.exists(f"/proc/{pid}")
+    assert not os.path.exists(os.path.dirname(path))
+
+
+def test_a_closed_server_leaves_nothing_and_workers_begin_as_ray_starts_them(worker):
+    one = starting.ForkServer()
+    one.close()
+    assert not os.path.exists(one.path)
+    assert worker(path=one.path) == "plain"
