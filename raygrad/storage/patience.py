@@ -42,7 +42,7 @@ def first_answer_s(server: Hashable) -> float | None:
 
 
 def note_let_in(*places: Hashable) -> None:
-    """Notes that places, each named by who asks and for what, have given what they were asked for."""
+    """Notes that places, named by who asks and for what, have given what they were asked for."""
     _let_in.update(places)
 
 
