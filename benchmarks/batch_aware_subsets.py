@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from raygrad.pipeline.binding import stored_config
-from raygrad.pipeline.stages import study_data
+from raygrad.pipeline.data_ways import study_data
 from raygrad.runs.layout import RunLayout
 from raygrad.selection import draw
 from raygrad.training.checkpoints import load_checkpoint

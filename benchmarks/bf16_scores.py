@@ -16,7 +16,7 @@ from scipy.stats import spearmanr
 
 from raygrad import pipeline
 from raygrad.engine.score.networks import NetworkScorer
-from raygrad.pipeline.stages import study_data
+from raygrad.pipeline.data_ways import study_data
 from raygrad.runs.layout import RunLayout
 from raygrad.selection.analysis import overlap
 from raygrad.training.checkpoints import load_checkpoint

@@ -37,7 +37,7 @@ from raygrad.config import DataConfig, SweepConfig, TrainConfig
 from raygrad.engine.session import ensure_ray
 from raygrad.engine.sweep import job as sweep_engine
 from raygrad.engine.sweep.calibrate import calibrate
-from raygrad.pipeline.stages import study_data
+from raygrad.pipeline.data_ways import study_data
 from raygrad.runs.layout import RunLayout
 from raygrad.training.models import build_network
 from raygrad.training.plan import Sizes, predict, trial_time

@@ -6,6 +6,11 @@ with the training dynamics, and with augmentation. Then the probe is set against
 and backward passes of its examples. Images are random bytes: what they show changes no rate.
 
     python benchmarks/training.py --networks cnn cnn5 --rounds 13
+
+With `--streamed FOLDER ...`, on disk or S3, the streamed loop alone is measured; see
+`streamed_loop.py`.
+
+    python benchmarks/training.py --threads 1 --streamed DIR s3://bucket/folder --images 1024
 """
 
 import argparse
@@ -22,6 +27,7 @@ import torch.nn.functional as F
 from bare_loop import BareLoop
 from interleaved import print_rates, time_interleaved
 from recording import Record, recorded
+from streamed_loop import measure_streamed
 from torch.nn.parallel import DistributedDataParallel
 
 from raygrad.config import TrainConfig
@@ -256,11 +262,20 @@ def main() -> None:
     parser.add_argument("--probe-rounds", type=int, default=21)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
+    parser.add_argument("--streamed", nargs="+", metavar="FOLDER", default=[])
+    parser.add_argument("--streamed-network", default="cnn5", help="what is trained on streams")
+    parser.add_argument("--streamed-size", type=int, default=64, help="pixels of its images")
     args, record = recorded(parser, "The training loop costs what a bare PyTorch loop costs.")
     torch.set_num_threads(args.threads)
     capability = torch.backends.cpu.get_cpu_capability()
     print(f"torch {torch.__version__}, {args.threads} threads, {capability}, {args.clock} time")
     begun_s = time.perf_counter()
+    if args.streamed:
+        measure_streamed(
+            args.streamed, args.images, args.streamed_size, args.streamed_network, 64, args.rounds,
+            record,
+        )  # fmt: skip
+        args.networks = []
     for name in args.networks:
         images = args.images // 2 if name == "cnn5" else args.images  # as long a round
         measure_loops(name, images, args.rounds, args.threads, args.clock, record)

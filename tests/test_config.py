@@ -38,6 +38,16 @@ def test_a_keep_fraction_outside_0_to_1_is_refused(fraction):
         (lambda: DataConfig(val_fraction=1.0), "val_fraction"),
         (lambda: DataConfig(shard_bytes=0), "shard_bytes"),
         (lambda: TrainConfig(epochs=0), "epochs"),
+        (lambda: TrainConfig(data="tape"), "data must be of"),
+        (lambda: TrainConfig(loaders=-1), "loaders must be at least 0"),
+        (lambda: TrainConfig(shuffle_buffer=-1), "shuffle_buffer must be at least 0"),
+        (lambda: SweepConfig(data="tape"), "data must be of"),
+        (
+            lambda: StudyConfig(
+                run="r", train=TrainConfig(augment="photo_crop"), sweep=SweepConfig(data="disk")
+            ),
+            "photo_crop .* must be stream, got 'disk'",
+        ),
         (lambda: TrainConfig(learning_rate=float("nan")), "learning_rate"),
         (lambda: TrainConfig(lr_decay_epochs=(5, 3)), "lr_decay_epochs"),
         (lambda: TrainConfig(bound_epochs=(0, 3)), "bound_epochs"),

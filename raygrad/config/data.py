@@ -58,7 +58,8 @@ class DataConfig:
     """About how large a shard becomes, in bytes."""
     memory_bytes: int = field(default=4 * 2**30, metadata=EXECUTION)
     """Data sets that take up to this many bytes once they are decoded are held in memory, once a
-    node; larger ones are decoded once a node into files in `cache_dir`, which processes map."""
+    node; larger ones are decoded once a node into files in `cache_dir`, which processes map, or,
+    where the disk has no room for them, streamed; see `train.data`."""
     cache_dir: str | None = field(default=None, metadata=EXECUTION)
     """A folder on each node's own disk; by default `raygrad-images` in its temporary folder. Each
     user has a folder within it; what is decoded shard by shard stays for later runs."""

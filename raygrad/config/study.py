@@ -36,9 +36,15 @@ class StudyConfig:
         """The network whose scores are asked for: one named for it, or the one that is trained."""
         return self.score.network or self.train.network
 
+    @property
+    def trial_data(self) -> str:
+        """Where retrainings have their images from: the sweep's own way, or training's."""
+        return self.train.data if self.sweep.data == "train" else self.sweep.data
+
     def __post_init__(self) -> None:
         require(bool(self.run), "run must name a folder", self.run)
         require(self.wait_s >= 0, "wait_s must be at least 0", self.wait_s)
+        self.train.check_photo(self.trial_data)
         chosen = self.select.score_column
         elsewhere = self.select.score_run is not None or self.select.score_network is not None
         require(

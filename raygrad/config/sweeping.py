@@ -7,6 +7,7 @@ import tyro
 
 from raygrad.config.declaring import BASIC, EXECUTION, positive, require
 from raygrad.config.nodes import check_nodes
+from raygrad.config.training import DATA_WAYS
 
 Protocol = Literal["equal_epochs", "equal_steps"]
 
@@ -50,6 +51,10 @@ class SweepConfig:
     save_interval_s: float = field(default=60.0, metadata=EXECUTION)
     """A killed trial loses at most about this many seconds, and goes on; a trial that is shorter
     saves nothing. 0 saves after every epoch."""
+    data: Literal["train", "auto", "memory", "disk", "stream"] = field(
+        default="train", metadata=EXECUTION
+    )
+    """Where retrainings have their images from, see `train.data`; train: as training has them."""
     tensorboard: bool = field(default=False, metadata=EXECUTION)
     """Write every trial's epochs for TensorBoard, under `<run>/sweep/tune`."""
 
@@ -64,6 +69,8 @@ class SweepConfig:
         known = ("equal_epochs", "equal_steps")
         for protocol in self.protocols:
             require(protocol in known, f"protocols must be of {known}", protocol)
+        ways = ("train", *DATA_WAYS)
+        require(self.data in ways, f"data must be of {ways}", self.data)
         require(self.max_concurrent >= 0, "max_concurrent must be at least 0", self.max_concurrent)
         for name in ("max_failures", "save_interval_s"):
             value = getattr(self, name)

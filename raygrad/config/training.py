@@ -6,8 +6,16 @@ from typing import Literal
 from raygrad.config.declaring import ACTED_ON, BASIC, EXECUTION, fraction, positive, require
 from raygrad.config.nodes import check_nodes
 
-AUGMENTATIONS = ("shift", "shift_flip", "flip", "random_resized_crop", "cutout", "mixup")
+PHOTO_AUGMENTATIONS = ("photo_crop", "photo_resized_crop")
+"""Those that start from the stored photograph, which streamed images alone do."""
+
+AUGMENTATIONS = (
+    "shift", "shift_flip", "flip", "random_resized_crop", "cutout", "mixup", *PHOTO_AUGMENTATIONS
+)  # fmt: skip
 """The names that `augment` may join by +."""
+
+DATA_WAYS = ("auto", "memory", "disk", "stream")
+"""Where training has its images from."""
 
 
 @dataclass(frozen=True)
@@ -49,15 +57,23 @@ class TrainConfig:
     """How training images are varied: none, or names joined by +, such as shift_flip+cutout+mixup.
     shift: moved by up to `augment_pixels` and filled with black; shift_flip: that, and mirrored
     half of the time; flip; random_resized_crop: a part of `crop_scale` or more, scaled up;
-    cutout: a black square of `cutout_pixels`; mixup: blended with another by `mixup_alpha`."""
+    cutout: a black square of `cutout_pixels`; mixup: blended with another by `mixup_alpha`. Out of
+    the stored photograph, where data are streamed: photo_crop, the paper's for ImageNet (scaled to
+    8/7 of `image_size`, a random square of it, mirrored half of the time); photo_resized_crop, as
+    random_resized_crop."""
     augment_pixels: int = 2
     """The farthest that an image is moved along each side, in pixels."""
     crop_scale: float = 0.08
-    """The smallest part of an image that random_resized_crop keeps, as a share of its area."""
+    """The smallest part of an image that random_resized_crop and photo_resized_crop keep, as a
+    share of its area."""
     cutout_pixels: int = 8
     """The side of cutout's square."""
     mixup_alpha: float = 0.2
     """Mixup's blend is drawn from Beta(alpha, alpha), once a step."""
+    shuffle_buffer: int = 0
+    """Examples that are mixed with each other, as runs of neighbours from many places of the data
+    set; 0 mixes all. With a buffer, streamed images are read in long pieces, as large ones on S3
+    want it; memory holds their encoded bytes. The order is the same wherever images come from."""
     patience: int = 10
     """Training stops after this many epochs without a better validation accuracy."""
     validation_steps: int = 1
@@ -115,6 +131,13 @@ class TrainConfig:
     )
     """Who is told of training's epochs: tensorboard (under
     `<run>/train/<network>/tensorboard`), mlflow, wandb (Weights & Biases)."""
+    data: Literal["auto", "memory", "disk", "stream"] = field(default="auto", metadata=EXECUTION)
+    """Where images come from. memory: decoded once, held by each node. disk: decoded once a node,
+    into files in `data.cache_dir`. stream: read from the shards and decoded every epoch, nothing
+    kept. auto takes the first that fits, as `data.memory_bytes` and the disk say, and tells."""
+    loaders: int | None = field(default=None, metadata=EXECUTION)
+    """Processes beside each worker that read and decode streamed images, by default as many as it
+    has threads; 0 for a thread of its own process."""
     save_interval_s: float = field(default=10.0, metadata=EXECUTION)
     """A killed training loses at most about this many seconds; 0 saves after every epoch."""
 
@@ -126,7 +149,7 @@ class TrainConfig:
             positive(name, getattr(self, name))
         for name in (
             "save_interval_s", "weight_decay", "probe_size", "warmup_epochs", "min_workers",
-            "micro_batch", "num_workers",
+            "micro_batch", "num_workers", "shuffle_buffer",
         ):  # fmt: skip
             value = getattr(self, name)
             require(value >= 0, f"{name} must be at least 0", value)
@@ -139,12 +162,16 @@ class TrainConfig:
         for name in ("bound_epochs", "keep_epochs"):
             epochs = getattr(self, name)
             require(min(epochs, default=1) > 0, f"{name} must be counted from 1", epochs)
+        require(
+            self.loaders is None or self.loaders >= 0, "loaders must be at least 0", self.loaders
+        )
         self._check_augment()
         check_nodes(self.nodes)
         for name, known in (
             ("schedule", ("step", "cosine")),
             ("numerics", ("exact", "tf32", "bf16")),
             ("device", ("auto", "cpu", "cuda")),
+            ("data", DATA_WAYS),
         ):
             require(getattr(self, name) in known, f"{name} must be of {known}", getattr(self, name))
 
@@ -153,21 +180,38 @@ class TrainConfig:
         """The names that `augment` joins; none for none."""
         return () if self.augment == "none" else tuple(self.augment.split("+"))
 
+    @property
+    def photo_augmentation(self) -> str | None:
+        """The one of `augment` that starts from the stored photograph; None for none."""
+        return next((name for name in self.augmentations if name in PHOTO_AUGMENTATIONS), None)
+
+    def check_photo(self, data: str) -> None:
+        """Raises ConfigError where images from `data` are asked to be cut out of photographs."""
+        photo = self.photo_augmentation
+        require(
+            photo is None or data in ("auto", "stream"),
+            f"augment {photo} cuts images out of their stored photographs, so that data must be "
+            "stream",
+            data,
+            "Leave data out, or name another --train.augment, such as shift_flip.",
+        )
+
     def _check_augment(self) -> None:
         names = self.augmentations
         for name in names:
             require(name in AUGMENTATIONS, f"augment must be none or of {AUGMENTATIONS}", name)
         require(len(set(names)) == len(names), "augment must not repeat a name", self.augment)
-        moves = {"shift", "shift_flip", "random_resized_crop"} & set(names)
+        moves = {"shift", "shift_flip", "random_resized_crop", *PHOTO_AUGMENTATIONS} & set(names)
         require(len(moves) <= 1, "augment must move images in one way", self.augment)
-        mirrors = {"shift_flip", "flip"} <= set(names)
-        require(not mirrors, "augment must mirror once", self.augment)
+        mirrors = {"shift_flip", "flip", "photo_crop"} & set(names)
+        require(len(mirrors) <= 1, "augment must mirror once", self.augment)
         require(
             not (self.dynamics and "mixup" in names),
             "dynamics must watch single images",
             self.augment,
             "Leave mixup, or --no-dynamics.",
         )
+        self.check_photo(self.data)
         fraction("crop_scale", self.crop_scale)
         positive("cutout_pixels", self.cutout_pixels)
         positive("mixup_alpha", self.mixup_alpha)

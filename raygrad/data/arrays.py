@@ -64,7 +64,7 @@ def load_arrays(
         DataError: Images differ in size, or a shard is not what was indexed.
         IncompleteError: Storage does not answer.
     """
-    decode = functools.partial(_decode, channels=channels, transform=transform)
+    decode = functools.partial(decoded, channels=channels, transform=transform)
     found = _decoded(index, index.rows(split, shard), channels, decode, _in_memory, _Nowhere())
     images = np.empty((0, channels, 0, 0), np.uint8) if found.images is None else found.images
     tables = found.tables
@@ -102,7 +102,7 @@ def shared_arrays(
     with entry.locked():
         if not entry.is_complete():
             left = entry.begin()
-            decode = functools.partial(_decode, channels=channels, transform=transform)
+            decode = functools.partial(decoded, channels=channels, transform=transform)
             rows = index.rows(split)
             found = _decoded(index, rows, channels, decode, entry.allocate, entry, left)
             if found.images is not None and len(found.images) > found.tables.used.num_rows:
@@ -172,10 +172,15 @@ class _Decoded:
     """All else, of all shards, in their order."""
 
 
-def _decode(image: bytes, *, channels: int, transform: CropTransform | None) -> NDArray[np.uint8]:
+def decoded(image: bytes, channels: int, transform: CropTransform | None) -> NDArray[np.uint8]:
+    """Returns an encoded image as networks are given it, uint8 `[C, H, W]`.
+
+    Raises:
+        DataError: The bytes are no image that can be used.
+    """
     if transform is None:
-        return decode_image(image, channels=channels)
-    return transform.score(image, channels=channels)
+        return decode_image(image, channels=channels).transpose(2, 0, 1)
+    return transform.score(image, channels=channels).transpose(2, 0, 1)
 
 
 def _decoded(
@@ -230,7 +235,7 @@ def _decoded_shard(
         except DataError as error:
             rejects.append({"shard": row.shard, "key": row.key, "reason": str(error)})
             continue
-        pixels.put(at, image.transpose(2, 0, 1), row.key)
+        pixels.put(at, image, row.key)
         used.append({"key": row.key, "label": row.label, "row": at})
     if len(used) + len(rejects) != rows.num_rows:
         raise DataError(

@@ -66,6 +66,23 @@ def user_folder(folder: str) -> Path:
     return own
 
 
+def room_for_pixels(folder: str, most_bytes: int = 0) -> int:
+    """Returns how many bytes of decoded images this node's disk may hold of this user.
+
+    That is what is free, and what this user's images take already, which others may replace or
+    which may be those that are wanted.
+
+    Args:
+        folder: As of `user_folder`; it need not be there.
+        most_bytes: As of `CacheEntry`.
+    """
+    own = Path(folder, f"user-{os.getuid()}")
+    there = next(path for path in (own, *own.absolute().parents) if path.exists())
+    kept = sum(path.stat().st_blocks * 512 for path in own.glob("*.npy"))
+    room = shutil.disk_usage(there).free + kept
+    return min(room, most_bytes) if most_bytes else room
+
+
 class CacheEntry:
     """One decoded split in a user's folder.
 

@@ -1,181 +1,135 @@
-"""Streaming a split in batches: split by rank and worker, every example once an epoch.
+"""Images that are not kept: read from their shards and decoded each time they are asked for."""
 
-The index gives the count of every shard, so that examples and not shards are dealt out: two ranks
-may begin and end within one tar, and no rank gets a batch more than another.
-"""
-
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
-import torch
 from numpy.typing import NDArray
-from torch.utils.data import IterableDataset, get_worker_info
 
+from raygrad.data.arrays import decoded
 from raygrad.data.index import Index
-from raygrad.data.index_rows import REJECT_SCHEMA
-from raygrad.data.reading import EncodedExample, read_rows
-from raygrad.errors import ConfigError, DataError
+from raygrad.data.reading import EncodedExample, ordered_map, read_rows
+from raygrad.data.transforms import CropTransform
+from raygrad.errors import DataError
 
-_ROWS_AT_ONCE = 4096
+GROUP_BYTES = 2**27
+"""Encoded images that are read at a time for one consumer, about; twice that is held."""
+
+Decode = Callable[[EncodedExample], NDArray[np.uint8]]
+"""From an example to pixels, uint8 `[C, H, W]`."""
+Work = tuple[int, NDArray[np.int64], Decode]
+"""A batch to be read: its number, the positions of its images, and how they are decoded."""
+Tag = TypeVar("Tag")
 
 
 @dataclass(frozen=True)
-class StreamedBatch:
-    """Decoded examples of one step on one rank."""
+class StreamedImages:
+    """The images of a split or a subset, `[N, C, H, W]`, none of them in memory.
 
-    images: torch.Tensor
-    """Pixels `[B, C, H, W]`, uint8 where `decode` gives bytes."""
-    labels: torch.Tensor
-    """Classes, int64 `[B]`."""
-    keys: list[str]
-    """Keys, B of them."""
-    rejects: list[dict[str, str]]
-    """Examples of this batch that could not be decoded: shard, key, reason."""
-
-
-def batch_bounds(num_examples: int, batch_size: int, world_size: int) -> NDArray[np.int64]:
-    """Returns where batches begin, over all ranks: every rank the same number of batches.
-
-    Sizes differ by at most one and none is above `batch_size`, so that no example is repeated or
-    dropped to make ranks even.
-
-    Args:
-        num_examples: Examples an epoch.
-        batch_size: The most examples of a batch on one rank.
-        world_size: How many ranks there are.
-
-    Returns:
-        Positions `[world_size * steps + 1]`, int64; rank r has batches r * steps and on.
-
-    Raises:
-        ConfigError: There are fewer examples than ranks.
-    """
-    if batch_size < 1 or world_size < 1 or num_examples < world_size:
-        raise ConfigError(
-            f"every rank must have an example and a batch one at least, got {num_examples} "
-            f"examples in batches of {batch_size} on {world_size} ranks. Use fewer ranks."
-        )
-    steps = -(-num_examples // (batch_size * world_size))
-    return np.arange(steps * world_size + 1, dtype=np.int64) * num_examples // (steps * world_size)
-
-
-class ExampleStream(IterableDataset[StreamedBatch]):
-    """Batches of a split on one rank, read from its shards in order; for `DataLoader`.
-
-    Use it with ``DataLoader(stream, batch_size=None, num_workers=W)``. An epoch holds every
-    example once over all ranks and workers, whatever the numbers of shards, ranks and workers
-    are. Batches and their order are a function of (seed, epoch, rank, W).
-
-    Args:
-        index: The data set.
-        split: "train", "val" or "test".
-        decode: From an example and the number of the epoch to an array `[H, W, C]`, all of one
-            shape; it raises DataError for an image that cannot be used.
-        batch_size: The most examples of a batch.
-        rank: This process among `world_size`.
-        world_size: How many processes there are.
-        seed: Changes the order of shards and the shuffle.
-        shuffle_buffer: How many encoded images a worker mixes; 0 keeps the order of the shards,
-            and the order of shards that of the index.
+    Sent to another process it is its rows of the index.
     """
 
-    def __init__(
-        self,
-        index: Index,
-        split: str,
-        decode: Callable[[EncodedExample, int], NDArray[np.uint8]],
-        *,
-        batch_size: int,
-        rank: int = 0,
-        world_size: int = 1,
-        seed: int = 0,
-        shuffle_buffer: int = 0,
-    ) -> None:
-        super().__init__()
-        self._index, self._rows, self._decode = index, index.rows(split), decode
-        self._rank, self._world_size = rank, world_size
-        self._seed, self._shuffle_buffer = seed, shuffle_buffer
-        self._bounds = batch_bounds(self._rows.num_rows, batch_size, world_size)
-        self._epoch = 0
+    index: Index
+    """Where the shards are; its examples are not looked at."""
+    rows: pa.Table
+    """The usable rows of the index, in its order: an image's position is that of its row."""
+    image_shape: tuple[int, int, int]
+    """`[C, H, W]`."""
+    transform: CropTransform | None
+    """Scales and crops; None where images stay as they are."""
 
     @property
-    def num_batches(self) -> int:
-        """Batches an epoch on this rank, the same on every rank."""
-        return (len(self._bounds) - 1) // self._world_size
+    def shape(self) -> tuple[int, int, int, int]:
+        """`[N, C, H, W]`."""
+        return self.rows.num_rows, *self.image_shape
 
-    def __len__(self) -> int:
-        return self.num_batches
+    def chosen(self, positions: NDArray[np.int64]) -> "StreamedImages":
+        """Returns the images at ascending positions: a subset, which is read by ranges."""
+        rows = self.rows.take(pa.array(positions))
+        return StreamedImages(self.index, rows, self.image_shape, self.transform)
 
-    def set_epoch(self, epoch: int) -> None:
-        """Chooses the order of the next iteration; call it before every epoch."""
-        self._epoch = epoch
+    def read(self, positions: NDArray[np.int64], decode: Decode | None = None) -> NDArray[np.uint8]:
+        """Returns the images at some positions, uint8 `[b, C, H, W]`.
 
-    def __iter__(self) -> Iterator[StreamedBatch]:
-        info = get_worker_info()
-        worker, num_workers = (info.id, info.num_workers) if info else (0, 1)
-        ends = np.arange(num_workers + 1) * self.num_batches // num_workers
-        batches = self._rank * self.num_batches + ends[worker : worker + 2]
-        bounds = self._bounds[batches[0] : batches[1] + 1]
-        examples = self._examples(self._order()[bounds[0] : bounds[-1]])
-        if self._shuffle_buffer:
-            generator = np.random.default_rng([self._seed, self._epoch, self._rank, worker])
-            examples = _shuffled(examples, self._shuffle_buffer, generator)
-        for size in np.diff(bounds).tolist():
-            yield self._batch([next(examples) for _ in range(size)])
+        Args:
+            positions: Where they are, `[b]`, in any order, also twice.
+            decode: Another way to decode; by default as the data set's transform says.
 
-    def _order(self) -> NDArray[np.int64]:
-        """Returns the rows of an epoch: shard by shard, each in its own order."""
-        codes = self._rows["shard"].combine_chunks().dictionary_encode()
-        place = np.arange(len(codes.dictionary))
-        if self._shuffle_buffer:
-            np.random.default_rng([self._seed, self._epoch]).shuffle(place)
-        return np.lexsort([self._rows["offset"].to_numpy(), place[codes.indices.to_numpy()]])
+        Raises:
+            DataError: An image cannot be decoded any more, or a shard is not what was indexed.
+            IncompleteError: Storage does not answer.
+        """
+        ((_, images),) = self.batches([(0, positions, decode or self.plain)])
+        return images
 
-    def _examples(self, positions: NDArray[np.int64]) -> Iterator[EncodedExample]:
-        for at in range(0, len(positions), _ROWS_AT_ONCE):
-            chosen = pa.array(positions[at : at + _ROWS_AT_ONCE])
-            yield from read_rows(self._index, self._rows.take(chosen))
+    def batches(
+        self, work: Iterable[Work], group_bytes: int = GROUP_BYTES
+    ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        """Yields the images of batches in their order, each with its number.
 
-    def _batch(self, examples: list[EncodedExample]) -> StreamedBatch:
-        images, labels, keys, rejects = [], [], [], []
-        for example in examples:
+        What several batches need is read together, shard by shard and by ranges of bytes where
+        that is cheaper, by a thread that is one such group ahead of the decoding. Groups begin
+        small, so that the first batch does not wait for a long read.
+
+        Args:
+            work: The batches, as many as there will be or without end.
+            group_bytes: Encoded images of a group, at most; a batch alone may be more.
+        """
+        groups = self._groups(work, group_bytes)
+        with ThreadPoolExecutor(1, "raygrad-stream") as reader:
+            for group, examples in ordered_map(reader, self._read, groups, 2):
+                for number, positions, decode in group:
+                    chosen = [examples[at] for at in positions.tolist()]
+                    yield number, self._decoded(chosen, decode)
+
+    def plain(self, example: EncodedExample) -> NDArray[np.uint8]:
+        """Returns the pixels of an example as it is scored and validated."""
+        return decoded(example.image, self.image_shape[0], self.transform)
+
+    def _groups(self, work: Iterable[Work], group_bytes: int) -> Iterator[list[Work]]:
+        sizes = self.rows["size"].to_numpy()
+        group: list[Work] = []
+        held, most_batches = 0, 1
+        for one in work:
+            num_bytes = int(sizes[one[1]].sum())
+            if group and (len(group) >= most_batches or held + num_bytes > group_bytes):
+                yield group
+                group, held, most_batches = [], 0, 2 * most_batches
+            group.append(one)
+            held += num_bytes
+        if group:
+            yield group
+
+    def _read(self, group: list[Work]) -> tuple[list[Work], dict[int, EncodedExample]]:
+        wanted = np.unique(np.concatenate([positions for _, positions, _ in group]))
+        rows = self.rows.take(pa.array(wanted))
+        places = dict(zip(rows["key"].to_pylist(), wanted.tolist(), strict=True))
+        return group, {places[one.key]: one for one in read_rows(self.index, rows)}
+
+    def _decoded(self, examples: Sequence[EncodedExample], decode: Decode) -> NDArray[np.uint8]:
+        images = np.empty((len(examples), *self.image_shape), np.uint8)
+        for at, example in enumerate(examples):
             try:
-                pixels = self._decode(example, self._epoch)
+                image = decode(example)
             except DataError as error:
-                values = (example.shard, example.key, str(error))
-                rejects.append(dict(zip(REJECT_SCHEMA.names, values, strict=True)))
-                continue
-            images.append(np.moveaxis(pixels, -1, 0))
-            labels.append(example.label)
-            keys.append(example.key)
-        shapes = {image.shape for image in images}
-        if len(shapes) > 1:
-            raise DataError(
-                f"images of a batch must have one size, got {sorted(shapes)[:3]}. "
-                "Decode with a transform that crops."
-            )
-        stacked = np.stack(images) if images else np.empty((0, 0, 0, 0), np.uint8)
-        return StreamedBatch(
-            torch.from_numpy(stacked), torch.tensor(labels, dtype=torch.int64), keys, rejects
-        )
+                raise DataError(
+                    f"images must stay as they were when they were looked at first, got {error} of "
+                    f"{example.key!r} in {example.shard}. Index the data again, in a new run."
+                ) from error
+            if image.shape != self.image_shape:
+                raise DataError(
+                    f"images must stay of the size {self.image_shape} that they had at first, got "
+                    f"{image.shape} of {example.key!r} in {example.shard}. Index the data again, "
+                    "in a new run."
+                )
+            images[at] = image
+        return images
 
 
-def _shuffled(
-    examples: Iterator[EncodedExample], buffer_size: int, generator: np.random.Generator
-) -> Iterator[EncodedExample]:
-    """Mixes examples through a buffer; all of them come out, once each."""
-    buffer: list[EncodedExample] = []
-    for example in examples:
-        buffer.append(example)
-        if len(buffer) >= buffer_size:
-            yield _taken(buffer, generator)
-    while buffer:
-        yield _taken(buffer, generator)
-
-
-def _taken(buffer: list[EncodedExample], generator: np.random.Generator) -> EncodedExample:
-    at = int(generator.integers(len(buffer)))
-    buffer[at], buffer[-1] = buffer[-1], buffer[at]
-    return buffer.pop()
+def dealt(items: Iterable[Tag], worker: int, num_workers: int) -> Iterator[Tag]:
+    """Returns every `num_workers`-th item, from the one of this worker on."""
+    return itertools.islice(items, worker, None, num_workers)

@@ -1,5 +1,6 @@
 """From an encoded photograph to the square of pixels that an ImageNet network sees."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,9 @@ from PIL import Image
 from raygrad.data.decode import MAX_PIXELS, decode_image
 from raygrad.errors import ConfigError
 from raygrad.selection.keyed_random import random_bits
+
+_RATIO = 4 / 3
+"""The sides of a random part differ by this factor at most."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,49 @@ class CropTransform:
         pixels = self._cut(image, top, left, channels)
         return np.ascontiguousarray(pixels[:, ::-1]) if bits >> 63 else pixels
 
+    def resized_crop(
+        self,
+        data: bytes,
+        *,
+        scale: float,
+        seed: int,
+        epoch: int,
+        key_hash: int,
+        channels: int = 3,
+        max_pixels: int = MAX_PIXELS,
+    ) -> NDArray[np.uint8]:
+        """Returns a random part of the stored photograph, scaled to the square; not mirrored.
+
+        A part of `scale` or more of the area, its sides in a ratio of 3/4 to 4/3 (Szegedy et al.
+        2015, arXiv 1409.4842, section 6), as torchvision draws one: of ten draws the first that
+        lies within the photograph, else its centre. It is a function of (seed, epoch, key hash),
+        as of `train`.
+
+        Args:
+            data: The encoded image.
+            scale: The smallest share of the area, in (0, 1].
+            seed: As of `train`.
+            epoch: As of `train`.
+            key_hash: As of `train`.
+            channels: 1 or 3.
+            max_pixels: As of `decode_image`.
+
+        Returns:
+            Pixels, uint8 `[crop, crop, channels]`.
+
+        Raises:
+            DataError: The bytes are no image that can be used.
+        """
+        pixels = decode_image(data, channels=channels, max_pixels=max_pixels)
+        image = Image.fromarray(
+            np.ascontiguousarray(pixels.squeeze(2) if channels == 1 else pixels)
+        )
+        generator = np.random.default_rng([seed, epoch, key_hash])
+        left, top, width, height = _random_part(image.width, image.height, scale, generator)
+        box = (left, top, left + width, top + height)
+        cut = image.resize((self.crop, self.crop), Image.Resampling.BILINEAR, box=box)
+        return np.asarray(cut).reshape(self.crop, self.crop, channels)
+
     def _scaled(self, data: bytes, channels: int, max_pixels: int) -> Image.Image:
         pixels = decode_image(
             data, channels=channels, max_pixels=max_pixels, at_least=2 * self.resize
@@ -96,3 +143,19 @@ class CropTransform:
     def _cut(self, image: Image.Image, top: int, left: int, channels: int) -> NDArray[np.uint8]:
         pixels = np.asarray(image.crop((left, top, left + self.crop, top + self.crop)))
         return pixels.reshape(self.crop, self.crop, channels)
+
+
+def _random_part(
+    width: int, height: int, scale: float, generator: np.random.Generator
+) -> tuple[int, int, int, int]:
+    """Returns left, top, width and height of a random part of an image."""
+    for _ in range(10):
+        area = width * height * generator.uniform(scale, 1.0)
+        ratio = math.exp(generator.uniform(-math.log(_RATIO), math.log(_RATIO)))
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            left, top = generator.integers(0, [width - w + 1, height - h + 1]).tolist()
+            return left, top, w, h
+    w = min(width, max(1, round(height * _RATIO)))
+    h = min(height, max(1, round(width * _RATIO)))
+    return (width - w) // 2, (height - h) // 2, w, h

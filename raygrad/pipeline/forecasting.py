@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import math
 import os
@@ -26,6 +27,7 @@ from raygrad.engine.sweep import job as sweep_engine
 from raygrad.engine.sweep.calibrate import calibrate, scoring_rate
 from raygrad.errors import DataError
 from raygrad.pipeline.binding import complete_stages
+from raygrad.pipeline.data_ways import is_streamed
 from raygrad.pipeline.replicates import compared_networks, trained_replicates
 from raygrad.pipeline.selecting import grid
 from raygrad.pipeline.stages import transform_of
@@ -73,8 +75,9 @@ def forecast(config: StudyConfig, seconds: float) -> list[Forecast] | None:
     """Predicts the stages that are not complete, from a short measurement on this cluster.
 
     Nothing of the run folder is changed. Without early stopping; the start of Ray Train is not
-    counted. Images are decoded once for training and retraining, and by each actor for scoring: on
-    a CPU before the network's work, beside a GPU at the same time as it.
+    counted. Images are decoded once for training and retraining, streamed ones in every epoch too,
+    and by each actor for scoring: on a CPU before the network's work, beside a GPU at the same time
+    as it.
 
     Args:
         config: The study.
@@ -93,6 +96,13 @@ def forecast(config: StudyConfig, seconds: float) -> list[Forecast] | None:
     done = complete_stages(config)
     sizes, sample, decode_s = _sample(config, layout)
     measure, rate = _measurers(config, sample, seconds)
+    trial_measure = measure
+    if is_streamed(config):
+        measure = functools.partial(_with_decoding, measure, decode_s, config.train.loaders)
+    if is_streamed(config, for_trials=True):
+        trial_measure = functools.partial(
+            _with_decoding, trial_measure, decode_s, config.train.loaders
+        )
     found = []
     trains = f"train-{config.train.network}" not in done
     if trains:
@@ -108,8 +118,36 @@ def forecast(config: StudyConfig, seconds: float) -> list[Forecast] | None:
     trials = _trials(config, sizes)
     left = _unfinished(config, trials)
     if left:
-        found.append(_sweep(config, left, len(trials), sizes, measure))
+        found.append(_sweep(config, left, len(trials), sizes, trial_measure))
     return [_decoding(sizes, decode_s), *found] if trains or left else found
+
+
+def _with_decoding(
+    measure: Measure,
+    decode_s: float,
+    loaders: int | None,
+    networks: tuple[str, ...],
+    placed: Placement,
+) -> dict[str, Rates]:
+    """Measures for streamed images, which are decoded beside training: the slower of both counts.
+
+    Args:
+        measure: Measures without decoding.
+        decode_s: Seconds to read and decode an image on one thread.
+        loaders: Processes that decode beside each worker; by default one a thread of it.
+        networks: As of `Measure`.
+        placed: As of `Measure`.
+    """
+    own = placed.each.get("CPU", 1.0) if loaders is None else loaders
+    image_s = decode_s / max(1, int(own))
+    return {
+        name: dataclasses.replace(
+            rates,
+            example_s=max(rates.example_s, image_s),
+            eval_example_s=max(rates.eval_example_s, image_s),
+        )
+        for name, rates in measure(networks, placed).items()
+    }
 
 
 def _measurers(

@@ -14,8 +14,9 @@ from raygrad.engine.session import ensure_ray
 from raygrad.engine.sweep import job as sweep_engine
 from raygrad.engine.sweep.calibrate import calibrate
 from raygrad.errors import ConfigError
+from raygrad.pipeline.data_ways import trial_data
 from raygrad.pipeline.selecting import score_source
-from raygrad.pipeline.stages import facts_of_data, study_data
+from raygrad.pipeline.stages import facts_of_data
 from raygrad.pipeline.trial_grid import planned_trials
 from raygrad.runs.layout import RunLayout
 from raygrad.runs.result_rows import ResultRows
@@ -88,7 +89,7 @@ def plan(config: StudyConfig, seconds: float, own_subsets: Sequence[str] = ()) -
     rows = ResultRows(layout.sweep, layout.results)
     ensure_ray()
     placed = sweep_engine.sweep_placement(config.sweep)
-    data = study_data(layout, config.data)
+    data = trial_data(config)
     networks = config.sweep.networks or (config.train.network,)
     rates = calibrate(networks, config.train, data, placed, seconds, config.wait_s)
     sizes = Sizes(**data.num_examples)

@@ -1,16 +1,12 @@
 """What a stage is: inputs, outputs and a completion marker; complete stages are skipped."""
 
-import functools
 import logging
-import os
-import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
 
-from raygrad.config import DataConfig, StudyConfig
+from raygrad.config import StudyConfig
 from raygrad.config_values import identity
-from raygrad.data.index import read_index
 from raygrad.data.shards import DATASET_FILE
 from raygrad.data.transforms import CropTransform
 from raygrad.errors import ConfigError
@@ -24,7 +20,6 @@ from raygrad.runs.journal import recorded
 from raygrad.runs.layout import RunLayout
 from raygrad.storage import files
 from raygrad.storage.manifest import digest, read_json, read_marker, write_marker
-from raygrad.training.study_data import StudyData, StudySource, decoded_bytes, load_study_data
 
 log = logging.getLogger("raygrad")
 
@@ -103,23 +98,6 @@ def facts_of(layout: RunLayout, stage: str) -> dict[str, Any]:
 def facts_of_data(layout: RunLayout) -> dict[str, Any]:
     """Returns what is known of a prepared data set: its classes, their number, channels, size."""
     return dict(read_json(files.join(layout.data, DATASET_FILE)))
-
-
-@functools.lru_cache(maxsize=1)
-def study_data(layout: RunLayout, config: DataConfig) -> StudyData | StudySource:
-    """Returns the data set of a run, in memory where it fits; loaded once a process."""
-    facts = facts_of_data(layout)
-    index, transform = read_index(layout.data), transform_of(facts)
-    shape = facts["num_classes"], facts["channels"], transform
-    most = config.max_reject_share
-    needed = decoded_bytes(index, facts["channels"], transform)
-    if needed <= config.memory_bytes:
-        return load_study_data(index, *shape, most)
-    folder = config.cache_dir or os.path.join(tempfile.gettempdir(), "raygrad-images")
-    log.info(
-        "data: %.1f GB decoded, kept in %s of each node and not in memory", needed / 1e9, folder
-    )
-    return StudySource(layout.data, *shape, folder, most, config.cache_bytes)
 
 
 def transform_of(facts: dict[str, Any]) -> CropTransform | None:

@@ -10,9 +10,9 @@ import pyarrow as pa
 
 from raygrad.config import StudyConfig
 from raygrad.engine.sweep import job as sweep_engine
+from raygrad.pipeline.data_ways import trial_data
 from raygrad.pipeline.noticing import check_sweep_code, refuse_changed_shards
 from raygrad.pipeline.planning import paybacks, predicted_wall_s
-from raygrad.pipeline.stages import study_data
 from raygrad.pipeline.trial_grid import planned_trials
 from raygrad.runs.journal import recorded
 from raygrad.runs.layout import RunLayout
@@ -43,7 +43,7 @@ def sweep(config: StudyConfig, own_subsets: Sequence[str] = (), redo: bool = Fal
         config.sweep, trials, ResultRows(layout.sweep, layout.results)
     )
     start_s = time.monotonic()
-    load_data = functools.partial(study_data, layout, config.data)
+    load_data = functools.partial(trial_data, config)
     work = recorded(layout.journal, "sweep") if todo else contextlib.nullcontext()
     with work, rejects_kept(layout.sweep):
         results = sweep_engine.sweep(

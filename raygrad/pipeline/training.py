@@ -7,9 +7,10 @@ from raygrad.config_values import identity
 from raygrad.data.index import read_index, read_table
 from raygrad.engine.session import ensure_ray
 from raygrad.engine.train import job as train_engine
+from raygrad.pipeline.data_ways import training_data
 from raygrad.pipeline.noticing import code_of, refuse_changed_shards
 from raygrad.pipeline.replicates import compared_networks, trained_replicates
-from raygrad.pipeline.stages import facts_of, stage, study_data, training_inputs
+from raygrad.pipeline.stages import facts_of, stage, training_inputs
 from raygrad.runs.layout import RunLayout
 from raygrad.runs.reject_table import rejects_kept
 from raygrad.storage import files
@@ -50,7 +51,7 @@ def _train(config: StudyConfig, network: str) -> dict[str, Any]:
 
     def do() -> dict[str, Any]:
         with rejects_kept(layout.train(network)):
-            data = study_data(layout, config.data)
+            data = training_data(config)
         # What cannot be built is said here, in a line, and not by a worker.
         if isinstance(data, StudyData):
             initial_network(config.train.network, config.train, data.spec, config.train.seed)

@@ -126,14 +126,13 @@ def _info(url: str) -> dict[str, Any]:
 def _retrying(call: Callable[[Any], _T], url: str) -> _T:
     """Returns what a request returns, tried again where the network or the server fails."""
     system = _system(url.partition("://")[0], os.getpid())
-    server, place = urlsplit(url)[:2], url.rpartition("/")[0]
+    server = urlsplit(url)[:2]
     start_s, pause_s = time.monotonic(), 0.1
     while True:
         first_s = patience.first_answer_s(server)
         try:
             result = call(system)
             patience.note_answer(server)
-            patience.note_let_in(place)
             return result
         except _network_errors() as raised:
             error = _behind(raised)
@@ -142,8 +141,7 @@ def _retrying(call: Callable[[Any], _T], url: str) -> _T:
                 patience.note_answer(server)
             if isinstance(error, FileNotFoundError) or status in _GONE:
                 raise FileNotFoundError(url) from error
-            refused = status in _REFUSED or isinstance(error, PermissionError)
-            if refused and not patience.was_let_in(place):
+            if status in _REFUSED or isinstance(error, PermissionError):
                 raise StorageRefusedError(
                     f"storage must accept the request, got {_line(error)}, in {url}. "
                     "Check the URL and the token."
@@ -154,8 +152,7 @@ def _retrying(call: Callable[[Any], _T], url: str) -> _T:
                     f"storage must answer, got {_line(error)}, in {url}. "
                     "Check the address and the network."
                 ) from error
-            is_final = status is not None and status not in _AGAIN and not refused
-            if left_s <= 0 or is_final:
+            if left_s <= 0 or (status is not None and status not in _AGAIN):
                 raise StorageAwayError(
                     f"storage must answer within {RETRY_S:g} s, got {_line(error)}, in {url}. "
                     "Check the network, and run again."

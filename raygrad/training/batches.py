@@ -1,5 +1,6 @@
 """What a rank takes at each step, gathered one step ahead where that takes long."""
 
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -8,10 +9,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from raygrad.errors import ConfigError
 from raygrad.training import ranks
 from raygrad.training.data_order import DataOrder
 from raygrad.training.examples import Examples
+from raygrad.training.streamed_examples import PhotoCrops, StreamedExamples, rank_share
 
+_Images = Callable[[int, Tensor], Tensor]
 _Gathered = tuple[NDArray[np.int64], int, NDArray[np.int64], Tensor, Tensor]
 
 
@@ -41,19 +45,43 @@ class Batch:
 class Batches:
     """This rank's share of each step's batch, on the device.
 
-    Images that lie elsewhere, in host memory beside a GPU or in a mapped file, are gathered for the
-    next step by a thread while the current one computes.
+    Images that lie elsewhere, in host memory beside a GPU, in a mapped file or in their shards, are
+    gathered for the next step by a thread while the current one computes.
 
     Args:
         examples: The split.
         order: Which examples each step takes.
         device: Where the network is.
+        crops: How streamed images are cut out of photographs, if they are.
+
+    Raises:
+        ConfigError: They are to be, and images are decoded already.
     """
 
-    def __init__(self, examples: Examples, order: DataOrder, device: torch.device) -> None:
-        self._examples, self._order, self._device = examples, order, device
-        self._pins = device.type == "cuda" and examples.images.device.type == "cpu"
-        is_far = examples.is_mapped or examples.images.device != device
+    def __init__(
+        self,
+        examples: Examples | StreamedExamples,
+        order: DataOrder,
+        device: torch.device,
+        crops: PhotoCrops | None = None,
+    ) -> None:
+        self._labels, self._order, self._device = examples.labels, order, device
+        if isinstance(examples, StreamedExamples):
+            steps = examples.steps(order, crops)
+            self._images: _Images = lambda step, _: steps.take(step)
+            self._others: _Images = lambda step, at: steps.partners(at, step)
+            is_near, is_far = False, True
+        elif crops is not None:
+            raise ConfigError(
+                f"augment {crops.kind} cuts images out of their stored photographs, got images "
+                "that are decoded already. Let them be streamed: --train.data stream."
+            )
+        else:
+            self._images = lambda _, at: examples.take(at)
+            self._others = lambda _, at: examples.take(at)
+            is_near = examples.images.device.type != "cpu"
+            is_far = examples.is_mapped or examples.images.device != device
+        self._pins = device.type == "cuda" and not is_near
         self._thread = ThreadPoolExecutor(1, "raygrad-batches") if is_far else None
         self._ahead: tuple[int, Future[_Gathered]] | None = None
 
@@ -75,17 +103,18 @@ class Batches:
             num_mine=num_mine,
             everyone=everyone,
             images=images.to(self._device, non_blocking=True),
-            labels=self._examples.labels[at],
+            labels=self._labels[at],
         )
+
+    def others(self, positions: Tensor, step: int) -> Tensor:
+        """Returns other images of the split as a step has them, uint8 `[b, C, H, W]`."""
+        return self._others(step, positions).to(self._device)
 
     def _gather(self, step: int) -> _Gathered:
         everyone = self._order.batch(step)
-        rows = np.arange(len(everyone))[ranks.rank() :: ranks.world_size()]
-        # A rank without an example in a small batch still has to join the others' all-reduce.
-        num_mine = len(rows)
-        rows = rows if num_mine else np.zeros(1, np.int64)
+        rows, num_mine = rank_share(everyone, ranks.rank(), ranks.world_size())
         positions = torch.from_numpy(everyone[rows])
-        images = self._examples.take(positions)
+        images = self._images(step, positions)
         if self._pins:
             images = images.pin_memory()
         return rows, num_mine, everyone, images, positions

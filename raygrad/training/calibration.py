@@ -8,6 +8,7 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from raygrad.config import TrainConfig
+from raygrad.config.training import PHOTO_AUGMENTATIONS
 from raygrad.scoring.numerics import numerics
 from raygrad.training.examples import Examples
 from raygrad.training.loop import EVAL_BATCH_SIZE, TrainingLoop, evaluate
@@ -59,7 +60,9 @@ def _measure_rates(
 
     def train_s(batch: int, steps: int) -> float:
         examples = _first(data, "train", batch, device)
-        config = dataclasses.replace(recipe, epochs=1, batch_size=batch)
+        # The images are in memory, whatever training does.
+        augment = "+".join(n for n in recipe.augmentations if n not in PHOTO_AUGMENTATIONS)
+        config = dataclasses.replace(recipe, epochs=1, batch_size=batch, augment=augment or "none")
         loop = TrainingLoop(
             network,
             config,

@@ -1,5 +1,6 @@
 """Images and labels of a split, as the training loop takes them."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -38,6 +39,11 @@ class Examples:
         if self.rows is None:
             return self.images[start:end]
         return self.take(torch.arange(start, end))
+
+    def chunks(self, starts: Sequence[int], size: int) -> Iterator[Tensor]:
+        """Yields the images from each start on, `size` of them or what is left."""
+        for start in starts:
+            yield self.between(start, start + size)
 
     def near(self, device: torch.device) -> "Examples":
         """Returns the examples on a device, the same tensors where they are there already.

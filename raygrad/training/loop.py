@@ -27,6 +27,7 @@ from raygrad.training.micro_batches import MicroBatches
 from raygrad.training.observers import Observer
 from raygrad.training.optimizers import learning_rate_at, make_optimizer
 from raygrad.training.preprocess import Normalize
+from raygrad.training.streamed_examples import PhotoCrops, StreamedExamples
 from raygrad.training.validating import validation_epochs
 
 # On CPUs activations of more examples leave the caches: 1,024 took 2.4 times as long an image.
@@ -83,8 +84,8 @@ class TrainingLoop:
         network: nn.Module,
         config: TrainConfig,
         normalize: Normalize,
-        train: Examples,
-        val: Examples,
+        train: Examples | StreamedExamples,
+        val: Examples | StreamedExamples,
         *,
         order_seed: int,
         steps_per_epoch: int | None = None,
@@ -101,8 +102,9 @@ class TrainingLoop:
         self._train, self._val = train.near(self._device), val.near(self._device)
         self._order_seed = order_seed
         self._loss, self._loss_checked = build_loss(config.loss), False
-        order = DataOrder(len(train), config.batch_size, order_seed)
-        self._batches = Batches(self._train, order, self._device)
+        order = DataOrder(len(train), config.batch_size, order_seed, config.shuffle_buffer)
+        crops = PhotoCrops.of(config, order_seed)
+        self._batches = Batches(self._train, order, self._device, crops)
         self.steps_per_epoch = steps_per_epoch or order.steps_per_epoch
         self._min_validations = min_validations
         self._micro_batches = MicroBatches(network, config.micro_batch)
@@ -331,7 +333,7 @@ class TrainingLoop:
             return images, None, 1.0
         rows, share = mixup_partners(self._config, rows=batch.rows, **seeds)
         at = torch.from_numpy(batch.everyone[rows])
-        others = augment(self._train.take(at).to(self._device), self._config, rows=rows, **seeds)
+        others = augment(self._batches.others(at, step), self._config, rows=rows, **seeds)
         blended = images.float() * share + others.float() * (1 - share)
         return blended, self._train.labels[at.to(self._device)], share
 
@@ -353,7 +355,9 @@ def device_of(network: nn.Module) -> torch.device:
 
 
 @torch.no_grad()
-def evaluate(network: nn.Module, normalize: Normalize, examples: Examples) -> Evaluation:
+def evaluate(
+    network: nn.Module, normalize: Normalize, examples: Examples | StreamedExamples
+) -> Evaluation:
     """Returns accuracy and mean loss of the network on a split, computed over all ranks together.
 
     Each rank takes its share of the batches; the network is left in the mode that it came in.
@@ -368,10 +372,10 @@ def evaluate(network: nn.Module, normalize: Normalize, examples: Examples) -> Ev
         losses = F.cross_entropy(logits, labels, reduction="none").double()
         return torch.stack([(logits.argmax(1) == labels).double().sum(), losses.sum()])
 
-    starts = range(0, len(examples), EVAL_BATCH_SIZE)
-    for start in list(starts)[ranks.rank() :: ranks.world_size()]:
+    every = range(0, len(examples), EVAL_BATCH_SIZE)
+    starts = every[ranks.rank() :: ranks.world_size()]
+    for start, images in zip(starts, examples.chunks(starts, EVAL_BATCH_SIZE), strict=True):
         labels = examples.labels[start : start + EVAL_BATCH_SIZE].to(device)
-        images = examples.between(start, start + EVAL_BATCH_SIZE)
         work = functools.partial(_on_rows, evaluated, images, labels)
         found, size = in_chunks(work, len(labels), size, "evaluation")
         for each in found:

@@ -15,6 +15,7 @@ from raygrad.training.loop import device_of
 from raygrad.training.observers import Observer
 from raygrad.training.preprocess import Normalize
 from raygrad.training.probe import Bound, Probe, check_gradients
+from raygrad.training.streamed_examples import StreamedExamples
 
 DYNAMICS_FILE = "dynamics.parquet"
 
@@ -33,7 +34,11 @@ class Measurements:
     """
 
     def __init__(
-        self, config: TrainConfig, network: nn.Module, train: Examples, normalize: Normalize
+        self,
+        config: TrainConfig,
+        network: nn.Module,
+        train: Examples | StreamedExamples,
+        normalize: Normalize,
     ) -> None:
         if config.probe_size or config.bound_epochs:
             check_gradients(network, train, normalize, config.loss)

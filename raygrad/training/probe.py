@@ -17,6 +17,7 @@ from raygrad.training import ranks
 from raygrad.training.examples import Examples
 from raygrad.training.losses import DEFAULT_LOSS, build_loss
 from raygrad.training.preprocess import Normalize
+from raygrad.training.streamed_examples import StreamedExamples
 
 PROBE_COLUMNS = ("grad_l2_last_layer_weights", "grad_l2_weights")
 """The gradient norms that the probe measures; the loss stands beside them."""
@@ -44,7 +45,7 @@ class Probe:
 
     def __init__(
         self,
-        train: Examples,
+        train: Examples | StreamedExamples,
         normalize: Normalize,
         size: int,
         seed: int,
@@ -125,7 +126,11 @@ class Bound:
     name = "bound"
 
     def __init__(
-        self, train: Examples, normalize: Normalize, config: TrainConfig, seed: int
+        self,
+        train: Examples | StreamedExamples,
+        normalize: Normalize,
+        config: TrainConfig,
+        seed: int,
     ) -> None:
         self._train, self._normalize, self._config, self._seed = train, normalize, config, seed
         self._loss = build_loss(config.loss)
@@ -177,7 +182,10 @@ class Bound:
 
 
 def check_gradients(
-    network: nn.Module, train: Examples, normalize: Normalize, loss: str = DEFAULT_LOSS
+    network: nn.Module,
+    train: Examples | StreamedExamples,
+    normalize: Normalize,
+    loss: str = DEFAULT_LOSS,
 ) -> None:
     """Checks before training that the network can have what `Probe` and `Bound` measure.
 
@@ -199,7 +207,7 @@ def check_gradients(
         network.train(was_training)
 
 
-def _fitting(train: Examples, network: nn.Module, most: int) -> int:
+def _fitting(train: Examples | StreamedExamples, network: nn.Module, most: int) -> int:
     """Returns how many examples memory holds at a time, at most `most`."""
     channels, height, width = train.image_shape
     device = next(network.parameters()).device.type
@@ -207,7 +215,7 @@ def _fitting(train: Examples, network: nn.Module, most: int) -> int:
 
 
 def _at(
-    train: Examples, positions: torch.Tensor, network: nn.Module
+    train: Examples | StreamedExamples, positions: torch.Tensor, network: nn.Module
 ) -> tuple[torch.Tensor, torch.Tensor]:
     device = next(network.parameters()).device
     labels = train.labels[positions.to(train.labels.device)]

@@ -51,8 +51,9 @@ _IMAGENET = TrainConfig(
     weight_decay=5e-4,
     lr_decay_epochs=(30, 60),
     patience=30,
-    augment="shift_flip",
-    augment_pixels=16,
+    augment="photo_crop",
+    # Runs of 128 photographs, 14 MB, which S3 gives in one request.
+    shuffle_buffer=2**15,
     numerics="bf16",
     channels_last=True,
     dynamics=True,

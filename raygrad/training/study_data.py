@@ -1,9 +1,10 @@
-"""The three splits of a data set, as training wants them: in memory, or mapped from a disk."""
+"""The three splits of a data set, as training wants them: in memory, on a disk, or streamed."""
 
 import functools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,11 +16,14 @@ from raygrad.data.decode import decode_image
 from raygrad.data.index import Index, read_index
 from raygrad.data.reading import read_rows
 from raygrad.data.reject_share import check_reject_share
+from raygrad.data.streaming import StreamedImages
+from raygrad.data.surveying import survey, without_examples
 from raygrad.data.transforms import CropTransform
 from raygrad.errors import DataError
 from raygrad.training.examples import Examples
 from raygrad.training.models import ImageSpec
 from raygrad.training.preprocess import Normalize, channel_statistics, counted_statistics
+from raygrad.training.streamed_examples import StreamedExamples
 
 SPLITS = ("train", "val", "test")
 _SAMPLE = 64
@@ -27,14 +31,30 @@ _SAMPLE = 64
 
 
 @dataclass(frozen=True)
+class StreamedSplit:
+    """What `ImageArrays` holds, but for the pixels, which are read when they are asked for."""
+
+    images: StreamedImages
+    """Pixels `[N, C, H, W]`, where they are."""
+    labels: NDArray[np.int64]
+    """Classes `[N]`."""
+    keys: Sequence[str]
+    """Keys, N of them."""
+    rejects: pa.Table
+    """Examples whose image cannot be decoded: shard, key, reason."""
+    counts: NDArray[np.int64]
+    """How often each value of a byte comes in each channel, `[C, 256]`."""
+
+
+@dataclass(frozen=True)
 class StudyData:
     """Images as numpy arrays, so that Ray's object store shares them without a copy."""
 
-    train: ImageArrays
+    train: ImageArrays | StreamedSplit
     """The training split, without validation."""
-    val: ImageArrays
+    val: ImageArrays | StreamedSplit
     """The validation split."""
-    test: ImageArrays
+    test: ImageArrays | StreamedSplit
     """The test split."""
     num_classes: int
     """Classes that the labels count."""
@@ -62,13 +82,28 @@ class StudyData:
         """Examples of all splits whose image could not be decoded: shard, key, reason."""
         return pa.concat_tables([getattr(self, split).rejects for split in SPLITS])
 
-    def examples(self, split: str, positions: NDArray[np.int64] | None = None) -> Examples:
+    def examples(
+        self,
+        split: str,
+        positions: NDArray[np.int64] | None = None,
+        loaders: int | None = None,
+    ) -> Examples | StreamedExamples:
         """Returns a split as tensors, or the examples at `positions` of it.
 
         Those are copied out of images in memory; of mapped ones they are read as they are needed.
+
+        Args:
+            split: "train", "val" or "test".
+            positions: Ascending, `[N]`; by default all.
+            loaders: Processes that read streamed images; by default one a thread of this process.
         """
-        arrays: ImageArrays = getattr(self, split)
+        arrays: ImageArrays | StreamedSplit = getattr(self, split)
         images, labels = arrays.images, arrays.labels
+        if isinstance(images, StreamedImages):
+            processes = torch.get_num_threads() if loaders is None else loaders
+            if positions is not None:
+                images, labels = images.chosen(positions), labels[positions]
+            return StreamedExamples(images, _tensor(labels), processes)
         is_mapped = isinstance(images, np.memmap)
         if positions is None:
             return Examples(_tensor(images), _tensor(labels), is_mapped)
@@ -82,7 +117,8 @@ class StudyData:
 class StudySource:
     """Where a data set comes from that is too large for memory: what is sent between processes.
 
-    Each node decodes it once, into files that its processes map.
+    Each node decodes it once, into files that its processes map; or, streamed, nothing is decoded
+    before it is trained on.
     """
 
     index_url: str
@@ -99,6 +135,9 @@ class StudySource:
     """The share of images that may be undecodable, in [0, 1]."""
     cache_bytes: int = 0
     """At most so many bytes of decoded images are kept there; 0 for as many as the disk holds."""
+    survey_url: str | None = None
+    """Where images are streamed: the folder of what one look at all of them has found; else None.
+    """
 
     @property
     def num_examples(self) -> dict[str, int]:
@@ -106,8 +145,22 @@ class StudySource:
         index = read_index(self.index_url)
         return {split: index.rows(split).num_rows for split in SPLITS}
 
+    def surveyed(self, map_fn: Callable[..., Iterable[Any]] = map) -> None:
+        """Looks at all images once, where they are streamed and that was not done before.
+
+        Args:
+            map_fn: Like `map`; in parallel when given a parallel map.
+
+        Raises:
+            DataError: As of `load_study_data`.
+        """
+        if self.survey_url is not None:
+            _streamed(self, map_fn)
+
     def open(self) -> StudyData:
         """Returns the data set, mapped; the first process of a node decodes, the others wait.
+
+        Streamed, it is where its images are.
 
         Raises:
             DataError: As of `load_study_data`.
@@ -160,6 +213,8 @@ def load_study_data(
 
 @functools.lru_cache(maxsize=1)
 def _opened(source: StudySource) -> StudyData:
+    if source.survey_url is not None:
+        return _streamed(source)
     index = read_index(source.index_url)
 
     def load(split: str) -> ImageArrays:
@@ -175,15 +230,43 @@ def _opened(source: StudySource) -> StudyData:
     return _checked(load, source.num_classes, source.max_reject_share)
 
 
-def _statistics(train: ImageArrays) -> Normalize:
+def _streamed(source: StudySource, map_fn: Callable[..., Iterable[Any]] = map) -> StudyData:
+    index, folder = read_index(source.index_url), source.survey_url
+    assert folder is not None
+    bare = without_examples(index)
+
+    def load(split: str) -> StreamedSplit:
+        found = survey(
+            index,
+            split,
+            channels=source.channels,
+            transform=source.transform,
+            folder=folder,
+            map_fn=map_fn,
+        )
+        rows = found.usable(index.rows(split)).combine_chunks()
+        shape = found.image_shape or (source.channels, 0, 0)
+        return StreamedSplit(
+            StreamedImages(bare, rows, shape, source.transform),
+            rows["label"].to_numpy(),
+            rows["key"].to_pylist(),
+            found.rejects,
+            found.counts,
+        )
+
+    return _checked(load, source.num_classes, source.max_reject_share)
+
+
+def _statistics(train: ImageArrays | StreamedSplit) -> Normalize:
     """Returns the normalisation of the training split, whose bytes were counted by what decoded."""
     if train.counts is None:
+        assert isinstance(train, ImageArrays)
         return channel_statistics(_tensor(train.images))
     return counted_statistics(_tensor(train.counts))
 
 
 def _checked(
-    load: Callable[[str], ImageArrays],
+    load: Callable[[str], ImageArrays | StreamedSplit],
     num_classes: int,
     max_reject_share: float,
 ) -> StudyData:

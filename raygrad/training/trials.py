@@ -206,8 +206,8 @@ def _retrain(
         network,
         recipe,
         data.normalize,
-        data.examples("train", subset),
-        data.examples("val"),
+        data.examples("train", subset, recipe.loaders),
+        data.examples("val", loaders=recipe.loaders),
         order_seed=order_seed,
         steps_per_epoch=full_steps if trial.protocol == "equal_steps" else None,
         ddp=DistributedDataParallel(network) if dist.is_initialized() else None,
@@ -215,7 +215,7 @@ def _retrain(
     )
     before_s = 0.0 if state is None else _gone_on(loop, state)
     out = _run(loop, after_epoch, state)
-    tested = evaluate(network, data.normalize, data.examples("test"))
+    tested = evaluate(network, data.normalize, data.examples("test", loaders=recipe.loaders))
     return {
         "trial": trial.id,
         **asdict(trial),

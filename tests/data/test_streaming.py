@@ -1,20 +1,21 @@
-"""Streaming: every example once an epoch, equal batches on all ranks, any number of workers."""
+"""Streaming: each image where it is asked for, read together with others, and only then decoded."""
+
+import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils.data import DataLoader
 
-from raygrad.data.decode import decode_image
+from raygrad.data import streaming
+from raygrad.data.arrays import load_arrays
 from raygrad.data.index import build_index
-from raygrad.data.streaming import ExampleStream, batch_bounds
-from raygrad.errors import ConfigError, DataError
-from raygrad.selection.keyed_random import key_hashes
-from tests.data.making import example, png, put
+from raygrad.data.streaming import StreamedImages, dealt
+from raygrad.data.transforms import CropTransform
+from raygrad.errors import DataError
+from tests.data.making import example, jpeg, png, put
 
 COUNTS = (1, 17, 30, 5)
-NUM_EXAMPLES = sum(COUNTS)
 
 
 @pytest.fixture(scope="module")
@@ -30,118 +31,64 @@ def index(tmp_path_factory):
     return build_index(urls, [], val_fraction=0.0)
 
 
-def decode(example, epoch):
-    return decode_image(example.image)
+@pytest.fixture(scope="module")
+def images(index):
+    return StreamedImages(index, index.rows("train"), (3, 4, 4), None)
 
 
-def epoch(index, *, world_size, workers=0, epoch=0, **options):
-    """The batches of every rank."""
-    ranks = []
-    for rank in range(world_size):
-        stream = ExampleStream(index, "train", decode, rank=rank, world_size=world_size, **options)
-        stream.set_epoch(epoch)
-        loader = DataLoader(stream, batch_size=None, num_workers=workers)
-        ranks.append(list(loader))
-        assert len(ranks[-1]) == len(stream)
-    return ranks
-
-
+@settings(max_examples=30, deadline=None)
 @given(
-    num_examples=st.integers(1, 3_000),
-    batch_size=st.integers(1, 300),
-    world_size=st.integers(1, 40),
+    st.lists(st.lists(st.integers(0, sum(COUNTS) - 1), min_size=1, max_size=9), max_size=12),
+    st.sampled_from([1, 200, 1000, 10**9]),
 )
-def test_batches_are_even_and_hold_everything(num_examples, batch_size, world_size):
-    if num_examples < world_size:
-        with pytest.raises(ConfigError):
-            batch_bounds(num_examples, batch_size, world_size)
-        return
-    sizes = np.diff(batch_bounds(num_examples, batch_size, world_size))
-    assert sizes.sum() == num_examples
-    assert len(sizes) % world_size == 0
-    assert sizes.max() <= batch_size
-    assert sizes.max() - sizes.min() <= 1
+def test_batches_come_in_order_whatever_is_read_together(images, batches, group_bytes):
+    work = [(7 * n, np.array(batch), images.plain) for n, batch in enumerate(batches)]
+    found = list(images.batches(work, group_bytes))
+    assert [number for number, _ in found] == [number for number, *_ in work]
+    assert [pixels[:, 0, 0, 0].tolist() for _, pixels in found] == batches
 
 
-@pytest.mark.parametrize(
-    ("world_size", "workers"), [(1, 0), (2, 0), (3, 0), (7, 0), (1, 2), (3, 2)]
-)
-@pytest.mark.parametrize("shuffle_buffer", [0, 8])
-def test_every_example_once_and_as_many_batches_everywhere(
-    index, world_size, workers, shuffle_buffer
-):
-    ranks = epoch(
-        index, world_size=world_size, workers=workers, batch_size=4, shuffle_buffer=shuffle_buffer
-    )
-    assert len({len(batches) for batches in ranks}) == 1
-    keys = [key for batches in ranks for batch in batches for key in batch.keys]
-    assert sorted(keys) == sorted(index.examples["key"].to_pylist())
-    for batches in ranks:
-        for batch in batches:
-            shown = batch.images[:, 0, 0, 0].tolist()
-            assert shown == [int(key[1:]) for key in batch.keys]
-            assert batch.labels.tolist() == [number % 3 for number in shown]
+def test_nothing_is_read_twice_and_groups_grow(images, monkeypatch):
+    read = []
+    rows_of = streaming.read_rows
+
+    def counted(index, rows):
+        read.append(rows["key"].to_pylist())
+        return rows_of(index, rows)
+
+    monkeypatch.setattr(streaming, "read_rows", counted)
+    order = np.random.default_rng(0).permutation(53)
+    list(images.batches([(n, order[n : n + 4], images.plain) for n in range(0, 53, 4)]))
+    assert [len(keys) for keys in read] == [4, 8, 16, 25]
+    assert sorted(itertools.chain(*read)) == images.rows["key"].to_pylist()
 
 
-def test_more_workers_than_batches_change_nothing(index):
-    ranks = epoch(index, world_size=1, workers=2, batch_size=NUM_EXAMPLES)
-    assert sum(len(batch.keys) for batch in ranks[0]) == NUM_EXAMPLES
+def test_a_subset_is_those_images(images):
+    chosen = images.chosen(np.array([2, 20, 51]))
+    assert chosen.shape == (3, 3, 4, 4)
+    assert chosen.read(np.array([2, 0]))[:, 0, 0, 0].tolist() == [51, 2]
 
 
-def test_epochs_differ_and_repeat(index):
-    """An epoch is a function of seed and number; shuffling reaches every example."""
-    options = {"world_size": 1, "batch_size": 4, "shuffle_buffer": 16}
-
-    def order(number, seed=0):
-        batches = epoch(index, epoch=number, seed=seed, **options)[0]
-        return [key for batch in batches for key in batch.keys]
-
-    assert order(0) == order(0)
-    assert order(0) != order(1)
-    assert order(0) != order(0, seed=1)
-    assert len(set(order(1))) == NUM_EXAMPLES
-
-
-def test_without_a_buffer_the_order_is_the_index_s(index):
-    batches = epoch(index, world_size=1, batch_size=7)[0]
-    keys = [key for batch in batches for key in batch.keys]
-    assert keys == index.examples["key"].to_pylist()
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_bad_images_are_rejects_of_their_batch(tmp_path, workers):
-    """Used and rejected are all examples, and no rank loses a batch."""
-    members = []
-    for number in range(12):
-        image = b"no image" if number in (0, 1, 2, 3, 9) else png(number)
-        members += example(f"k{number:02d}", 0, image=image)
+def test_streamed_pixels_are_those_of_memory(tmp_path):
+    sizes = [(40, 30), (31, 44), (90, 70)]
+    members = [m for n in range(6) for m in example(f"{n}", 0, "jpg", jpeg(n, sizes[n % 3]))]
     index = build_index([put(tmp_path, "a.tar", members)], [], val_fraction=0.0)
-    batches = epoch(index, world_size=1, workers=workers, batch_size=4)[0]
-    used = [key for batch in batches for key in batch.keys]
-    rejected = [row["key"] for batch in batches for row in batch.rejects]
-    assert len(batches) == 3
-    assert sorted(rejected) == ["k00", "k01", "k02", "k03", "k09"]
-    assert sorted(used + rejected) == index.examples["key"].to_pylist()
-    assert all(row["shard"] == "a" and row["reason"] for b in batches for row in b.rejects)
+    transform = CropTransform.to_size(14)
+    images = StreamedImages(index, index.rows("train"), (3, 14, 14), transform)
+    expected = load_arrays(index, "train", channels=3, transform=transform).images
+    np.testing.assert_array_equal(images.read(np.arange(6)), expected)
 
 
-def test_images_of_different_sizes_are_an_error(tmp_path):
-    members = [*example("a", image=png(size=(4, 4))), *example("b", image=png(size=(5, 4)))]
-    index = build_index([put(tmp_path, "a.tar", members)], [], val_fraction=0.0)
-    with pytest.raises(DataError, match="one size"):
-        epoch(index, world_size=1, batch_size=2)
+@pytest.mark.parametrize("now", [b"no image", png(1, (5, 4))])
+def test_an_image_that_changed_is_named(tmp_path, now):
+    index = build_index([put(tmp_path, "a.tar", example("k", 0, image=now))], [], val_fraction=0.0)
+    images = StreamedImages(index, index.rows("train"), (3, 4, 4), None)
+    with pytest.raises(DataError, match=r"must stay .*'k' in a\. Index the data again"):
+        images.read(np.array([0]))
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_transforms_know_example_and_epoch(index, workers):
-    """A random crop can be drawn from (seed, epoch, key hash) alone."""
-
-    def shows_its_epoch(example, epoch):
-        assert example.key_hash == key_hashes([example.key])[0]
-        return np.full((1, 1, 1), epoch, np.uint8)
-
-    stream = ExampleStream(index, "train", shows_its_epoch, batch_size=8)
-    loader = DataLoader(stream, batch_size=None, num_workers=workers)
-    for number in (3, 4):
-        stream.set_epoch(number)
-        assert {v for batch in loader for v in batch.images.flatten().tolist()} == {number}
+@given(st.integers(0, 50), st.integers(1, 9))
+def test_items_are_dealt_out_in_turn(count, num_workers):
+    hands = [list(dealt(range(count), worker, num_workers)) for worker in range(num_workers)]
+    assert sorted(itertools.chain(*hands)) == list(range(count))
+    assert all(item % num_workers == worker for worker, hand in enumerate(hands) for item in hand)

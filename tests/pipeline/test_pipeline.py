@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 from raygrad import pipeline
 from raygrad.errors import ConfigError
-from raygrad.pipeline import planning, preparing, scoring, stages, training
+from raygrad.pipeline import data_ways, planning, preparing, scoring, training
 from raygrad.runs import score_table
 from raygrad.runs.layout import RunLayout
 from raygrad.scoring.numerics import device_name
@@ -61,7 +61,7 @@ def test_each_scored_example_has_one_row_and_its_own_gradient_norm(study):
     table = score_table.read_score_table(layout.scores("linear")).to_pandas()
     train_keys = index[index.split == "train"].key
     assert sorted(table.key) == sorted(train_keys)
-    data = stages.study_data(layout, config.data)
+    data = data_ways.study_data(layout, config.data)
     checkpoint = load_checkpoint(layout.checkpoint("linear"))
     network = checkpoint.build()
     position = {key: at for at, key in enumerate(data.train.keys)}
@@ -91,13 +91,20 @@ def test_every_stage_says_what_computed_it_and_how(study):
     assert {tuple(row.values()) for row in rows.to_pylist()} == {tuple(said.values())}
 
 
-def test_a_data_set_kept_on_the_nodes_disk_gives_the_same_bits(study, tmp_path):
-    """Training, dynamics and retraining from mapped files equal those from memory."""
+@pytest.mark.parametrize(
+    "ways", [("auto", "stream"), pytest.param(("stream", "disk"), marks=pytest.mark.slow)]
+)
+def test_data_on_the_nodes_disk_or_streamed_give_the_same_bits(study, tmp_path, ways, caplog):
+    """Training, dynamics and retraining from files or shards equal those from memory."""
     config, results = study
     cache = tmp_path / "cache"
     mapped = changed(config, "data", memory_bytes=0, cache_dir=str(cache))
+    mapped = changed(mapped, "train", data=ways[0])
+    mapped = changed(mapped, "sweep", data=ways[1])
     mapped = dataclasses.replace(mapped, run=str(tmp_path / "run"))
-    found = pipeline.run(mapped)
+    with caplog.at_level("INFO", "raygrad"):
+        found = pipeline.run(mapped)
+    assert "decoded every epoch and not kept: as asked" in caplog.text
     assert len(list(cache.rglob("*.npy"))) == 3
     weights, expected = (
         torch.load(RunLayout(c.run).checkpoint("linear"), weights_only=True)["weights"]
@@ -159,7 +166,7 @@ def test_the_reported_test_accuracy_is_the_early_stopped_epochs(study):
     by_validation = [(row["val_accuracy"], -row["val_loss"]) for row in metrics["history"]]
     assert metrics["best_epoch"] == by_validation.index(max(by_validation)) + 1
     assert all("test" not in name for row in metrics["history"] for name in row)
-    data = stages.study_data(layout, config.data)
+    data = data_ways.study_data(layout, config.data)
     network = load_checkpoint(layout.checkpoint("linear")).build()
     images = data.normalize(torch.from_numpy(data.test.images))
     correct = network(images).argmax(1).numpy() == data.test.labels

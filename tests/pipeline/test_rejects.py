@@ -21,7 +21,7 @@ from raygrad.config import (
 )
 from raygrad.data.index import read_index
 from raygrad.errors import TooManyRejectsError
-from raygrad.pipeline.stages import study_data
+from raygrad.pipeline.data_ways import study_data
 from raygrad.runs.layout import RunLayout
 from tests.data.making import example, jpeg, put, tar
 

@@ -171,7 +171,8 @@ def _score_for(
         channels_last=config.channels_last,
         batch_size=size,
     )
-    images, labels = data.train.images[:size], data.train.labels[:size]
+    images = data.examples("train").between(0, size).numpy()
+    labels = data.train.labels[:size]
     scorer.score(images, labels)
     begun_s, times = time.perf_counter(), 0
     while times == 0 or time.perf_counter() - begun_s < seconds:

@@ -243,14 +243,14 @@ def _train_on(device: torch.device, board: Any, task: TrainTask, data: StudyData
     """Trains on this worker's device, from what is saved or from the start."""
     config = task.config
     network = initial_network(config.network, config, data.spec, config.seed).to(device)
-    train = data.examples("train").near(device)
+    train = data.examples("train", loaders=config.loaders).near(device)
     measurements = Measurements(config, network, train, data.normalize)
     loop = TrainingLoop(
         network,
         config,
         data.normalize,
         train,
-        data.examples("val"),
+        data.examples("val", loaders=config.loaders),
         order_seed=config.seed,
         ddp=_wrapped(network, config),
         observers=measurements.observers,
@@ -305,7 +305,7 @@ def _finish(
 ) -> dict[str, Any]:
     """Tests the best epoch's network once, saves it, and sums the training up."""
     config, out = task.config, loop.outcome
-    tested = evaluate(network, data.normalize, data.examples("test"))
+    tested = evaluate(network, data.normalize, data.examples("test", loaders=config.loaders))
     checkpoint = _checkpoint(config, data, network)
     if is_first:
         save_checkpoint(task.checkpoint_url, checkpoint)

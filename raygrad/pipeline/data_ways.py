@@ -1,0 +1,136 @@
+"""Where training has its images from: memory, each node's disk, or their shards, every epoch."""
+
+import functools
+import logging
+import os
+import tempfile
+
+from raygrad.config import DataConfig, StudyConfig
+from raygrad.data.decoded_cache import room_for_pixels
+from raygrad.data.index import Index, read_index
+from raygrad.engine.parallel import ray_map
+from raygrad.engine.session import ensure_ray
+from raygrad.errors import ConfigError
+from raygrad.pipeline.stages import facts_of_data, transform_of
+from raygrad.runs.layout import RunLayout
+from raygrad.storage import files
+from raygrad.training.study_data import StudyData, StudySource, decoded_bytes, load_study_data
+
+log = logging.getLogger("raygrad")
+
+_HERE_BYTES = 2**26
+"""Data sets of so many bytes decoded are looked at sooner here than tasks are started."""
+
+
+def training_data(config: StudyConfig) -> StudyData | StudySource:
+    """Returns the data set for the stage train."""
+    return study_data(RunLayout(config.run), config.data, config.train.data, _photo(config))
+
+
+def trial_data(config: StudyConfig) -> StudyData | StudySource:
+    """Returns the data set for the stage sweep."""
+    return study_data(RunLayout(config.run), config.data, config.trial_data, _photo(config))
+
+
+def is_streamed(config: StudyConfig, for_trials: bool = False) -> bool:
+    """Tells whether training, or retraining, will read and decode its images every epoch."""
+    layout = RunLayout(config.run)
+    facts = facts_of_data(layout)
+    transform = transform_of(facts)
+    needed = decoded_bytes(read_index(layout.data), facts["channels"], transform)
+    way = config.trial_data if for_trials else config.train.data
+    return _chosen(way, needed, config.data, _folder(config.data), _photo(config))[0] == "stream"
+
+
+def _folder(config: DataConfig) -> str:
+    """Returns the folder of decoded images on each node."""
+    return config.cache_dir or os.path.join(tempfile.gettempdir(), "raygrad-images")
+
+
+def _photo(config: StudyConfig) -> str | None:
+    return config.train.photo_augmentation
+
+
+@functools.lru_cache(maxsize=1)
+def study_data(
+    layout: RunLayout, config: DataConfig, way: str = "auto", photo: str | None = None
+) -> StudyData | StudySource:
+    """Returns the data set of a run, and says where it is had from; loaded once a process.
+
+    Args:
+        layout: The run folder.
+        config: `memory_bytes`, `cache_dir`, `cache_bytes` and `max_reject_share` are used.
+        way: auto, memory, disk or stream.
+        photo: The augmentation that cuts images out of their photographs, if there is one.
+
+    Raises:
+        ConfigError: Photographs are to be cut, to no size.
+        TooManyRejectsError: More than `max_reject_share` of the images cannot be decoded.
+    """
+    facts = facts_of_data(layout)
+    index, transform = read_index(layout.data), transform_of(facts)
+    if photo is not None and transform is None:
+        raise ConfigError(
+            f"augment {photo} must know the size that images are cut to, got none. Give "
+            "--data.image-size where the data are indexed, or another --train.augment."
+        )
+    shape = facts["num_classes"], facts["channels"], transform
+    needed = decoded_bytes(index, facts["channels"], transform)
+    folder = _folder(config)
+    chosen, why = _chosen(way, needed, config, folder, photo)
+    size = _size(needed)
+    if chosen == "memory":
+        log.info("data: %s decoded, in memory: %s", size, why)
+        return load_study_data(index, *shape, config.max_reject_share)
+    source = StudySource(layout.data, *shape, folder, config.max_reject_share, config.cache_bytes)
+    if chosen == "disk":
+        log.info("data: %s decoded, kept in %s of each node: %s", size, folder, why)
+        return source
+    log.info("data: streamed, %s decoded every epoch and not kept: %s", size, why)
+    return _looked_at(source, index, needed, config, layout)
+
+
+def _looked_at(
+    source: StudySource, index: Index, needed: int, config: DataConfig, layout: RunLayout
+) -> StudySource:
+    """Returns the source of streamed images, all of which were looked at once in this run."""
+    source = StudySource(**{**vars(source), "survey_url": files.join(layout.data, "survey")})
+    if needed <= _HERE_BYTES:
+        source.surveyed()
+        return source
+    ensure_ray()
+    log.info(
+        "data: %d images are looked at, unless that was done in this run: which can be decoded, "
+        "and their channels' means", index.examples.num_rows,
+    )  # fmt: skip
+    source.surveyed(functools.partial(ray_map, nodes=config.nodes))
+    return source
+
+
+def _chosen(
+    way: str, needed: int, config: DataConfig, folder: str, photo: str | None
+) -> tuple[str, str]:
+    """Returns memory, disk or stream, and why."""
+    if way != "auto":
+        if way == "memory" and needed > config.memory_bytes:
+            return way, f"as asked, beyond memory_bytes of {_size(config.memory_bytes)}"
+        return way, "as asked"
+    if photo is not None:
+        return "stream", f"{photo} cuts images out of the stored photographs"
+    most = _size(config.memory_bytes)
+    if needed <= config.memory_bytes:
+        return "memory", f"at most memory_bytes, {most}"
+    room = room_for_pixels(folder, config.cache_bytes)
+    if needed <= room:
+        return "disk", f"more than memory_bytes, {most}, and the disk has room here"
+    return (
+        "stream",
+        f"more than memory_bytes, {most}, and than {folder} has room for, {_size(room)}",
+    )
+
+
+def _size(num_bytes: int) -> str:
+    for unit, of in (("GB", 1e9), ("MB", 1e6)):
+        if num_bytes >= of / 10:
+            return f"{num_bytes / of:.1f} {unit}"
+    return f"{num_bytes / 1e3:.1f} kB"

@@ -1,0 +1,105 @@
+"""Where images come from: what fits is chosen, and said with its reason; no Ray is started."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from raygrad.config import DataConfig, StudyConfig, SweepConfig, TrainConfig
+from raygrad.data.index import build_index, write_index
+from raygrad.data.shards import DATASET_FILE
+from raygrad.errors import ConfigError
+from raygrad.pipeline import data_ways
+from raygrad.pipeline.data_ways import is_streamed, training_data, trial_data
+from raygrad.runs.layout import RunLayout
+from raygrad.storage import files
+from raygrad.storage.manifest import write_json
+from raygrad.training.study_data import StudyData
+from tests.data.making import example, jpeg, put
+
+
+def indexed(folder, image_size):
+    """A run whose 24 photographs are indexed, 14,112 bytes where they are squares of 14 pixels."""
+    urls = []
+    for split, numbers in (("train", range(18)), ("test", range(18, 24))):
+        members = [m for n in numbers for m in example(f"{n:02d}", n % 2, "jpg", jpeg(n, (30, 28)))]
+        urls.append(put(folder, f"{split}.tar", members))
+    config = StudyConfig(
+        run=str(folder / "run"),
+        data=DataConfig(image_size=image_size),
+        train=TrainConfig(network="linear", lr_decay_epochs=()),
+    )
+    layout = RunLayout(config.run)
+    write_index(layout.data, build_index(urls[:1], urls[1:], val_fraction=0.3))
+    facts = {"num_classes": 2, "channels": 3, "image_size": image_size}
+    write_json(files.join(layout.data, DATASET_FILE), facts)
+    return config
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    return indexed(tmp_path_factory.mktemp("study"), 14)
+
+
+def with_(config, data=None, train=None, sweep=None):
+    return dataclasses.replace(
+        config,
+        data=dataclasses.replace(config.data, **(data or {})),
+        train=dataclasses.replace(config.train, **(train or {})),
+        sweep=dataclasses.replace(config.sweep, **(sweep or {})),
+    )
+
+
+@pytest.mark.parametrize(
+    ("data", "train", "says"),
+    [
+        ({}, {}, "14.1 kB decoded, in memory: at most memory_bytes, 4.3 GB"),
+        (
+            {"memory_bytes": 10_000},
+            {},
+            "kept in CACHE of each node: more than memory_bytes, 10.0 kB, and the disk has room",
+        ),
+        (
+            {"memory_bytes": 10_000, "cache_bytes": 10_000},
+            {},
+            "streamed, 14.1 kB decoded every epoch and not kept: more than memory_bytes, 10.0 kB, "
+            "and than CACHE has room for, 10.0 kB",
+        ),
+        ({}, {"data": "stream"}, "streamed, 14.1 kB decoded every epoch and not kept: as asked"),
+        ({}, {"data": "disk"}, "kept in CACHE of each node: as asked"),
+        (
+            {"memory_bytes": 10_000},
+            {"data": "memory"},
+            "in memory: as asked, beyond memory_bytes of 10.0 kB",
+        ),
+        ({}, {"augment": "photo_crop"}, "photo_crop cuts images out of the stored photographs"),
+    ],
+)
+def test_the_choice_and_its_reason_are_said_in_one_line(study, tmp_path, caplog, data, train, says):
+    config = with_(study, {**data, "cache_dir": str(tmp_path)}, train)
+    data_ways.study_data.cache_clear()
+    with caplog.at_level("INFO", "raygrad"):
+        found = training_data(config)
+    (line,) = [one.getMessage() for one in caplog.records if "data: " in one.getMessage()]
+    assert says.replace("CACHE", str(tmp_path)) in line
+    opened = found if isinstance(found, StudyData) else found.open()
+    assert opened.num_examples == {"train": 15, "val": 3, "test": 6}
+    assert is_streamed(config) == ("streamed" in line) == is_streamed(config, for_trials=True)
+    np.testing.assert_array_equal(
+        opened.examples("test", loaders=0).between(0, 6).numpy(),
+        training_data(study).test.images,
+    )
+
+
+def test_retrainings_may_have_their_images_elsewhere(study, tmp_path):
+    config = with_(study, {"cache_dir": str(tmp_path)}, {"data": "stream"})
+    assert trial_data(config) is training_data(config)
+    apart = dataclasses.replace(config, sweep=SweepConfig(data="disk"))
+    assert trial_data(apart).survey_url is None
+    assert not is_streamed(apart, for_trials=True)
+
+
+def test_photographs_are_not_cut_to_no_size(tmp_path):
+    config = with_(indexed(tmp_path, None), train={"augment": "photo_crop"})
+    with pytest.raises(ConfigError, match=r"photo_crop must know the size .* --data.image-size"):
+        training_data(config)
