@@ -126,13 +126,14 @@ def _info(url: str) -> dict[str, Any]:
 def _retrying(call: Callable[[Any], _T], url: str) -> _T:
     """Returns what a request returns, tried again where the network or the server fails."""
     system = _system(url.partition("://")[0], os.getpid())
-    server = urlsplit(url)[:2]
+    server, place = urlsplit(url)[:2], url.rpartition("/")[0]
     start_s, pause_s = time.monotonic(), 0.1
     while True:
         first_s = patience.first_answer_s(server)
         try:
             result = call(system)
             patience.note_answer(server)
+            patience.note_let_in(place)
             return result
         except _network_errors() as raised:
             error = _behind(raised)
@@ -141,7 +142,8 @@ def _retrying(call: Callable[[Any], _T], url: str) -> _T:
                 patience.note_answer(server)
             if isinstance(error, FileNotFoundError) or status in _GONE:
                 raise FileNotFoundError(url) from error
-            if status in _REFUSED or isinstance(error, PermissionError):
+            refused = status in _REFUSED or isinstance(error, PermissionError)
+            if refused and not patience.was_let_in(place):
                 raise StorageRefusedError(
                     f"storage must accept the request, got {_line(error)}, in {url}. "
                     "Check the URL and the token."
@@ -152,7 +154,8 @@ def _retrying(call: Callable[[Any], _T], url: str) -> _T:
                     f"storage must answer, got {_line(error)}, in {url}. "
                     "Check the address and the network."
                 ) from error
-            if left_s <= 0 or (status is not None and status not in _AGAIN):
+            is_final = status is not None and status not in _AGAIN and not refused
+            if left_s <= 0 or is_final:
                 raise StorageAwayError(
                     f"storage must answer within {RETRY_S:g} s, got {_line(error)}, in {url}. "
                     "Check the network, and run again."

@@ -7,19 +7,22 @@ variables and files.
 
 import contextlib
 import functools
+import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, TypeVar
 
 from boto3.exceptions import Boto3Error
 from botocore.exceptions import BotoCoreError, ClientError
 from urllib3.exceptions import HTTPError
 
-from raygrad.errors import StorageAwayError
+from raygrad.errors import StorageAwayError, StorageRefusedError
 from raygrad.storage import patience, s3_errors
 from raygrad.storage.files import S3_SCHEME
 from raygrad.storage.s3_client import client, endpoint_url, settings
 from raygrad.storage.seekable import SeekableReader
+
+log = logging.getLogger("raygrad")
 
 RETRY_S = 120.0
 """How long a request is tried again without one byte of progress before it is given up."""
@@ -41,42 +44,52 @@ def split_url(url: str) -> tuple[str, str]:
     return bucket, key
 
 
-def retrying(call: Callable[[], _T], url: str, retry_s: float | None = None) -> _T:
+def retrying(
+    call: Callable[[], _T], url: str, retry_s: float | None = None, *, writes: bool = False
+) -> _T:
     """Returns what `call` returns, tried again for `retry_s` where the network or server fails.
 
     Args:
         call: One request; it must be safe to repeat.
         url: The object, for the error text.
         retry_s: Seconds after which the last failure is final; by default `RETRY_S`.
+        writes: Whether it changes what is there; that may be refused where reading is not.
 
     Raises:
         FileNotFoundError: There is no such object or bucket.
         ConfigError: The credentials or the request are refused, or are not there; or a command
             gets no first answer.
-        StorageAwayError: The server did not answer in time.
+        StorageAwayError: The server did not answer in time, or refused what it gave before.
         IncompleteError: The object was replaced.
     """
     limit_s = RETRY_S if retry_s is None else retry_s
-    start_s, pause_s = time.monotonic(), 0.1
+    start_s, pause_s, is_told = time.monotonic(), 0.1, False
     while True:
         server = settings()
+        place = (server, url.rpartition("/")[0], writes)
         first_s = patience.first_answer_s(server)
         try:
             result = call()
             patience.note_answer(server)
+            patience.note_let_in(server, place)
             return result
         except (Boto3Error, BotoCoreError, ClientError, HTTPError, OSError) as error:
             if isinstance(error, ClientError):
                 patience.note_answer(server)
-            _raise_if_final(error, url, may_pass=first_s is None)
+            refusal = _raise_if_final(error, url, server, place, may_pass=first_s is None)
             left_s = min(limit_s, first_s or limit_s) - (time.monotonic() - start_s)
             if left_s <= 0:
+                if refusal is not None:
+                    raise s3_errors.refused_since(refusal, limit_s) from error
                 if first_s is not None:
                     raise s3_errors.unreachable(error, url, endpoint_url()) from error
                 raise StorageAwayError(
                     f"storage must answer within {limit_s:g} s, got {error}, in {url}. "
                     "Check the endpoint and the network, and run again."
                 ) from error
+            if refusal is not None and not is_told:
+                log.warning("%s It was let in before: asked again for %g s", refusal, limit_s)
+                is_told = True
         time.sleep(min(pause_s, left_s))
         pause_s = min(2 * pause_s, 2.0)
 
@@ -227,13 +240,13 @@ def put(url: str, data: bytes, *, if_absent: bool = False) -> bool:
             return num_tries > 1 and S3File(url).read() == data
         return True
 
-    return retrying(call, url)
+    return retrying(call, url, writes=True)
 
 
 def upload(path: str, url: str) -> None:
     """Makes an object of a local file, in parts where it is large: it is there whole or not."""
     bucket, key = split_url(url)
-    retrying(lambda: client().upload_file(path, bucket, key), url)
+    retrying(lambda: client().upload_file(path, bucket, key), url, writes=True)
 
 
 def remove(url: str) -> None:
@@ -246,7 +259,7 @@ def remove(url: str) -> None:
         for one in (one for page in pages for one in page.get("Contents", ())):
             client().delete_object(Bucket=bucket, Key=one["Key"])
 
-    retrying(call, url)
+    retrying(call, url, writes=True)
 
 
 class S3File(SeekableReader):
@@ -347,9 +360,17 @@ def _get(url: str, start: int, end: int, etag: str | None) -> Any:
     return answer["Body"]
 
 
-def _raise_if_final(error: BaseException | None, url: str, *, may_pass: bool) -> None:
+def _raise_if_final(
+    error: BaseException | None, url: str, server: Hashable, place: Hashable, *, may_pass: bool
+) -> StorageRefusedError | None:
+    """Raises what asking again cannot help; returns a refusal of what was given before."""
     if isinstance(error, Boto3Error):
         error = error.__context__  # an upload hides what the server said
     final = None if error is None else s3_errors.final_error(error, url, may_pass=may_pass)
+    if isinstance(final, StorageRefusedError) and patience.was_let_in(
+        server if s3_errors.is_of_credentials(error) else place
+    ):
+        return final
     if final is not None:
         raise final from error
+    return None

@@ -21,7 +21,7 @@ from botocore.exceptions import (
 )
 from botocore.parsers import ResponseParserError
 
-from raygrad.errors import ConfigError, IncompleteError, StorageRefusedError
+from raygrad.errors import ConfigError, IncompleteError, StorageAwayError, StorageRefusedError
 
 _NOT_FOUND = ("404", "NoSuchKey", "NotFound")
 _CHANGED = ("412", "PreconditionFailed", "416", "InvalidRange")
@@ -62,6 +62,9 @@ _REMEDIES = {
 _WRONG_PLACE = frozenset(c for c, remedy in _REMEDIES.items() if remedy == _REGION) | {
     "InvalidBucketName"
 }
+_OF_CREDENTIALS = frozenset(
+    c for c, remedy in _REMEDIES.items() if remedy == _SIGN_IN or "clock" in remedy
+) | {"InvalidAccessKeyId", "InvalidClientTokenId", "SignatureDoesNotMatch", "UnauthorizedAccess"}
 _PUBLIC = (
     "a public bucket: AWS_NO_SIGN_REQUEST=YES; where the requester pays: "
     "AWS_REQUEST_PAYER=requester."
@@ -104,6 +107,19 @@ def changed(url: str, what: str) -> IncompleteError:
     return IncompleteError(
         f"an object must not change while it is read, got {what}, in {url}. "
         "Build the index again if the shard was replaced."
+    )
+
+
+def is_of_credentials(error: BaseException | None) -> bool:
+    """Tells whether a refusal is of who asks, whatever is asked for: an expired token, a clock."""
+    return isinstance(error, ClientError) and _code(error) in _OF_CREDENTIALS
+
+
+def refused_since(refusal: StorageRefusedError, waited_s: float) -> StorageAwayError:
+    """Returns the error where a command is refused what it was given before."""
+    return StorageAwayError(
+        f"{refusal} It was let in before, and refused for {waited_s:g} s: mend that and run "
+        "again; what is there is kept."
     )
 
 

@@ -6,10 +6,16 @@ import threading
 import time
 
 import pytest
-from botocore.exceptions import EndpointConnectionError
+from botocore.exceptions import ClientError, EndpointConnectionError
 
 from raygrad import cli
-from raygrad.errors import ConfigError, IncompleteError
+from raygrad.cli.command import guarded
+from raygrad.errors import (
+    ConfigError,
+    IncompleteError,
+    StorageAwayError,
+    StorageRefusedError,
+)
 from raygrad.storage import files, patience, s3, s3_client
 from raygrad.storage.urls import expand
 from tests.data.making import examples, tar
@@ -255,3 +261,92 @@ def test_a_command_that_has_had_an_answer_waits_through_an_outage(shard, s3_env,
     with patience.of_a_command():
         files.file_size(shard)
         assert s3.retrying(call, shard) == b"1"
+
+
+def _refusing(code, num, then=b"1"):
+    """Returns a request that is refused so often, and a list of how often it was made."""
+    made = []
+
+    def call():
+        made.append(code)
+        if len(made) <= num:
+            raise ClientError(
+                {
+                    "Error": {"Code": code, "Message": "no"},
+                    "ResponseMetadata": {"HTTPStatusCode": 403},
+                },
+                "GetObject",
+            )
+        return then
+
+    return call, made
+
+
+@pytest.fixture
+def never_let_in(monkeypatch):
+    """A process that has read nothing yet."""
+    monkeypatch.setattr(patience, "_let_in", set())
+
+
+TOKENS = ["ExpiredToken", "RequestTimeTooSkewed", "InvalidAccessKeyId"]
+
+
+@pytest.mark.parametrize("code", [*TOKENS, "AccessDenied"])
+def test_a_command_that_was_never_let_in_is_refused_at_once_as_a_matter_of_setup(
+    code, never_let_in
+):
+    call, made = _refusing(code, 1)
+    with patience.of_a_command(), pytest.raises(StorageRefusedError):
+        s3.retrying(call, "s3://b/x/a")
+    assert len(made) == 1
+
+
+@pytest.mark.parametrize("code", TOKENS)
+def test_a_command_whose_token_is_refused_after_it_was_let_in_waits(code, never_let_in, caplog):
+    """Wherever it was let in; that it waits is said, once."""
+    call, made = _refusing(code, 2)
+    with patience.of_a_command():
+        s3.retrying(lambda: b"", "s3://b/x/a")
+        assert s3.retrying(call, "s3://other/y/a") == b"1"
+    assert len(made) == 3
+    assert caplog.text.count("asked again for") == 1
+
+
+def test_a_refusal_that_stays_is_storage_trouble_and_can_be_gone_on_with(never_let_in):
+    """Status 3, and not 2: nothing is wrong with the command, and what is done is kept."""
+    call, made = _refusing("ExpiredToken", 99)
+
+    def work():
+        s3.retrying(lambda: b"", "s3://b/x/a")
+        with pytest.raises(StorageAwayError, match=r"ExpiredToken.*s3://b/x/a.*run again"):
+            s3.retrying(call, "s3://b/x/a", 0.3)
+        assert len(made) > 1
+        s3.retrying(call, "s3://b/x/a", 0.0)
+
+    assert guarded(work) == 3
+
+
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [(("s3://b/x/a", False), ("s3://b/y/a", False)), (("s3://b/x/a", False), ("s3://b/x/a", True))],
+    ids=["another folder", "written and not read"],
+)
+def test_what_was_never_allowed_is_a_matter_of_setup_whatever_else_was(before, now, never_let_in):
+    call, made = _refusing("AccessDenied", 1)
+    with patience.of_a_command():
+        s3.retrying(lambda: b"", before[0], writes=before[1])
+        with pytest.raises(StorageRefusedError):
+            s3.retrying(call, now[0], writes=now[1])
+        s3.retrying(lambda: b"", now[0], writes=now[1])
+        call, made = _refusing("AccessDenied", 1)
+        assert s3.retrying(call, now[0], writes=now[1]) == b"1"
+    assert len(made) == 2
+
+
+def test_a_worker_does_not_wait_for_a_token_here(never_let_in):
+    """Those that sent it decide, and are told every half minute."""
+    call, made = _refusing("ExpiredToken", 1)
+    s3.retrying(lambda: b"", "s3://b/x/a")
+    with pytest.raises(StorageRefusedError):
+        s3.retrying(call, "s3://b/x/a")
+    assert len(made) == 1
