@@ -29,6 +29,8 @@ class PictureFacts:
     """A hash of size and pixels: equal for equal pixels, whatever file they came in."""
     descriptor: NDArray[np.float32]
     """The lowest frequencies of its greys without their mean, ``[FREQUENCIES**2 - 1]``."""
+    small: NDArray[np.uint8]
+    """It as a small square of greys, ``[SIDE, SIDE]``."""
     width: int
     """In pixels."""
     height: int
@@ -54,12 +56,17 @@ def picture_facts(pixels: NDArray[np.uint8]) -> PictureFacts:
     sha = hashlib.blake2b(f"{height} {width} {channels}".encode(), digest_size=16)
     sha.update(pixels.tobytes())
     image = Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels)
-    small = np.asarray(image.convert("L").resize((SIDE, SIDE), Image.Resampling.BOX))
-    grey = small.astype(np.float64)
-    frequencies = dctn(grey, norm="ortho")[:FREQUENCIES, :FREQUENCIES].ravel()[1:]
+    greys = image.convert("L")
+    # Smoothly: by whole pixels, a picture of few would change much where one of them is cropped.
+    small = np.asarray(greys.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
+    grey = np.asarray(greys.resize((SIDE, SIDE), Image.Resampling.BOX)).astype(np.float64)
+    frequencies = dctn(small.astype(np.float64), norm="ortho")[:FREQUENCIES, :FREQUENCIES].ravel()[
+        1:
+    ]
     return PictureFacts(
         sha.digest(),
         frequencies.astype(np.float32),
+        small,
         width,
         height,
         float(grey.mean()),
@@ -78,13 +85,3 @@ def _share_of_main_colour(pixels: NDArray[np.uint8]) -> float:
         codes = codes * 32 + flat[:, channel] // _NEAR
     main = np.median(flat[codes == np.bincount(codes).argmax()], axis=0)
     return float((np.abs(flat - main) <= _NEAR).all(axis=1).mean())
-
-
-def mirrored(descriptors: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Returns the descriptors of the mirrored pictures: odd horizontal frequencies turn.
-
-    Args:
-        descriptors: Of `picture_facts`, ``[N, FREQUENCIES**2 - 1]``.
-    """
-    columns = np.arange(FREQUENCIES**2)[1:] % FREQUENCIES
-    return descriptors * np.where(columns % 2 == 1, -1, 1).astype(descriptors.dtype)

@@ -1,33 +1,45 @@
-"""What repeats: equal pixels, and near copies by similarity over a threshold found from the data.
+r"""What repeats: equal pixels, and near copies that stand out from what else is near.
 
-Two pictures that are alike are a copy only where the data hold few pictures as alike by chance. How
-many there are is asked of decoys (as in the target-decoy search of Elias and Gygi, Nature Methods
-2007): the mirrored pictures are as natural as the others, and none of them has a copy in the data.
+Two pictures that are alike are a copy only where the data hold few pictures as alike by chance:
+all handwritten ones are alike. How far a picture's first neighbours stand out is compared with how
+far the ones behind them do, which are no copies (as decoys in the target-decoy search of Elias and
+Gygi, Nature Methods 2007). Where points lie about a picture as chance has it, in any number of
+dimensions, :math:`k \log(d_{k+1} / d_k)` of its k-th nearest distance has one law for every k
+(Renyi 1953; it is what Levina and Bickel 2004 estimate dimensions by).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
+
+from raygrad.audit.nearest import Neighbours, neighbours
+from raygrad.audit.registration import registered_distances
 
 MAX_FALSE = 0.02
 """The share of near copies that may be there by chance, as the decoys estimate it."""
 
 LEAST = 0.7
-"""No picture is a copy of one that is less alike than this, whatever the decoys say."""
+"""No picture is a copy of one that correlates less with it, whatever the decoys say."""
 
-RATIO = 0.2
-"""Copies are nearer than this share of the distance (1 - cosine) to the last of the nearest."""
+LEAST_GAP = float(np.log(3))
+"""What follows a picture's copies is at least three times as far as they are."""
+
+CLEAR_GAP, CLEAR = float(np.log(10)), 1.2
+"""Where too few copies are found to compare their number with that of decoys: ten times as far, and
+above the farthest decoy by this."""
 
 NEAREST = 8
-"""Of each example so many of its nearest are looked at: more copies of one picture than these are
-taken for its surroundings."""
+"""Of each example so many of its nearest are looked at, by each kind of vectors."""
 
-_BLOCK = 4096
+MOST_COPIES = 4
+"""More copies of one picture than these are taken for its surroundings."""
+
+_FINEST = 1e-4
+"""Distances below this are of rounding and compression."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +49,7 @@ class Pairs:
     one: NDArray[np.int64]
     other: NDArray[np.int64]
     similarity: NDArray[np.float64]
-    """Cosine of the two, in -1..1."""
+    """Correlation of their greys once one is laid over the other, in -1..1."""
 
 
 @dataclass(frozen=True)
@@ -46,121 +58,143 @@ class NearCopies:
 
     pairs: Pairs
     threshold: float
-    """Pairs at least so alike; above 1 where nothing is told from chance."""
+    """How far they stand out at least, in ``k log(d[k + 1] / d[k])``; infinity where none does."""
     expected_false: float
-    """How many of them are alike by chance, as the decoys estimate."""
+    """How many of the pictures in them stand out by chance, as the decoys estimate."""
+    recall: float = 1.0
+    """The share of the nearest that the search for candidates finds."""
 
 
-def _whitened(vectors: NDArray[np.floating], like: NDArray[np.floating]) -> NDArray[np.float32]:
+def near_copies(
+    pictures: NDArray[np.uint8],
+    vectors: Sequence[NDArray[np.floating]],
+    *,
+    max_false: float = MAX_FALSE,
+) -> NearCopies:
+    """Finds pairs that stand out so far from what else is near that few do so by chance.
+
+    Candidates are the nearest of each picture by each kind of vectors; they are compared by their
+    pixels, one laid over the other. A picture's first neighbours are its copies where the next one
+    is much farther, and both must be the other's. The threshold is the lowest at which the decoys'
+    matches are at most `max_false` of the pictures' own (one is added to them: few matches prove
+    nothing).
+
+    Args:
+        pictures: As small greys, uint8 ``[N, S, S]``; equal pictures once, since copies of copies
+            would be counted twice.
+        vectors: Descriptors, features: each ``[N, D]``.
+        max_false: The share of pairs that may be alike by chance, in (0, 1).
+    """
+    found = [neighbours(_whitened(each), NEAREST) for each in vectors]
+    one, other = _candidates(found, len(pictures))
+    distances = registered_distances(pictures, one, other)
+    nearest, sorted_distances = _by_picture(one, other, distances, len(pictures))
+    number, threshold, false = _numbers_of_copies(sorted_distances, max_false)
+    # Of a pair each must be among the other's copies.
+    copies = (np.arange(nearest.shape[1]) < number[:, None]) & (nearest >= 0)
+    mutual = np.flatnonzero(np.bincount(nearest[copies], minlength=len(one)) == 2)
+    pairs = Pairs(one[mutual], other[mutual], 1 - distances[mutual])
+    return NearCopies(pairs, threshold, false, min((each.recall for each in found), default=1.0))
+
+
+def _whitened(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
     """Returns vectors of length 1 whose components count alike: less mean, over deviation.
 
-    A vector that is the mean of `like` is 0, and alike to nothing.
+    A vector that is the mean is 0, and alike to nothing.
     """
-    values = like.astype(np.float64)
+    values = vectors.astype(np.float64)
     if not len(values):
         return np.empty(vectors.shape, np.float32)
     std = values.std(axis=0)
     # Deviations of nothing but rounding would make noise count as much as what is seen.
     scale = np.where(std > 1e-6 * max(std.max(initial=0.0), 1e-12), std, np.inf)
-    found = (vectors.astype(np.float64) - values.mean(axis=0)) / scale
+    found = (values - values.mean(axis=0)) / scale
     lengths = np.linalg.norm(found, axis=1, keepdims=True)
     return np.divide(found, lengths, out=np.zeros_like(found), where=lengths > 1e-9).astype(
         np.float32
     )
 
 
-@dataclass(frozen=True)
-class Neighbours:
-    """The nearest of each vector among others."""
+def _candidates(
+    found: Sequence[Neighbours], number: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Returns the pairs of which one is among the nearest of the other, each once."""
+    codes = [np.empty(0, np.int64)]
+    for each in found:
+        here = np.broadcast_to(np.arange(number)[:, None], each.at.shape)
+        there = each.similarity >= -1.5
+        low, high = np.minimum(here, each.at)[there], np.maximum(here, each.at)[there]
+        codes.append(low * number + high)
+    pairs = np.unique(np.concatenate(codes))
+    return pairs // max(number, 1), pairs % max(number, 1)
 
-    at: NDArray[np.int64]
-    """Their positions, ``[N, k]``, the nearest first."""
-    similarity: NDArray[np.float32]
-    """Their cosines, ``[N, k]``."""
+
+def _by_picture(
+    one: NDArray[np.int64], other: NDArray[np.int64], distances: NDArray[np.float64], number: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Returns each picture's nearest pairs and their distances, ``[N, MOST_COPIES + 2]``.
+
+    Where a picture has fewer, the pair is -1 and the distance infinite.
+    """
+    who, pair = np.concatenate([one, other]), np.tile(np.arange(len(one)), 2)
+    order = np.lexsort((distances[pair], who))
+    who, pair = who[order], pair[order]
+    place = np.arange(len(who)) - np.searchsorted(who, who)
+    near = place < MOST_COPIES + 2
+    nearest = np.full((number, MOST_COPIES + 2), -1, np.int64)
+    found = np.full(nearest.shape, np.inf)
+    nearest[who[near], place[near]] = pair[near]
+    found[who[near], place[near]] = distances[pair[near]]
+    return nearest, found
 
 
-def neighbours(vectors: NDArray[np.float32], queries: NDArray[np.float32]) -> Neighbours:
-    """Finds the nearest vectors of each query at other positions, by exact search in blocks.
+def _numbers_of_copies(
+    distances: NDArray[np.float64], max_false: float
+) -> tuple[NDArray[np.int64], float, float]:
+    """Returns how many of its neighbours are copies of each picture, by the gap behind them.
+
+    The most copies first: what is settled is no decoy any more. The decoys of k copies are the gaps
+    one place further, of the same law where there are no copies.
 
     Args:
-        vectors: Of length 1 or 0, ``[N, D]``.
-        queries: The vectors themselves, or their decoys at the same positions, ``[N, D]``.
+        distances: Ascending, infinite where there are fewer, ``[N, MOST_COPIES + 2]``.
+        max_false: The share of pictures found that may be found by chance.
+
+    Returns:
+        int64 ``[N]``; the lowest threshold; and how many are found by chance, as decoys estimate.
     """
-    points, asked = torch.from_numpy(vectors), torch.from_numpy(queries)
-    count = min(NEAREST, max(len(points) - 1, 0))
-    at = np.empty((len(points), count), np.int64)
-    similarity = np.empty((len(points), count), np.float32)
-    for start in range(0, len(points) if count else 0, _BLOCK):
-        block = asked[start : start + _BLOCK] @ points.T
-        rows = torch.arange(len(block))
-        block[rows, rows + start] = -2.0
-        values, places = block.topk(count, dim=1)
-        at[start : start + _BLOCK], similarity[start : start + _BLOCK] = places, values
-    return Neighbours(at, similarity)
-
-
-def near_copies(
-    vectors: NDArray[np.floating],
-    decoys: NDArray[np.floating],
-    *,
-    max_false: float = MAX_FALSE,
-    least: float = LEAST,
-) -> NearCopies:
-    """Finds pairs so alike that few of them are so by chance.
-
-    Two pictures are compared where each is much nearer to the other than its surroundings are (the
-    ratio test of Lowe 2004, by the last of the nearest): pictures of one kind, such as handwritten
-    digits, all have near neighbours and are no copies. Of what passes, the threshold is the lowest
-    cosine at which the decoys' matches are at most `max_false` of the examples' own (one is added
-    to them: few matches prove nothing).
-
-    Args:
-        vectors: Descriptors or features, ``[N, D]``; equal pictures once, since copies of copies
-            would be counted twice.
-        decoys: The same of the mirrored pictures, ``[N, D]``.
-        max_false: The share of pairs that may be alike by chance, in (0, 1).
-        least: The least cosine of a pair.
-    """
-    unit = _whitened(vectors, vectors)
-    found = neighbours(unit, unit)
-    if not found.similarity.size:
-        nothing = np.empty(0, np.int64)
-        return NearCopies(Pairs(nothing, nothing, np.empty(0)), 2.0, 0.0)
-    # How far the surroundings are: the last of the nearest, beyond all copies of one picture.
-    scale = 1 - found.similarity[:, -1]
-    own = _passing(found, scale)
-    chance = _passing(neighbours(unit, _whitened(decoys, vectors)), scale)
-    threshold, false = _threshold(own.max(axis=1), chance.max(axis=1), max_false, least)
-    rows, columns = np.nonzero(own >= threshold)
-    one, other = rows, found.at[rows, columns]
-    low, high = np.minimum(one, other), np.maximum(one, other)
-    _, first = np.unique(low * len(unit) + high, return_index=True)
-    similarity = own[rows, columns].astype(np.float64)
-    return NearCopies(Pairs(low[first], high[first], similarity[first]), threshold, false)
-
-
-def _passing(found: Neighbours, scale: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Returns the cosines of pairs that pass the ratio test on both sides, -1 for the others."""
-    least = np.minimum(scale[:, None], scale[found.at])
-    return np.where(1 - found.similarity <= RATIO * least, found.similarity, -1.0)
+    known = np.maximum(distances, _FINEST)
+    here, after = known[:, :-1], known[:, 1:]
+    alike = (here <= 1 - LEAST) & np.isfinite(after)
+    gaps = np.log(np.divide(after, here, out=np.ones_like(here), where=alike))
+    number = np.zeros(len(distances), np.int64)
+    lowest, false = np.inf, 0.0
+    for k in range(MOST_COPIES, 0, -1):
+        unsettled = number == 0
+        own = np.where(unsettled & (gaps[:, k - 1] >= LEAST_GAP), k * gaps[:, k - 1], 0.0)
+        decoys = np.where(unsettled, (k + 1) * gaps[:, k], 0.0)
+        threshold, by_chance = _threshold(own, decoys, max_false)
+        number[own >= threshold] = k
+        lowest, false = min(lowest, threshold), false + by_chance
+    return number, lowest, false
 
 
 def _threshold(
-    own: NDArray[np.float32], by_chance: NDArray[np.float32], max_false: float, least: float
+    own: NDArray[np.float64], by_chance: NDArray[np.float64], max_false: float
 ) -> tuple[float, float]:
-    """Returns the lowest cosine with few enough decoys, and how many decoys reach it."""
-    levels = np.unique(own[own >= least])
+    """Returns the lowest level with few enough decoys, and how many decoys reach it."""
+    levels = np.unique(own[own > 0])
     if not levels.size:
-        return 2.0, 0.0
+        return np.inf, 0.0
     matched = len(own) - np.searchsorted(np.sort(own), levels)
     decoys = len(by_chance) - np.searchsorted(np.sort(by_chance), levels)
     good = np.flatnonzero((decoys + 1) <= max_false * matched)
     if not good.size:
-        # So few examples match that one more decoy would be too many: none may reach them, and
-        # only what is far above the least counts.
-        good = np.flatnonzero((decoys == 0) & (levels >= (1 + least) / 2))
+        # So few examples match that one more decoy would be too many: only what is far above all
+        # decoys counts.
+        good = np.flatnonzero(levels >= max(CLEAR_GAP, CLEAR * by_chance.max(initial=0.0)))
     if not good.size:
-        return 2.0, 0.0
+        return np.inf, 0.0
     return float(levels[good[0]]), float(decoys[good[0]])
 
 

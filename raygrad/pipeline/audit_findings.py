@@ -10,7 +10,6 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from raygrad.audit import confident, keeping, outliers
-from raygrad.audit.pictures import mirrored
 from raygrad.audit.repeats import NearCopies, Pairs, equal_pairs, groups_of, near_copies
 from raygrad.config.auditing import AuditConfig
 from raygrad.pipeline.audit_judging import Judgement
@@ -37,38 +36,33 @@ class Repeats:
 
 
 def find_repeats(seen: Seen) -> Repeats:
-    """Finds equal pixels and near copies, by frequencies and, where there are any, by features."""
+    """Finds equal pixels and near copies among all that was seen, of every split."""
     digests = seen.rows["digest"].to_pylist()
     exact = equal_pairs(digests)
     # Each kind of pixels once: copies of copies would prove one another.
     _, first = np.unique(np.array(digests), return_index=True)
     first = np.sort(first)
-    by = [("lowest frequencies", seen.descriptors, mirrored(seen.descriptors))]
-    if seen.features is not None and seen.mirrored is not None:
-        by.append(("features", seen.features, seen.mirrored))
-    found: list[Pairs] = []
-    notes = []
-    for name, vectors, decoys in by:
-        near = near_copies(vectors[first], decoys[first])
-        pairs = near.pairs
-        found.append(Pairs(first[pairs.one], first[pairs.other], pairs.similarity))
-        notes.append(_near_note(name, near))
-    near_pairs = Pairs(
-        np.concatenate([p.one for p in found]),
-        np.concatenate([p.other for p in found]),
-        np.concatenate([p.similarity for p in found]),
-    )
-    groups = groups_of([exact, near_pairs], seen.rows.num_rows)
-    return Repeats(groups, exact, near_pairs, tuple(notes))
+    vectors = [seen.descriptors[first]]
+    if seen.features is not None:
+        vectors.append(seen.features[first])
+    near = near_copies(seen.pictures[first], vectors)
+    pairs = Pairs(first[near.pairs.one], first[near.pairs.other], near.pairs.similarity)
+    groups = groups_of([exact, pairs], seen.rows.num_rows)
+    return Repeats(groups, exact, pairs, _near_notes(near))
 
 
-def _near_note(name: str, near: NearCopies) -> str:
-    if near.threshold > 1:
-        return f"by {name}: no pair stands out from chance"
-    return (
-        f"by {name}: {len(near.pairs.one):,} pairs of a cosine of {near.threshold:.3f} or more, "
-        f"which {near.expected_false:.0f} mirrored images reach by chance"
-    )
+def _near_notes(near: NearCopies) -> tuple[str, ...]:
+    """Returns how near copies were told from chance, and what the search may have missed."""
+    said = "no pair stands out from chance"
+    if len(near.pairs.one):
+        said = (
+            f"{len(near.pairs.one):,} pairs that correlate by {near.pairs.similarity.min():.3f} or "
+            f"more once laid over each other; {near.expected_false:.0f} pictures stand out so far "
+            "by chance"
+        )
+    if near.recall == 1.0:
+        return (said,)
+    return said, f"the index finds {near.recall:.1%} of the nearest that are compared, of a sample"
 
 
 def label_table(

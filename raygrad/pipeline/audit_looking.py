@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from PIL import Image
 
-from raygrad.audit.pictures import FREQUENCIES, PictureFacts, picture_facts
+from raygrad.audit.pictures import FREQUENCIES, SIDE, PictureFacts, picture_facts
 from raygrad.data.decode import decode_image
 from raygrad.data.index import Index, read_table, write_table
 from raygrad.data.reading import EncodedExample, ordered_map, read_rows
@@ -32,6 +32,9 @@ _PART = 256
 """Images of a part: what an interruption loses at most."""
 
 _REJECTS = b"raygrad.rejects"
+
+LOOK = 2
+"""Which facts a part holds, and how they are made: parts of another number are not read."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +57,8 @@ class Seen:
     """``[N, D]``, of `picture_facts`."""
     features: NDArray[np.float32] | None
     """``[N, F]``; None without a network."""
-    mirrored: NDArray[np.float32] | None
-    """The features of the mirrored images."""
+    pictures: NDArray[np.uint8]
+    """As small squares of greys, ``[N, SIDE, SIDE]``, of `picture_facts`."""
     rejects: list[dict[str, str]]
     """Shard, key and reason of the examples that cannot be decoded."""
 
@@ -113,7 +116,7 @@ def look(index: Index, channels: int, network: Network | None, folder: str) -> S
         table.select(_FACTS.names),
         _vectors(table["descriptor"]),
         _vectors(table["features"]) if has_features else None,
-        _vectors(table["mirrored"]) if has_features else None,
+        _pictures(table["small"]),
         rejects,
     )
 
@@ -180,7 +183,7 @@ def _look_at(
     rows: pa.Table,
     channels: int,
     network: Network | None,
-    apply: Callable[[NDArray[np.uint8]], tuple[NDArray, NDArray]] | None,
+    apply: Callable[[NDArray[np.uint8]], NDArray] | None,
 ) -> pa.Table:
     """Returns the part of some rows of a shard."""
     splits = dict(zip(rows["key"].to_pylist(), rows["split"].to_pylist(), strict=True))
@@ -202,7 +205,7 @@ def _look_at(
 
     kept: list[tuple[EncodedExample, PictureFacts]] = []
     rejects: list[dict[str, str]] = []
-    features: list[tuple[NDArray, NDArray]] = []
+    features: list[NDArray] = []
     waiting: list[NDArray[np.uint8]] = []
     with ThreadPoolExecutor(_threads()) as pool:
         for example, facts, square in ordered_map(pool, see, read_rows(index, rows), _CHUNK):
@@ -223,7 +226,7 @@ def _look_at(
 def _part(
     kept: list[tuple[EncodedExample, PictureFacts]],
     splits: dict[str, str],
-    features: list[tuple[NDArray, NDArray]],
+    features: list[NDArray],
     rejects: list[dict[str, str]],
 ) -> pa.Table:
     records = [
@@ -241,10 +244,10 @@ def _part(
     width = FREQUENCIES**2 - 1
     descriptors = [facts.descriptor for _, facts in kept]
     table = table.append_column("descriptor", _lists(np.array(descriptors).reshape(-1, width)))
+    small = pa.array([facts.small.tobytes() for _, facts in kept], pa.binary(SIDE * SIDE))
+    table = table.append_column("small", small)
     if features:
-        for name, at in (("features", 0), ("mirrored", 1)):
-            column = _lists(np.concatenate([part[at] for part in features]))
-            table = table.append_column(name, column)
+        table = table.append_column("features", _lists(np.concatenate(features)))
     return table.replace_schema_metadata({_REJECTS: json.dumps(rejects)})
 
 
@@ -261,20 +264,24 @@ def _vectors(column: pa.ChunkedArray) -> NDArray[np.float32]:
     return np.concatenate(list(arrays))
 
 
-def _applied(network: Network) -> Callable[[NDArray[np.uint8]], tuple[NDArray, NDArray]]:
-    """Returns what gives the features of images ``[B, C, H, W]``, and of them mirrored."""
+def _pictures(column: pa.ChunkedArray) -> NDArray[np.uint8]:
+    whole = b"".join(one.as_py() for one in column)
+    return np.frombuffer(whole, np.uint8).reshape(-1, SIDE, SIDE)
+
+
+def _applied(network: Network) -> Callable[[NDArray[np.uint8]], NDArray]:
+    """Returns what gives the features of images ``[B, C, H, W]``."""
     import torch
 
     built, normalize = network.source.build(), network.preprocess.normalize
     device = device_here(network.device)
     built.to(device).to(memory_format=torch.channels_last)
 
-    def apply(images: NDArray[np.uint8]) -> tuple[NDArray, NDArray]:
-        pixels = torch.from_numpy(images)
-        both = torch.cat([pixels, pixels.flip(3)])
+    def apply(images: NDArray[np.uint8]) -> NDArray:
         with numerics("exact", device):
-            found, _ = outputs(built, normalize, both, torch.arange(len(both)))
-        values = found.numpy()
-        return values[: len(images)], values[len(images) :]
+            found, _ = outputs(
+                built, normalize, torch.from_numpy(images), torch.arange(len(images))
+            )
+        return found.numpy()
 
     return apply

@@ -25,7 +25,7 @@ from raygrad.pipeline.audit_findings import (
     repeat_table,
 )
 from raygrad.pipeline.audit_judging import judge
-from raygrad.pipeline.audit_looking import Network, Seen, look
+from raygrad.pipeline.audit_looking import LOOK, Network, Seen, look
 from raygrad.pipeline.noticing import code_of, refuse_changed_shards, tell_of_older_results
 from raygrad.pipeline.score_inputs import own_network
 from raygrad.pipeline.stages import facts_of, facts_of_data, origin_facts
@@ -84,7 +84,7 @@ def audit(config: StudyConfig, options: AuditConfig, redo: bool = False) -> dict
     with recorded(layout.journal, "audit"):
         device = device_here(options.device)
         log.info("audit: starts, in this process on %s (%s)", device.type, device_name(device))
-        said = digest([prepared["digest"], weights, shown and shown.preprocess])
+        said = digest([prepared["digest"], weights, shown and shown.preprocess, LOOK])
         facts = _audit(config, options, network, shown, said[:12], beside)
         origin = origin_facts("audit", code)
         write_marker(layout.marker("audit"), inputs, **facts, **origin, digest=inputs)
@@ -137,7 +137,7 @@ def _audit(
     )
     repeats = find_repeats(seen)
     for note in repeats.notes:
-        log.info("audit: near copies %s", note)
+        log.info("audit: near copies: %s", note)
     judged = judge(options, network, index, seen, repeats.groups, len(names), channels, steps)
     facts = _facts(index, seen)
     known = beside.columns(facts["key"])

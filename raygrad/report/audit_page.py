@@ -161,7 +161,7 @@ def _how(summary: Mapping[str, Any]) -> list[str]:
         "Suspects are told by confident learning (Northcutt et al. 2021), and labels ranked by "
         f"{_RANKED.get(summary.get('options', {}).get('ranking', ''), 'their margin')}. The "
         "interval is over draws of the images and holds no error of the network.",
-        *(f"Near copies {note}." for note in summary["near"]),
+        *(f"Near copies: {note}." for note in summary["near"]),
         f"Kept: flaws go first, then {summary['rule']}.",
     ]
 

@@ -107,7 +107,9 @@ class DualBeta:
 
     c_d: float = 5.5
     concentration: float = 15.0
-    summary: ClassVar[str] = "chance by the DUAL score, tilted to easy examples when few are kept"
+    summary: ClassVar[str] = (
+        "chance by the DUAL score, tilted to easy examples when few are kept; does not nest"
+    )
     paper: ClassVar[str] = "Cho et al. 2025, section 3.3 (arXiv 2502.06905)"
     columns: ClassVar[tuple[str, ...]] = ("dual", "mean_probability")
 

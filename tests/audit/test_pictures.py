@@ -5,7 +5,6 @@ import pytest
 from PIL import Image
 
 from raygrad.audit.pictures import FREQUENCIES, picture_facts
-from raygrad.audit.repeats import NEAREST, near_copies
 
 
 def scene(side=48, seed=0):
@@ -45,16 +44,3 @@ def test_scaling_a_picture_changes_its_descriptor_little_and_another_picture_muc
     smaller = np.asarray(Image.fromarray(pixels).resize((36, 36), Image.Resampling.BICUBIC))
     here, there, other = (picture_facts(one).descriptor for one in (pixels, smaller, scene(seed=5)))
     assert np.linalg.norm(here - there) < 0.1 * np.linalg.norm(here - other)
-
-
-def test_more_copies_than_the_nearest_are_surroundings_and_fewer_are_found():
-    """What the ratio test cannot tell is left alone, not half found."""
-    rng = np.random.default_rng(0)
-    base = rng.normal(size=(200, 40))
-    for number in (3, 2 * NEAREST):
-        copies = base[:1] + 0.001 * rng.normal(size=(number, 40))
-        vectors = np.concatenate([base[1:], copies, base[1:40] + 0.001])
-        decoys = rng.normal(size=vectors.shape)
-        found = near_copies(vectors, decoys).pairs
-        planted = (found.one >= 199) & (found.other < 199 + number)
-        assert planted.any() == (number < NEAREST)

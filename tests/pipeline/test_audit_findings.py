@@ -23,6 +23,7 @@ from raygrad.pipeline.audit_looking import Seen, typical_side
 NAMES = ["cat", "dog", "owl"]
 SPLITS = ["train"] * 8 + ["test"] * 2
 LABELS = [0, 0, 0, 0, 1, 1, 1, 1, 0, 1]
+SMALL = np.zeros((10, 32, 32), np.uint8)
 HASHES = np.arange(10, dtype=np.uint64) * 7919
 
 
@@ -61,7 +62,7 @@ def seen():
     rows = {"width": [32] * 10, "height": [32] * 10, "brightness": [99.0] * 10}
     rows |= {"contrast": [40.0] * 9 + [0.0], "one_colour": [0.1] * 10}
     rows["contrast"][7] = 0.5
-    return Seen(pa.table(rows), np.zeros((10, 63), np.float32), None, None, [])
+    return Seen(pa.table(rows), np.zeros((10, 63), np.float32), None, SMALL, [])
 
 
 def kept(options, facts, judged, repeats, seen):

@@ -20,7 +20,8 @@ from raygrad.runs.layout import RunLayout
 from raygrad.runs.score_table import read_score_table
 from raygrad.runs.subsets import read_subset
 from raygrad.selection import draw
-from raygrad.selection.named import parsed_options
+from raygrad.selection.named import COMPARING, parsed_options
+from raygrad.selection.named import METHODS as ROW_METHODS
 from raygrad.storage.manifest import read_json, write_marker
 from tests.pipeline.making_runs import without_ray
 
@@ -240,3 +241,67 @@ def test_options_have_the_types_of_their_defaults():
         "d2": {"gamma_f": 2.0, "scaled": False, "block_size": 50},
         "band": {"low": 0.1},
     }
+
+
+EVERY = (*ROW_METHODS, *COMPARING)
+DOES_NOT_NEST, EVENS_ITSELF = ("dual_beta",), ("batch_aware",)
+
+
+@pytest.fixture(scope="module")
+def watched(scored):
+    """The run, with dynamics beside its scores: all that a listed method reads is there."""
+    layout = RunLayout(str(scored))
+    table = read_score_table(layout.scores("mlp"), ["key", "shard", "label"])
+    rng = np.random.default_rng(0)
+    for name in ("dual", "mean_probability"):
+        table = table.append_column(name, pa.array(rng.uniform(0.05, 0.95, table.num_rows)))
+    provenance = read_json(f"{layout.scores('mlp')}/_manifest.json")["provenance"]
+    url, [shard] = layout.scores("mlp-dynamics"), set(table["shard"].to_pylist())
+    score_table.write_part(url, shard, table, provenance)
+    score_table.write_manifest(url, [shard], provenance, 0.0)
+    marker = Path(layout.marker("train-mlp"))
+    write_marker(str(marker), "digest", digest=provenance["checkpoint"])
+    yield scored
+    marker.unlink()
+
+
+def test_the_list_and_the_table_below_are_of_the_same_methods(capsys):
+    """A method that is listed and not drawn here would be one that nobody has seen running."""
+    assert cli.main(["select", "--list"]) == 0
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()[:-1]}
+    assert set(lines) - {"--options"} == set(EVERY)
+    assert all("does not nest" in lines[name] for name in DOES_NOT_NEST)
+
+
+@pytest.mark.parametrize("method", EVERY)
+def test_every_method_that_is_listed_runs_from_the_command(watched, tmp_path, capsys, method):
+    """Keys of its own images in a keyed order, nested and of even classes, or what it says."""
+    layout = RunLayout(str(watched))
+    flags = ["--methods", method, "--seeds", "31", "--keep-fractions", "0.05", "0.1"]
+    if method == "dual_beta":
+        assert select(watched, *flags) == 2
+        assert "dual" in capsys.readouterr().err, "what it lacks is named"
+        flags += ["--score-network", "mlp-dynamics"]
+    assert select(watched, *flags) == 0
+    drawn = {}
+    for fraction in ("0.05", "0.1"):
+        [path] = Path(watched, "subsets").rglob(f"{method}-{fraction}-31.parquet")
+        drawn[fraction] = read_subset(str(path))[0]
+    table = read_score_table(layout.scores("mlp"))
+    labels = dict(zip(table["key"].to_pylist(), table["label"].to_pylist(), strict=True))
+    keys = {fraction: found["key"].to_pylist() for fraction, found in drawn.items()}
+    for fraction, found in keys.items():
+        assert len(found) == len(set(found)) == round(float(fraction) * len(labels))
+        assert set(found) <= set(labels)
+        assert drawn[fraction]["rank"].to_pylist() == list(range(len(found)))
+    assert (set(keys["0.05"]) < set(keys["0.1"])) == (method not in DOES_NOT_NEST)
+
+    even = [*flags[:2], "--class-balanced", "even", "--seeds", "33", *flags[7:]]
+    if method in EVENS_ITSELF:
+        assert select(watched, *even) == 2
+        assert f"{method} evens classes by itself" in capsys.readouterr().err
+        return
+    assert select(watched, *even) == 0
+    [path] = Path(watched, "subsets").rglob(f"{method}-0.05-33.parquet")
+    counts = np.bincount([labels[key] for key in read_subset(str(path))[0]["key"].to_pylist()])
+    assert counts.max() - counts.min() <= 1
