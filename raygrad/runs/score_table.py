@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from raygrad.data.index import write_table
 from raygrad.errors import ConfigError, DataError
+from raygrad.runs.gathered_rows import ROWS, gather_rows, gathered_rows
 from raygrad.runs.part_list import PartFacts, listed_parts, shard_of
 from raygrad.storage import files
 from raygrad.storage.manifest import read_json, write_json
@@ -197,6 +198,29 @@ def table_parts(url: str) -> list[str]:
     return [part_url(url, shard) for shard in manifest["shards"]]
 
 
+def row_files(url: str) -> list[str]:
+    """Returns the URLs of the files that hold a complete table's rows, in order, and no others.
+
+    They are its parts, or where those are many the one file that they were gathered in.
+
+    Raises:
+        ConfigError: The table is not complete, or mixes provenances.
+    """
+    if files.exists(files.join(url, ROWS)) and files.exists(files.join(url, MANIFEST)):
+        shards = read_json(files.join(url, MANIFEST))["shards"]
+        names = [part_url("", shard).rsplit("/", 1)[-1] for shard in shards]
+        # It was written of parts of one provenance; of these, by their sizes and versions.
+        found = gathered_rows(url, names, files.states_in(url, ".parquet"))
+        if found is not None:
+            return [found]
+    return table_parts(url)
+
+
+def gather(url: str) -> None:
+    """Gathers the rows of a complete table of very many parts, for those that read it all."""
+    gather_rows(url, [part.rsplit("/", 1)[-1] for part in table_parts(url)])
+
+
 def lacking_files(url: str) -> list[str]:
     """Returns the URLs of what is not there any more of a table that was complete."""
     manifest_url = files.join(url, MANIFEST)
@@ -221,7 +245,7 @@ def read_score_table(url: str, columns: Sequence[str] | None = None) -> pa.Table
 
 
 def _read_parts(url: str, columns: Sequence[str] | None) -> Iterator[pa.Table]:
-    for part in table_parts(url):
+    for part in row_files(url):
         with files.open_input(part) as stream:
             file = pq.ParquetFile(stream)
             missing = set(columns or ()) - set(file.schema_arrow.names)

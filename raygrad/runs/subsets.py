@@ -67,7 +67,7 @@ def draw_subset(
         ConfigError: The table is not complete, or the budget is impossible.
         DataError: A score is missing, or negative where it must not be.
     """
-    parts = [files.filesystem(part) for part in score_table.table_parts(scores_url)]
+    parts = [files.filesystem(part) for part in score_table.row_files(scores_url)]
     facts = {**origin, "method": method, "keep_fraction": keep_fraction, "seed": seed}
     budget = Budget(keep_fraction)
     with tempfile.TemporaryDirectory(prefix="raygrad-subset-") as folder:

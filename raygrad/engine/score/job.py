@@ -132,6 +132,7 @@ def score(config: ScoreConfig, task: ScoreTask, wait_s: float = DEFAULT_WAIT_S) 
         devices=dict(sorted(tally.devices.items())),
         **facts,
     )
+    score_table.gather(task.out_url)
     _summary(metrics)
     tally.not_finite.conclude(tally.used, task.networks, task.out_url)
     return {"num_shards": len(shards), **facts}

@@ -1,0 +1,99 @@
+"""The rows of a score table of very many parts once more, in one file, which is soon opened.
+
+It is of the parts as they were, each of its size and version, and is not read for any others. A
+table without it is read part by part.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raygrad.storage import files
+
+log = logging.getLogger("raygrad")
+
+ROWS = "_rows.parquet"
+MIN_PARTS = 1000
+"""Fewer parts are opened as quickly as they are gathered."""
+
+_META = b"raygrad.parts"
+_ROW_GROUP = 2**16
+_IN_FLIGHT = 16
+
+
+def gather_rows(url: str, parts: Sequence[str]) -> None:
+    """Writes the rows of all parts into one file, where they are many.
+
+    Args:
+        url: The folder of the table.
+        parts: The names of its parts, in the order in which the table is read.
+    """
+    states = files.states_in(url, ".parquet")
+    if len(parts) < MIN_PARTS or gathered_rows(url, parts, states) is not None:
+        return
+    said = {_META: _digest(parts, states).encode()}
+    schema = _read(files.join(url, parts[0])).schema.remove_metadata()
+    try:
+        with (
+            files.open_output(files.join(url, ROWS)) as stream,
+            pq.ParquetWriter(stream, schema.with_metadata(said)) as writer,
+        ):
+            for table in _groups(url, parts):
+                writer.write_table(table, row_group_size=_ROW_GROUP)
+    except (pa.ArrowInvalid, ValueError) as error:  # columns that differ stay in their parts
+        log.warning("score: parts are not gathered, and are read one by one: %s", error)
+
+
+def gathered_rows(
+    url: str, parts: Sequence[str], states: Mapping[str, tuple[int, str]]
+) -> str | None:
+    """Returns the file of a table's rows, None where there is none of these parts.
+
+    Args:
+        url: The folder of the table.
+        parts: The names of its parts, in order.
+        states: Size and version of the files that are there, by name.
+    """
+    if ROWS not in states:
+        return None
+    try:
+        with files.open_input(files.join(url, ROWS)) as stream:
+            metadata = pq.read_metadata(stream).metadata or {}
+    except (pa.ArrowInvalid, FileNotFoundError) as error:
+        log.warning("score: %s cannot be read and every part is: %s", ROWS, error)
+        return None
+    if metadata.get(_META) != _digest(parts, states).encode():
+        return None
+    return files.join(url, ROWS)
+
+
+def _digest(parts: Sequence[str], states: Mapping[str, tuple[int, str]]) -> str:
+    listed = [[name, *states.get(name, ())] for name in parts]
+    return hashlib.blake2b(json.dumps(listed).encode(), digest_size=16).hexdigest()
+
+
+def _groups(url: str, parts: Sequence[str]) -> Iterator[pa.Table]:
+    """Yields the rows of all parts in order, about `_ROW_GROUP` at a time."""
+    waiting: list[pa.Table] = []
+    num = 0
+    with ThreadPoolExecutor(_IN_FLIGHT) as pool:
+        for start in range(0, len(parts), _IN_FLIGHT):
+            urls = [files.join(url, name) for name in parts[start : start + _IN_FLIGHT]]
+            for table in pool.map(_read, urls):
+                waiting.append(table.replace_schema_metadata(None))
+                num += table.num_rows
+                if num >= _ROW_GROUP:
+                    yield pa.concat_tables(waiting).combine_chunks()
+                    waiting, num = [], 0
+    if waiting:
+        yield pa.concat_tables(waiting).combine_chunks()
+
+
+def _read(url: str) -> pa.Table:
+    with files.open_input(url) as stream:
+        return pq.ParquetFile(stream).read(use_threads=False)
