@@ -70,51 +70,66 @@ def own_sigterm() -> Iterator[None]:
         return
     import ray._private.utils as utils
 
-    register = _part(utils, "set_sigterm_handler")
-    utils.set_sigterm_handler = lambda _: None
     try:
-        yield
+        with _replaced(utils, set_sigterm_handler=lambda _: None):
+            yield
     finally:
-        utils.set_sigterm_handler = register
         signal.signal(signal.SIGTERM, handler)
 
 
 @contextlib.contextmanager
 def lean_node() -> Iterator[None]:
-    """Starts of a Ray that ends with its driver take a third of the CPU time that they took.
+    """Starts of a Ray that ends with its driver take less CPU time.
 
-    They go without two servers that nobody asks. The monitor serves an autoscaler and the
-    dashboard's server a browser; both are Python processes that import much. `include_dashboard=
-    False` starts the second all the same, and `ray.init` has no argument for the first. And their
-    workers are forks of a process that has loaded what they need (`workers/`), where a worker of
-    Ray imports Ray twice, then torch.
+    They go without three servers in Python that nobody asks: for an autoscaler, a browser and
+    workers' lines. Their workers are forks of a process that has loaded what they need
+    (`workers/`); none is started before its job is known, so that all are forks of one.
     """
     import ray
+    from ray._private import services
     from ray._private.node import Node
 
     from raygrad.engine.workers.starting import forked_workers
 
-    own_script = os.path.join(ray.__path__[0], "_private", "workers", "setup_worker.py")
-    names = ("start_monitor", "start_api_server", "start_raylet")
-    kept = {name: _part(Node, name) for name in names}
-
     def none(node: Any, **_: Any) -> None:
         node._webui_url = None
 
-    with forked_workers(own_script) as script:
-
-        def start_raylet(node: Any, *arguments: Any, **named: Any) -> None:
-            if script is not None:
-                node._ray_params.setup_worker_path = script
-            kept["start_raylet"](node, *arguments, **named)
-
-        for name in names:
-            setattr(Node, name, start_raylet if name == "start_raylet" else none)
-        try:
+    spared = dict.fromkeys(("start_monitor", "start_api_server", "start_log_monitor"), none)
+    own_script = os.path.join(ray.__path__[0], "_private", "workers", "setup_worker.py")
+    with _replaced(Node, **spared), forked_workers(own_script) as script:
+        if script is None:
             yield
-        finally:
-            for name, start in kept.items():
-                setattr(Node, name, start)
+            return
+        start_raylet = _part(Node, "start_raylet")
+        start_process = _part(services, "start_ray_process")
+        idle = "--num_prestart_python_workers="
+
+        def forking(node: Any, *arguments: Any, **named: Any) -> None:
+            node._ray_params.setup_worker_path = script
+            start_raylet(node, *arguments, **named)
+
+        def without_idle_workers(command: Sequence[str], *arguments: Any, **named: Any) -> Any:
+            plain = [f"{idle}0" if one.startswith(idle) else one for one in command]
+            return start_process(plain, *arguments, **named)
+
+        with (
+            _replaced(Node, start_raylet=forking),
+            _replaced(services, start_ray_process=without_idle_workers),
+        ):
+            yield
+
+
+@contextlib.contextmanager
+def _replaced(owner: Any, **parts: Any) -> Iterator[None]:
+    """Puts others in the place of parts of Ray while the context lasts."""
+    kept = {name: _part(owner, name) for name in parts}
+    for name, other in parts.items():
+        setattr(owner, name, other)
+    try:
+        yield
+    finally:
+        for name, part in kept.items():
+            setattr(owner, name, part)
 
 
 def threads_as_ray_says() -> None:
@@ -313,12 +328,9 @@ def trials_recover_by(decide: Callable[[Any], bool]) -> Iterator[None]:
     """
     from ray.tune.experiment import Trial
 
-    kept = _part(Trial, "should_recover")
-    Trial.should_recover = lambda trial: decide(trial)  # a function, which binds to the trial
-    try:
+    # A function, which binds to the trial.
+    with _replaced(Trial, should_recover=lambda trial: decide(trial)):
         yield
-    finally:
-        Trial.should_recover = kept
 
 
 def trainer_class(goes_on: Callable[[Sequence[BaseException]], bool]) -> type:
