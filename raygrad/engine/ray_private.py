@@ -81,9 +81,8 @@ def own_sigterm() -> Iterator[None]:
 def lean_node() -> Iterator[None]:
     """Starts of a Ray that ends with its driver take less CPU time.
 
-    They go without three servers in Python that nobody asks: for an autoscaler, a browser and
-    workers' lines. Their workers are forks of a process that has loaded what they need
-    (`workers/`); none is started before its job is known, so that all are forks of one.
+    They go without three servers that nobody asks, and their workers are forks (`workers/`): none
+    is started before its job is known, so that all are forks of one process.
     """
     import ray
     from ray._private import services
@@ -133,10 +132,9 @@ def _replaced(owner: Any, **parts: Any) -> Iterator[None]:
 
 
 def threads_as_ray_says() -> None:
-    """Has the torch of this worker, a fork, take as many threads as Ray says.
+    """Has the torch of this worker, a fork, take as many threads as Ray says just before a task.
 
-    Ray sets OMP_NUM_THREADS by what a task or an actor was given, just before it begins: in time
-    for a torch that is imported after it, and too late for one that is there.
+    Ray sets OMP_NUM_THREADS, too late for a torch that is there.
     """
     from ray._private import utils
 
@@ -220,10 +218,9 @@ def whole_start() -> Iterator[None]:
 def _is_gone(process: Any) -> bool:
     import psutil
 
-    try:
+    with contextlib.suppress(psutil.NoSuchProcess):
         return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
+    return True
 
 
 def _kill(processes: Iterable[Any]) -> None:
@@ -237,10 +234,9 @@ def _kill(processes: Iterable[Any]) -> None:
 def _name(process: Any) -> str:
     import psutil
 
-    try:
+    with contextlib.suppress(psutil.Error):
         return str(process.name())
-    except psutil.Error:
-        return ""
+    return ""
 
 
 def autoscaler_groups() -> list[tuple[dict[str, float], int | None]]:
@@ -279,8 +275,7 @@ class _Nobody:
 def spare_data_statistics() -> None:
     """Lets Ray Data go without the actor that keeps statistics for a dashboard, where none is.
 
-    That is where this process has started Ray itself. The actor's process imports much: some 3 of
-    30 CPU seconds until the first part of a scoring job. Ray Data has no setting for it.
+    That is where this process has started Ray itself. Ray Data has no setting for it.
     """
     import ray
     from ray.data._internal import stats
@@ -300,8 +295,7 @@ def spare_data_statistics() -> None:
 def keep_from_trials(names: Iterable[str]) -> None:
     """Keeps variables of the driver's environment from being sent to the processes of Tune.
 
-    Tune has a fixed set of names that it sends, in a runtime environment that Ray writes to its
-    logs and shows in its dashboard.
+    Tune sends a fixed set of names, in a runtime environment that Ray logs and shows.
     """
     from ray.tune.execution import class_cache
 
@@ -311,8 +305,7 @@ def keep_from_trials(names: Iterable[str]) -> None:
 def drain_deadline_ms(node: str) -> int | None:
     """Returns until when a node goes on that is being drained, in Unix time, 0 where nobody knows.
 
-    None stands for a node that stays. Ray Train asks this for its workers, through a call that
-    every one of them must make; other processes have no public way.
+    None stands for a node that stays. Only workers of Ray Train have a public way to ask.
     """
     import ray
 
@@ -322,10 +315,7 @@ def drain_deadline_ms(node: str) -> int | None:
 
 @contextlib.contextmanager
 def trials_recover_by(decide: Callable[[Any], bool]) -> Iterator[None]:
-    """Has Tune ask `decide` whether a trial that failed is tried again, while the context lasts.
-
-    Tune counts the failures of a trial in all, however far it got between them.
-    """
+    """Has Tune, which counts all failures, ask `decide` whether a failed trial is tried again."""
     from ray.tune.experiment import Trial
 
     # A function, which binds to the trial.
