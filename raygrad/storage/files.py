@@ -358,8 +358,18 @@ def states_in(url: str, suffix: str = "") -> dict[str, tuple[int, str]]:
     """Returns size and version, as of `states`, of the files right inside a folder, by name."""
     if is_s3(url):
         return {name: of for name, of in s3.states_in(url).items() if _is_listed(name, suffix)}
-    found = states(list_files(url, suffix))
-    return {one.rsplit("/", 1)[-1]: state for one, state in found.items()}
+    if not is_local(url):
+        found = states(list_files(url, suffix))
+        return {one.rsplit("/", 1)[-1]: state for one, state in found.items()}
+    there: dict[str, tuple[int, str]] = {}
+    with contextlib.suppress(FileNotFoundError), os.scandir(url) as entries:
+        for one in entries:
+            # A file may go, or be a link that leads nowhere, while the folder is listed.
+            with contextlib.suppress(FileNotFoundError):
+                if _is_listed(one.name, suffix) and one.is_file():
+                    info = one.stat()
+                    there[one.name] = info.st_size, str(info.st_mtime_ns)
+    return dict(sorted(there.items()))
 
 
 def list_infos(url: str, *, recursive: bool = False) -> list[fs.FileInfo]:
