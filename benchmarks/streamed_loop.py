@@ -7,9 +7,11 @@ which is both at the same time. And a random tenth of them, by ranges and from a
 """
 
 import dataclasses
+import functools
 import io
 import statistics
 import tarfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -40,13 +42,12 @@ class Streamed:
 
     Args:
         examples: The images.
-        network: A network by name.
-        config: How it is trained.
+        config: The network, and how it is trained.
         trains: Whether it is; else images are decoded alone.
     """
 
     def __init__(
-        self, examples: Examples | StreamedExamples, network: str, config: TrainConfig, trains: bool
+        self, examples: Examples | StreamedExamples, config: TrainConfig, trains: bool
     ) -> None:
         channels, height, width = examples.image_shape
         spec = ImageSpec(channels, height, width, 10)
@@ -54,7 +55,7 @@ class Streamed:
             torch.zeros(1, *examples.image_shape, dtype=torch.uint8), torch.zeros(1).long()
         )
         normalize = Normalize((0.5,) * channels, (0.25,) * channels)
-        built = build_network(network, spec, 0)
+        built = build_network(config.network, spec, 0)
         self._loop = TrainingLoop(built, config, normalize, examples, few, order_seed=0)
         self._trains, self._step = trains, 0
 
@@ -73,64 +74,90 @@ def measure_streamed(
     count: int,
     size: int,
     network: str,
-    batch_size: int,
     rounds: int,
+    clock: str,
     record: Record,
 ) -> None:
     """Prints and records the streamed loop's rate, and a subset's, for each folder.
+
+    By CPU time, which says nothing of what is done side by side, the subset alone is measured, and
+    decoded in this process.
 
     Args:
         urls: Folders that photographs are written to, on disk or S3.
         count: Photographs.
         size: Pixels that they are cut to.
         network: What is trained.
-        batch_size: Images a step.
         rounds: Timed rounds of each way.
+        clock: wall or cpu.
         record: Where every repetition goes.
     """
     made = photographs(count)
     transform = CropTransform.to_size(size)
     config = TrainConfig(
-        network=network, batch_size=batch_size, epochs=9999, patience=9999, learning_rate=1e-4,
-        lr_decay_epochs=(), augment="photo_crop",
+        network=network, epochs=9999, patience=9999, learning_rate=1e-4, lr_decay_epochs=(),
+        augment="photo_crop",
     )  # fmt: skip
     for url in urls:
         index = build_index(written(made, files.join(url, "shards")), [], val_fraction=0.0)
-        whole = streamed(index, transform)
-        plain = dataclasses.replace(config, augment="none")
-        memory = Examples(whole.between(0, count), whole.labels)
-        ways: dict[str, Callable[[], object]] = {
-            "decode alone": Streamed(whole, network, config, trains=False),
-            "train alone": Streamed(memory, network, plain, trains=True),
-            "streamed loop": Streamed(whole, network, config, trains=True),
-        }
-        seconds = time_interleaved(ways, rounds)
-        ratios = [
-            max(decode, train) / both
-            for decode, train, both in zip(*(seconds[way] for way in ways), strict=True)
-        ]
-        tell(url, "streamed loop, of the slower of decode alone and train alone", seconds, ratios)
-        record.add(url=url.split(":")[0], measured="loop", images=count, seconds=seconds)
-        del ways
-        rows = np.sort(np.random.default_rng(0).choice(count, round(SHARE * count), replace=False))
-        keys = whole.images.rows.take(rows)["key"].to_pylist()
-        copied = export_subset(index, keys, files.join(url, "copy"))
-        copy = streamed(build_index(copied, [], val_fraction=0.0), transform)
-        labels = whole.labels[torch.from_numpy(rows)]
-        ranged = StreamedExamples(whole.images.chosen(rows), labels, whole.processes)
-        ways = {
-            "by ranges": Streamed(ranged, network, config, trains=True),
-            "exported copy": Streamed(copy, network, config, trains=True),
-        }
-        # Epochs of a tenth are short: three of them a round.
-        thrice = {way: lambda run=run: [run() for _ in range(3)] for way, run in ways.items()}
-        seconds = time_interleaved(thrice, rounds)
-        ratios = [
-            a / b for a, b in zip(seconds["by ranges"], seconds["exported copy"], strict=True)
-        ]
-        tell(url, f"a subset of {SHARE:.0%} by ranges, times its exported copy", seconds, ratios)
-        record.add(url=url.split(":")[0], measured="subset", images=len(rows), seconds=seconds)
-        del ways, thrice
+        whole = streamed(index, transform, int(clock == "wall"))
+        if clock == "wall":
+            measure_loop(url, whole, config, rounds, record)
+        measure_subset(url, index, whole, config, rounds, clock, record)
+
+
+def measure_loop(
+    url: str, whole: StreamedExamples, config: TrainConfig, rounds: int, record: Record
+) -> None:
+    """Measures decoding alone, training alone, and both beside each other."""
+    memory = Examples(whole.between(0, len(whole)), whole.labels)
+    plain = dataclasses.replace(config, augment="none")
+    ways = {
+        "decode alone": Streamed(whole, config, trains=False),
+        "train alone": Streamed(memory, plain, trains=True),
+        "streamed loop": Streamed(whole, config, trains=True),
+    }
+    seconds = time_interleaved(ways, rounds)
+    ratios = [
+        max(decode, train) / both
+        for decode, train, both in zip(*(seconds[way] for way in ways), strict=True)
+    ]
+    tell(url, "streamed loop, of the slower of decode alone and train alone", seconds, ratios)
+    record.add(url=url.split(":")[0], measured="loop", images=len(whole), seconds=seconds)
+
+
+def measure_subset(
+    url: str,
+    index: Index,
+    whole: StreamedExamples,
+    config: TrainConfig,
+    rounds: int,
+    clock: str,
+    record: Record,
+) -> None:
+    """Measures a random tenth, by ranges and from a copy; epochs are short: three a round."""
+    count = round(SHARE * len(whole))
+    rows = np.sort(np.random.default_rng(0).choice(len(whole), count, replace=False))
+    keys = whole.images.rows.take(rows)["key"].to_pylist()
+    copied = export_subset(index, keys, files.join(url, "copy"))
+    assert whole.images.transform is not None
+    copy_index = build_index(copied, [], val_fraction=0.0)
+    copy = streamed(copy_index, whole.images.transform, whole.processes)
+    labels = whole.labels[torch.from_numpy(rows)]
+    ranged = StreamedExamples(whole.images.chosen(rows), labels, whole.processes)
+    runs = [Streamed(examples, config, trains=True) for examples in (ranged, copy)]
+    names = ("by ranges", "exported copy")
+    ways = {name: functools.partial(_thrice, run) for name, run in zip(names, runs, strict=True)}
+    now = time.perf_counter if clock == "wall" else time.process_time
+    seconds = time_interleaved(ways, rounds, now)
+    ratios = [a / b for a, b in zip(*seconds.values(), strict=True)]
+    tell(url, f"a subset of {SHARE:.0%} by ranges, times its exported copy", seconds, ratios)
+    record.add(url=url.split(":")[0], measured="subset", images=count, clock=clock, seconds=seconds)
+
+
+def _thrice(run: Callable[[], None]) -> None:
+    for _ in range(3):
+        run()
 
 
 def tell(url: str, what: str, seconds: dict[str, list[float]], ratios: list[float]) -> None:
@@ -141,11 +168,11 @@ def tell(url: str, what: str, seconds: dict[str, list[float]], ratios: list[floa
     print(f"{place}: {what}: {spread}, n = {len(ratios)} ({medians})")
 
 
-def streamed(index: Index, transform: CropTransform) -> StreamedExamples:
-    """Returns all images of an index, streamed by one process beside this one."""
+def streamed(index: Index, transform: CropTransform, processes: int) -> StreamedExamples:
+    """Returns all images of an index, streamed by so many processes beside this one."""
     rows = index.rows("train").combine_chunks()
     images = StreamedImages(index, rows, (3, transform.crop, transform.crop), transform)
-    return StreamedExamples(images, torch.from_numpy(rows["label"].to_numpy().copy()), 1)
+    return StreamedExamples(images, torch.from_numpy(rows["label"].to_numpy().copy()), processes)
 
 
 def photographs(count: int) -> list[bytes]:

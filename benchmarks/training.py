@@ -272,8 +272,8 @@ def main() -> None:
     begun_s = time.perf_counter()
     if args.streamed:
         measure_streamed(
-            args.streamed, args.images, args.streamed_size, args.streamed_network, 64, args.rounds,
-            record,
+            args.streamed, args.images, args.streamed_size, args.streamed_network, args.rounds,
+            args.clock, record,
         )  # fmt: skip
         args.networks = []
     for name in args.networks:
