@@ -1,17 +1,19 @@
 """Streaming: each image where it is asked for, read together with others, and only then decoded."""
 
+import io
 import itertools
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from raygrad.data import streaming
 from raygrad.data.arrays import load_arrays
 from raygrad.data.index import build_index
 from raygrad.data.streaming import StreamedImages, dealt
-from raygrad.data.transforms import CropTransform
+from raygrad.data.transforms import CropTransform, _random_part
 from raygrad.errors import DataError
 from tests.data.making import example, jpeg, png, put
 
@@ -77,6 +79,35 @@ def test_streamed_pixels_are_those_of_memory(tmp_path):
     images = StreamedImages(index, index.rows("train"), (3, 14, 14), transform)
     expected = load_arrays(index, "train", channels=3, transform=transform).images
     np.testing.assert_array_equal(images.read(np.arange(6)), expected)
+
+
+@given(st.integers(1, 500), st.integers(1, 500), st.floats(0.01, 1.0), st.integers(0, 2**32))
+def test_a_random_part_lies_within_the_photograph_and_is_as_large_as_asked(
+    width, height, scale, seed
+):
+    left, top, w, h = _random_part(width, height, scale, np.random.default_rng(seed))
+    assert 0 <= left <= left + w <= width
+    assert 0 <= top <= top + h <= height
+    assert w >= 1
+    assert h >= 1
+    if min(width, height) >= 50 and max(width, height) <= 4 / 3 * min(width, height):
+        assert w * h >= (scale - 0.05) * width * height
+        assert 0.7 < w / h < 1.43
+
+
+def test_a_resized_crop_is_that_part_of_the_photograph_scaled():
+    """Against Pillow's own crop and scaling; of all the photograph where all is asked for."""
+    photograph = Image.open(io.BytesIO(jpeg(3, (60, 50))))
+    drawn = {"seed": 1, "epoch": 2, "key_hash": 2**63 + 5}
+    for scale in (0.3, 1.0):
+        found = CropTransform.to_size(28).resized_crop(jpeg(3, (60, 50)), scale=scale, **drawn)
+        generator = np.random.default_rng([1, 2, 2**63 + 5])
+        left, top, w, h = _random_part(60, 50, scale, generator)
+        part = photograph.resize(
+            (28, 28), Image.Resampling.BILINEAR, (left, top, left + w, top + h)
+        )
+        np.testing.assert_array_equal(found, np.asarray(part))
+    assert (w, h) == (60, 50)
 
 
 @pytest.mark.parametrize("now", [b"no image", png(1, (5, 4))])

@@ -1,6 +1,7 @@
 """Where images come from: what fits is chosen, and said with its reason; no Ray is started."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,9 +12,11 @@ from raygrad.data.shards import DATASET_FILE
 from raygrad.errors import ConfigError
 from raygrad.pipeline import data_ways
 from raygrad.pipeline.data_ways import is_streamed, training_data, trial_data
+from raygrad.pipeline.forecasting import _with_decoding
 from raygrad.runs.layout import RunLayout
 from raygrad.storage import files
 from raygrad.storage.manifest import write_json
+from raygrad.training.plan import Rates
 from raygrad.training.study_data import StudyData
 from tests.data.making import example, jpeg, put
 
@@ -103,3 +106,14 @@ def test_photographs_are_not_cut_to_no_size(tmp_path):
     config = with_(indexed(tmp_path, None), train={"augment": "photo_crop"})
     with pytest.raises(ConfigError, match=r"photo_crop must know the size .* --data.image-size"):
         training_data(config)
+
+
+@pytest.mark.parametrize(("loaders", "image_s"), [(None, 0.01), (4, 0.005), (0, 0.02)])
+def test_a_plan_counts_the_slower_of_decoding_and_training(loaders, image_s):
+    """2 CPUs a worker, 20 ms an image: by default as many processes decode."""
+    rates = {"slow": Rates(0.1, 1.0, 0.004, 0.2, 5.0), "quick": Rates(0.1, 0.001, 0.02, 0.2, 5.0)}
+    placed = SimpleNamespace(each={"CPU": 2.0})
+    found = _with_decoding(lambda *_: rates, 0.02, loaders, ("slow", "quick"), placed)
+    assert found["slow"] == dataclasses.replace(rates["slow"], eval_example_s=max(0.004, image_s))
+    assert found["quick"].example_s == image_s
+    assert found["quick"].eval_example_s == 0.02
