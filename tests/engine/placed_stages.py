@@ -94,7 +94,9 @@ def train(folder):
     wait_for("train", train_job._need(placed, config), 60.0)
     train_job._train_worker = lambda arguments: _told(arguments["folder"])
     train_job.ray_private.trainer_class = lambda goes_on: DataParallelTrainer
-    task = SimpleNamespace(folder=str(folder), inputs_digest="0" * 16, config=config)
+    task = SimpleNamespace(
+        folder=str(folder), inputs_digest="0" * 16, config=config, state_url=f"{folder}/train.state"
+    )
     scaling = train_job._scaling(placed, config)
     train_job._trainer(task, scaling, {"folder": str(folder)}, 60.0).fit()
     return _read(folder)
