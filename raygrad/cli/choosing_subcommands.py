@@ -79,8 +79,11 @@ class Influence:
     """
 
     run: tyro.conf.Positional[Run]
-    key: Annotated[tuple[str, ...], tyro.conf.arg(aliases=("--keys",))]
+    key: Annotated[tuple[str, ...], tyro.conf.arg(aliases=("--keys",))] = ()
     """Keys of images of any split; raygrad scores lists those of training."""
+    worst: int | None = None
+    """Beside keys: so many test images that the network is wrong about, of the highest loss. The
+    report shows what pulls them."""
     top: int = 20
     """How many training images of each end are kept."""
     checkpoint: tuple[str, ...] = ()
@@ -91,8 +94,11 @@ class Influence:
 
     def execute(self) -> None:
         """Finds and prints them."""
+        config, keys = existing(self.run), list(self.key)
+        if self.worst is not None:
+            keys += [key for key in pipeline.worst_keys(config, self.worst) if key not in keys]
         found = pipeline.influence(
-            existing(self.run), self.key, checkpoints=self.checkpoint, top=self.top,
+            config, keys, checkpoints=self.checkpoint, top=self.top,
             make=self.make_features,
         )  # fmt: skip
         for one in found:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from raygrad.pipeline.surveying import StageStatus, status
     from raygrad.pipeline.sweeping import sweep
     from raygrad.pipeline.training import train
+    from raygrad.pipeline.worst import worst_keys
 
 __all__ = [
     "Forecast",
@@ -65,6 +66,7 @@ __all__ = [
     "subset_urls",
     "sweep",
     "train",
+    "worst_keys",
     "write_scores",
     "write_source",
     "write_subset_list",
@@ -84,6 +86,7 @@ _MODULES = {
     "study": ("report", "run"),
     "sweeping": ("sweep",),
     "training": ("train",),
+    "worst": ("worst_keys",),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 

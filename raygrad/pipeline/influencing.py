@@ -87,7 +87,8 @@ def influence(
     """
     if top < 1 or not keys or len(set(keys)) < len(keys):
         raise ConfigError(
-            f"keys must be different and top at least 1, got {list(keys)} and {top}. Give --key."
+            f"keys must be different and top at least 1, got {list(keys)} and {top}. "
+            "Give --key, or --worst."
         )
     layout = RunLayout(config.run)
     index = read_index(layout.data)

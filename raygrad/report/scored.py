@@ -30,6 +30,7 @@ from raygrad.report.figures.suspects import suspect_positions, suspects_figure
 from raygrad.report.kept import Kept, read_kept
 from raygrad.report.markup import slug
 from raygrad.report.page import Section
+from raygrad.report.pulled import Pull, pulled_section, read_pulls
 from raygrad.report.tables import Run
 from raygrad.report.thumbnails import Thumbnail, read_thumbnails
 from raygrad.report.wording import count
@@ -49,6 +50,8 @@ class Scored:
         thumbnails: Pictures by key.
         failures: Why shards could not be read, one a shard.
         kept: The subsets drawn by these scores.
+        pulls: What pulls the loss of the images that influence was found of.
+        num_pulls: How many those are, of which `pulls` are the first.
     """
 
     run: Run
@@ -58,6 +61,8 @@ class Scored:
     thumbnails: Mapping[str, Thumbnail]
     failures: Sequence[str]
     kept: Sequence[Kept]
+    pulls: Sequence[Pull] = ()
+    num_pulls: int = 0
 
 
 def read_scored(run: Run) -> Scored | None:
@@ -65,10 +70,14 @@ def read_scored(run: Run) -> Scored | None:
     network, column = run.main_network, run.score_column
     if network is None or column is None or column not in run.scores[network].columns:
         return None
-    shown = _shown_examples(run, network, column)
+    pulls, num_pulls = read_pulls(run)
+    pulling = [key for pull in pulls for key in pull.keys]
+    shown = _shown_examples(run, network, column, pulling)
     keys = run.scores[network].table["key"].take(shown).to_pylist()
-    thumbnails, failures = _thumbnails(run, [*keys, *_picked_keys(run, column)])
-    return Scored(run, network, column, shown, thumbnails, failures, read_kept(run, network))
+    pulled = [*pulling, *(pull.query for pull in pulls)]
+    thumbnails, failures = _thumbnails(run, [*keys, *_picked_keys(run, column), *pulled])
+    kept = read_kept(run, network)
+    return Scored(run, network, column, shown, thumbnails, failures, kept, pulls, num_pulls)
 
 
 def scored_sections(scored: Scored, opens: bool) -> list[Section]:
@@ -109,14 +118,15 @@ def scored_sections(scored: Scored, opens: bool) -> list[Section]:
     return [
         Section("Images", intro=unread, parts=images),
         Section("What looks wrong", parts=wrong),
+        pulled_section(run, scored.pulls, scored.num_pulls, thumbnails),
         Section("Selection", parts=[selection] if run.results is not None or scored.kept else []),
         Section("What is hard", parts=hard),
         Section("Agreement", parts=agreed),
     ]
 
 
-def _shown_examples(run: Run, network: str, column: str) -> np.ndarray:
-    """Positions of the browser's examples: the chosen, the figures' own, and the probe's."""
+def _shown_examples(run: Run, network: str, column: str, pulling: Sequence[str]) -> np.ndarray:
+    """Positions of the browser's examples: the chosen, the figures', the probe's, and `pulling`."""
     scores = run.scores[network]
     values = scores.values(column)
     shown = np.zeros(len(values), dtype=bool)
@@ -126,7 +136,7 @@ def _shown_examples(run: Run, network: str, column: str) -> np.ndarray:
     for _, positions in (*suspect_positions(run, network, column), *corners(run, network)):
         shown[positions] = True
     followed = run.probe[network]["key"].to_pylist() if network in run.probe else []
-    wanted = pa.array(sorted({*followed, *_picked_keys(run, column)}), pa.string())
+    wanted = pa.array(sorted({*followed, *_picked_keys(run, column), *pulling}), pa.string())
     shown |= pc.is_in(scores.table["key"], value_set=wanted).to_numpy()
     order = hardest_first(values)
     return order[shown[order]]

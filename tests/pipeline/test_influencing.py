@@ -16,6 +16,9 @@ from raygrad.data.reading import read_rows, rows_of_keys
 from raygrad.errors import ConfigError
 from raygrad.pipeline.score_inputs import score_inputs
 from raygrad.pipeline.stages import training_inputs
+from raygrad.report.pulled import EACH, pulled_section, read_pulls
+from raygrad.report.tables import Run, read_run
+from raygrad.report.thumbnails import read_thumbnails
 from raygrad.runs.layout import RunLayout
 from raygrad.storage.manifest import write_json, write_marker
 from raygrad.training.checkpoints import Checkpoint, save_checkpoint
@@ -136,6 +139,46 @@ def test_the_command_says_what_is_lacking_and_prints_both_ends(own, tmp_path, ca
     assert lines[-1].endswith(f"influence/{key.replace('/', '-')}.parquet")
     assert cli.main(["influence", run, "--key", "nobody"]) == 2
     assert "keys must be in the index, got 'nobody'" in capsys.readouterr().err
+
+
+def test_the_worst_test_images_are_asked_about_and_the_report_shows_what_pulls_them(own, capsys):
+    """Against the losses of all test images; pictures of both ends, strongest first."""
+    run, files = own
+    line = ["influence", run, "--worst", "2", "--top", "8", "--make-features"]
+    assert cli.main([*line, "--checkpoint", files[0]]) == 0
+    capsys.readouterr()
+    everyone = read_index(RunLayout(run).data).rows("test")["key"].to_pylist()
+    images, labels = pixels_of(run, everyone)
+    logits = build_network("mlp", SPEC, 0).eval()(images).detach()
+    losses = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+    losses[logits.argmax(1) == labels] = -1
+    expected = [everyone[at] for at in losses.argsort(descending=True)[:2].tolist()]
+    assert pipeline.worst_keys(pipeline.stored_config(run), 2) == expected
+
+    read = read_run(run)
+    pulls, total = read_pulls(read)
+    assert total == len(pulls)
+    assert set(expected) <= {pull.query for pull in pulls}
+    [pull] = [one for one in pulls if one.query == expected[0]]
+    lowering, raising = (one["influence"].to_pylist() for one in pull.ends())
+    assert lowering == sorted(lowering, reverse=True)
+    assert raising == sorted(raising)
+    assert len(lowering) == len(raising) == EACH
+    assert min(lowering) > 0 > max(raising)
+    thumbnails, _ = read_thumbnails(read.index, [pull.query, *pull.keys], 1)
+    section = pulled_section(read, [pull], total, thumbnails)
+    [shown] = section.parts
+    assert shown.count('class="tile"') == 2 * EACH
+    assert all(f'data-key="{key}"' in shown for key in pull.keys)
+    assert f"1 of {total} images" in section.intro[0]
+    assert cli.main(["influence", run]) == 2
+    assert "Give --key, or --worst" in capsys.readouterr().err
+
+
+def test_a_run_without_influences_has_no_such_section(tmp_path):
+    pulls, total = read_pulls(Run(str(tmp_path), "none"))
+    assert (pulls, total) == ([], 0)
+    assert not pulled_section(Run(str(tmp_path), "none"), pulls, total, {}).parts
 
 
 @pytest.fixture
