@@ -15,6 +15,9 @@ from torch.nn.functional import avg_pool2d, grid_sample, pad
 MOST_STRETCH = 0.1
 """Of the size of a picture: what is cropped off it together along an axis, at most."""
 
+FAR = 0.5
+"""Pictures that are as far apart at half the size are not compared at the whole."""
+
 _STEPS = 4
 _BLOCK = 512
 _DAMPING = 1e-4
@@ -28,7 +31,8 @@ def registered_distances(
     """Returns how far pictures of a pair are apart: 1 - correlation of greys, registered.
 
     Each is laid over the other, since a cropped picture lies within its original and not the other
-    way; the less of both counts. Two pictures of one colour are of distance 1.
+    way; the less of both counts. Two pictures of one colour are of distance 1. Where a pair is far
+    apart at half the size, its distance there stands.
 
     Args:
         pictures: Greys, uint8 ``[N, S, S]``.
@@ -41,20 +45,32 @@ def registered_distances(
     found = np.empty(len(one), np.float64)
     for start in range(0, len(one), _BLOCK):
         some = slice(start, start + _BLOCK)
-        first, second = (_standardised(pictures[at[some]]) for at in (one, other))
-        both = [_laid_over(first, second), _laid_over(second, first)]
-        found[some] = torch.minimum(*both).double().numpy()
+        first, second = (_smoothed(pictures[at[some]]) for at in (one, other))
+        block = _distances(avg_pool2d(first, 2), avg_pool2d(second, 2))
+        near = torch.nonzero(block < FAR)[:, 0]
+        if len(near):
+            block[near] = _distances(first[near], second[near])
+        found[some] = block.double().numpy()
     return found
 
 
-def _standardised(greys: NDArray[np.uint8]) -> Tensor:
-    """Returns pictures of mean 0 and length 1, 0 where they are of one colour.
+def _distances(first: Tensor, second: Tensor) -> Tensor:
+    """Returns the distances of pairs, the less of either laid over the other, ``[P]``."""
+    one, other = _standardised(first), _standardised(second)
+    return torch.minimum(_laid_over(one, other), _laid_over(other, one))
 
-    They are smoothed by the kernel 1 2 1, twice the mean of two: scaling and compression change the
-    finest detail, which is not what tells pictures apart.
+
+def _smoothed(greys: NDArray[np.uint8]) -> Tensor:
+    """Returns pictures smoothed by the kernel 1 2 1, twice the mean of two.
+
+    Scaling and compression change the finest detail, which is not what tells pictures apart.
     """
     values = pad(torch.from_numpy(greys).float()[:, None], (1, 1, 1, 1), mode="replicate")
-    values = avg_pool2d(avg_pool2d(values, 2, stride=1), 2, stride=1)[:, 0]
+    return avg_pool2d(avg_pool2d(values, 2, stride=1), 2, stride=1)[:, 0]
+
+
+def _standardised(values: Tensor) -> Tensor:
+    """Returns pictures of mean 0 and length 1, 0 where they are of one colour."""
     values = values - values.mean(dim=(1, 2), keepdim=True)
     lengths = values.square().sum(dim=(1, 2), keepdim=True).sqrt()
     return values / lengths.clamp_min(1.0)
