@@ -114,7 +114,9 @@ class PartFiles:
 
     def tasks(self, tasks: Sequence[Task]) -> list[Task]:
         """Returns the tasks, told where their parts belong and which of them are there."""
-        states = files.states([task.url for task in tasks])
+        # Web servers tell no versions, and would be asked for each file alone.
+        urls = [one.url for one in tasks if files.is_local(one.url) or files.is_s3(one.url)]
+        states = files.states(urls)
         there = set(files.list_files(self._folder, ".parquet"))
         found = []
         for task in tasks:
@@ -234,5 +236,11 @@ def _kept(url: str) -> Scanned | None:
 
 
 def _rows_of(url: str) -> pa.Table:
-    with files.open_input(url) as stream:
-        return pq.read_table(stream).cast(PART_SCHEMA)
+    try:
+        with files.open_input(url) as stream:
+            return pq.read_table(stream).cast(PART_SCHEMA)
+    except FileNotFoundError as error:  # it was written a moment ago, where the shard was scanned
+        raise ConfigError(
+            f"the run's folder must be the same on all nodes, got no {url} here, which one of them "
+            "wrote. Name a --run on storage that all of them see, such as s3://."
+        ) from error

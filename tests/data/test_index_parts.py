@@ -18,7 +18,7 @@ from raygrad.data.index import (
 from raygrad.data.index_building import IndexOptions
 from raygrad.data.shard_rows import ShardRows, shard_facts
 from raygrad.data.stored_index import StoredIndex
-from raygrad.errors import DataError
+from raygrad.errors import ConfigError, DataError
 from tests.data.making import BLOCK, example, examples, jpeg, put, tar
 
 OPTIONS = IndexOptions(0.2, max_reject_share=0.5)
@@ -181,6 +181,32 @@ def test_a_compressed_tar_whose_unpacked_one_is_gone_is_unpacked_again(tmp_path)
     build(data, [str(tmp_path / "a.tar.gz")], options=options)
     assert (tmp_path / "out" / "a.tar").exists()
     assert read_index(str(data)).shards.equals(wanted.shards)
+
+
+def test_a_run_folder_that_nodes_do_not_share_is_named(tmp_path):
+    """The part that another node wrote is not there: one line, and no index."""
+    data = tmp_path / "data"
+
+    def elsewhere(function, items):
+        for item in items:
+            yield function(item)
+            os.unlink(item.part)
+
+    with pytest.raises(ConfigError, match="the same on all nodes"):
+        build(data, shards(tmp_path), options=replace(OPTIONS, map_fn=elsewhere))
+    assert not (data / "index.parquet").exists()
+
+
+def test_shards_whose_versions_nobody_tells_are_scanned_each_time(tmp_path, scans, monkeypatch):
+    """As on a web server: what is of the same name may be another file."""
+    urls, data = shards(tmp_path, 2), tmp_path / "data"
+    monkeypatch.setattr(index_parts.files, "states", lambda urls: {})
+    build(data, urls)
+    put(tmp_path, "s1.tar", examples([f"n1-{m}" for m in range(6)]))
+    build(data, urls)
+    assert scans == ["s0.tar", "s1.tar"] * 2
+    assert len(parts_in(data)) == 2
+    assert "n1-0" in read_index(str(data)).examples["key"].to_pylist()
 
 
 def test_what_is_refused_at_the_end_leaves_no_index(tmp_path):
