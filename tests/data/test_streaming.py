@@ -118,6 +118,7 @@ def test_an_image_that_changed_is_named(tmp_path, now):
         images.read(np.array([0]))
 
 
+@settings(deadline=None)
 @given(st.integers(0, 50), st.integers(1, 9))
 def test_items_are_dealt_out_in_turn(count, num_workers):
     hands = [list(dealt(range(count), worker, num_workers)) for worker in range(num_workers)]

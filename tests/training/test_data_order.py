@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raygrad.training.data_order import DataOrder, epoch_order
@@ -36,6 +36,7 @@ def test_a_step_is_a_function_of_seed_and_step_alone(step):
     assert not np.array_equal(walked.batch(step), DataOrder(100, 16, 4).batch(step))
 
 
+@settings(deadline=None)
 @given(
     st.integers(1, 400), st.integers(1, 70), st.integers(0, 500), st.integers(0, 3), st.integers(0)
 )
@@ -47,6 +48,7 @@ def test_through_a_buffer_an_epoch_is_every_example_once(count, batch_size, buff
     assert {order.epoch_of(first + i) for i in range(order.steps_per_epoch)} == {epoch}
 
 
+@settings(deadline=None)
 @given(st.integers(1, 300), st.integers(0, 200), st.integers(0, 9))
 def test_a_buffer_that_holds_everything_gives_the_order_of_memory(count, more, epoch):
     expected = np.random.default_rng([7, epoch]).permutation(count)
