@@ -158,7 +158,8 @@ def scanned(task: Task) -> Scanned:
     rows = part_rows(scan)
     found = Scanned(
         place,
-        replace(scan, examples=rows.slice(0, 0)),
+        # Not a slice of no rows: it would keep the buffers of them all.
+        replace(scan, examples=PART_SCHEMA.empty_table()),
         rows["key_hash"].to_numpy(),
         text_counts(rows),
         rows,

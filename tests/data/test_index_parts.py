@@ -232,3 +232,8 @@ def test_an_index_of_an_older_raygrad_opens_and_goes_on(tmp_path, scans):
     build(data, urls)
     assert scans == ["s0.tar", "s1.tar", "s2.tar", "s3.tar"]
     assert read_index(str(data)).examples.equals(build_index(urls, [], **vars(OPTIONS)).examples)
+
+
+def test_a_scan_without_its_rows_holds_none_of_their_buffers(tmp_path):
+    task = index_parts.Task(shards(tmp_path, 1)[0], "s0", True, index_parts.LabelRule(), "", None)
+    assert index_parts.scanned(task).scan.examples.get_total_buffer_size() < 64
