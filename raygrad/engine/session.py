@@ -43,7 +43,16 @@ def expect_ray() -> None:
     A Ray that is joined has its own way to start workers.
     """
     if _address() == "local" and not _is_running():
+        _set_environment()
         starting.start()
+
+
+def _set_environment() -> None:
+    """Sets what processes of an own Ray read while they load, before the first of them."""
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    # Tune runs every trial in a thread of its own, and glibc gives threads heaps of their own,
+    # eight a core, each of which keeps what its trial freed: half a gigabyte a process.
+    os.environ.setdefault("MALLOC_ARENA_MAX", "1")
 
 
 def ensure_ray() -> None:
@@ -65,10 +74,7 @@ def ensure_ray() -> None:
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     address = _address()
     if address == "local":
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-        # Tune runs every trial in a thread of its own, and glibc gives threads heaps of their own,
-        # eight a core, each of which keeps what its trial freed: half a gigabyte a process.
-        os.environ.setdefault("MALLOC_ARENA_MAX", "1")
+        _set_environment()
     else:
         check_answers(address)
     try:

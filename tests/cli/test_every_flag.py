@@ -137,6 +137,7 @@ OWN_FLAGS = {
     "recipe": "gives the section train its defaults",
     "subset": "names a file to read",
     "key": "names images to look at",
+    "worst": "how many images to look at",
     "top": "how many rows are written",
     "probabilities": "names a file to read",
     "extend": "adds shards to those of the run, whose settings hold",

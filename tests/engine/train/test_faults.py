@@ -2,6 +2,7 @@
 
 import functools
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -54,7 +55,11 @@ def test_killed_workers_change_no_bit_of_what_comes_out(ray_session, tmp_path, c
         assert len(list(faults.iterdir())) == 2
         found.append(outcome(tmp_path / name))
         assert found[-1][2]["world_size"] == 2
-    assert "train: 2 workers begin after epoch 1" in caplog.text, "the restart was said"
+    # A state is written beside the loop: an epoch's may not be there when its ranks are killed.
+    *disturbed, undisturbed = map(int, re.findall(r"2 workers begin after epoch (\d)", caplog.text))
+    assert len(disturbed) == 3, "both restarts were said"
+    assert disturbed == sorted(disturbed)
+    assert undisturbed == 0
     assert torch.equal(found[0][0], found[1][0])
     assert found[0][1] == found[1][1]
     names = ("disturbed", "undisturbed")
