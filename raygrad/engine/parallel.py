@@ -55,15 +55,18 @@ def ray_map(
 
 
 def few_here(
-    function: Callable[[Item], Result], items: Iterable[Item], nodes: Sequence[str] = ()
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    nodes: Sequence[str] = (),
+    few: int = FEW,
 ) -> Iterator[Result]:
     """Applies a function to a few items in this process, and to more of them as `ray_map` does.
 
     For work that waits for storage more than it computes, such as reading the headers of shards.
     """
     rest = iter(items)
-    first = list(itertools.islice(rest, FEW + 1))
-    if len(first) <= FEW:
+    first = list(itertools.islice(rest, few + 1))
+    if len(first) <= few:
         return map(function, first)
     return ray_map(function, itertools.chain(first, rest), nodes)
 

@@ -22,7 +22,7 @@ TESTED = ("2.60.0",)
 
 _FROM, _BELOW = (2, 60), (3, 0)
 _GONE_WITHIN_S = 0.5
-"""How long after its shutdown a node's raylet may take to be gone; longer, and it goes on."""
+"""How long after its shutdown a node's raylet may take to be gone."""
 
 
 def check_version(version: str) -> None:
@@ -81,8 +81,7 @@ def own_sigterm() -> Iterator[None]:
 def lean_node() -> Iterator[None]:
     """Starts of a Ray that ends with its driver take less CPU time.
 
-    They go without three servers that nobody asks, and their workers are forks (`workers/`): none
-    is started before its job is known, so that all are forks of one process.
+    They go without three servers that nobody asks; their workers are forks of one (`workers/`).
     """
     import ray
     from ray._private import services

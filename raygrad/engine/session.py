@@ -96,3 +96,9 @@ def ensure_ray() -> None:
         what = "start on this machine" if address == "local" else f"be joined at {address}"
         raise ResourceError(f"Ray must {what}, got {reason!r}. Mend that and run again.") from error
     logging.getLogger("ray.data").setLevel(logging.ERROR)
+    if address == "local":
+        ray.remote(num_cpus=0)(_nothing).remote()
+
+
+def _nothing() -> None:
+    """Runs while the driver goes on: what is loaded for the first worker serves all others."""

@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -48,6 +49,9 @@ from raygrad.storage import files
 from raygrad.storage.manifest import digest, read_json, read_marker, write_json, write_marker
 
 log = logging.getLogger("raygrad")
+
+_SMALL_BYTES = 64 << 20
+"""Shards of so much in all are scanned sooner here than the first process for it is there."""
 
 _Urls = tuple[Sequence[str], Sequence[str]]
 """Training and test shards."""
@@ -160,6 +164,15 @@ def resolved(data: DataConfig) -> Data:
     return Data(source=source, name=data.source)
 
 
+def _few(urls: _Urls) -> int:
+    """Returns how many shards are scanned in this process: more where all are small and here."""
+    shards = [shard for split in urls for shard in split]
+    if not all(files.is_local(shard) and os.path.isfile(shard) for shard in shards):
+        return parallel.FEW
+    is_small = sum(map(os.path.getsize, shards)) <= _SMALL_BYTES
+    return len(shards) if is_small else parallel.FEW
+
+
 def _write_index(
     data: DataConfig,
     given: Data,
@@ -179,7 +192,7 @@ def _write_index(
         unpack_to=files.join(layout.shards, "unpacked"),
         max_reject_share=data.max_reject_share,
         strict=data.strict,
-        map_fn=functools.partial(parallel.few_here, nodes=data.nodes),
+        map_fn=functools.partial(parallel.few_here, nodes=data.nodes, few=_few(urls)),
     )
     if data.max_examples is None:
         finish = functools.partial(_with_rejects, source=given.source, data=data)

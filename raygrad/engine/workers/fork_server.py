@@ -22,7 +22,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NoReturn
 
 from raygrad.engine.ray_private import threads_as_ray_says
 from raygrad.engine.workers.launcher import read_at_load
@@ -76,6 +76,14 @@ def hear(connection: socket.socket) -> Wish:
     return {**json.loads(heard), "streams": streams}
 
 
+class Forked(BaseException):
+    """Leaves the loops of the server that a forked worker was; it carries what it becomes."""
+
+    def __init__(self, wish: Wish) -> None:
+        super().__init__()
+        self.wish = wish
+
+
 class FirstLayer:
     """Hears every wish, and hands it on to the second server of its set of Ray's variables."""
 
@@ -86,32 +94,23 @@ class FirstLayer:
         self._second: dict[str, socket.socket] = {}
         self._with_ray = LOADED_WITH_RAY
 
-    def serve(self) -> Wish | None:
+    def serve(self) -> None:
         """Serves until the parent's end of a pipe is closed.
 
-        Returns:
-            None in this process at the end; in a forked worker, its wish.
+        Raises:
+            Forked: In a worker that was forked, with its wish.
         """
         while True:
             ready, _, _ = select.select([self._listener.fileno(), self._parent], [], [])
             if self._parent in ready:
-                return None
+                return
             connection, _ = self._listener.accept()
-            with connection:
-                try:
-                    wish = hear(connection)
-                except (OSError, ValueError):
-                    continue
+            with connection, contextlib.suppress(OSError, ValueError):
+                wish = hear(connection)
                 if "load" in wish:
                     self._load(wish)
-                    continue
-                worker = self._hand_on(wish)
-                if worker is not None:
-                    return worker
-                for stream in wish["streams"]:
-                    os.close(stream)
-                with contextlib.suppress(OSError):
-                    connection.sendall(b"y" if wish["is_met"] else b"n")
+                else:
+                    connection.sendall(b"y" if self._hand_on(wish) else b"n")
 
     def _load(self, wish: Wish) -> None:
         """Loads more, for the workers from now on: the second layer is forked anew."""
@@ -120,65 +119,67 @@ class FirstLayer:
         while self._second:
             self._second.popitem()[1].close()
 
-    def _hand_on(self, wish: Wish) -> Wish | None:
-        """Sets `is_met`; returns the wish in a forked worker, and None here."""
-        wish["is_met"] = False
-        environment = wish["environment"]
-        # Threads that nobody has bounded are bounded by Ray, in `threads_as_ray_says`.
-        if {"OMP_NUM_THREADS": "1", **read_at_load(environment)} != self._own:
-            return None
+    def _hand_on(self, wish: Wish) -> bool:
+        """Returns whether there is a worker now."""
+        streams, environment = wish.pop("streams"), wish["environment"]
+        try:
+            # Threads that nobody has bounded are bounded by Ray, in `threads_as_ray_says`.
+            if {"OMP_NUM_THREADS": "1", **read_at_load(environment)} != self._own:
+                return False
+            name = self._second_for(environment)
+            server = self._second[name]
+            try:
+                socket.send_fds(server, [b"f"], streams)
+                server.sendall(json.dumps(wish).encode() + b"\n")
+                is_there = server.recv(1) == b"y"
+            except OSError:
+                is_there = False
+            if not is_there:
+                self._second.pop(name).close()
+            return is_there
+        finally:
+            for stream in streams:
+                os.close(stream)
+
+    def _second_for(self, environment: dict[str, str]) -> str:
+        """Returns the name of the second server for an environment, which is started if need be."""
         of_ray = {name: value for name, value in environment.items() if name.startswith("RAY_")}
         name = json.dumps(of_ray, sort_keys=True)
         if name not in self._second:
             ours, theirs = socket.socketpair()
             if os.fork() == 0:
-                self._leave(ours)
-                return second_layer(theirs, environment, self._with_ray)
+                for one in (self._listener, ours, *self._second.values()):
+                    one.close()
+                os.close(self._parent)
+                second_layer(theirs, environment, self._with_ray)
             theirs.close()
             self._second[name] = ours
-        streams = wish["streams"]
-        said = {key: value for key, value in wish.items() if key not in ("streams", "is_met")}
-        server = self._second[name]
-        try:
-            socket.send_fds(server, [b"f"], streams)
-            server.sendall(json.dumps(said).encode() + b"\n")
-            wish["is_met"] = server.recv(1) == b"y"
-        except OSError:
-            wish["is_met"] = False
-        if not wish["is_met"]:
-            self._second.pop(name).close()
-        return None
-
-    def _leave(self, ours: socket.socket) -> None:
-        """Closes, in a forked process, what is the first layer's."""
-        for one in (self._listener, ours, *self._second.values()):
-            one.close()
-        os.close(self._parent)
+        return name
 
 
 def second_layer(
     asking: socket.socket, environment: dict[str, str], modules: Iterable[str]
-) -> Wish | None:
+) -> NoReturn:
     """Imports Ray with a set of its variables, and forks a worker for each wish.
 
-    Returns:
-        None in this process, once the first layer has gone; in a forked worker, its wish.
+    Ends this process once the first layer has gone.
+
+    Raises:
+        Forked: In a worker that was forked, with its wish.
     """
     os.environ.clear()
     os.environ.update(environment)
     load(modules)
-    while select.select([asking], [], [])[0]:
-        try:
+    with contextlib.suppress(OSError, ValueError):
+        while select.select([asking], [], [])[0]:
             wish = hear(asking)
-        except (OSError, ValueError):
-            break
-        if os.fork() == 0:
-            asking.close()
-            return wish
-        for stream in wish["streams"]:
-            os.close(stream)
-        asking.sendall(b"y")
-    return None
+            if os.fork() == 0:
+                asking.close()
+                raise Forked(wish)
+            for stream in wish["streams"]:
+                os.close(stream)
+            asking.sendall(b"y")
+    os._exit(0)
 
 
 def become(wish: Wish) -> None:
@@ -212,12 +213,15 @@ def main() -> None:
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         load(LOADED)
-        wish = FirstLayer(listener, int(parent)).serve()
-    if wish is None:
-        shutil.rmtree(os.path.dirname(path), ignore_errors=True)  # a killed driver leaves it
-    else:
-        become(wish)
-        runpy.run_path(sys.argv[0], run_name="__main__")
+        try:
+            FirstLayer(listener, int(parent)).serve()
+        except Forked as forked:
+            wish = forked.wish
+        else:
+            shutil.rmtree(os.path.dirname(path), ignore_errors=True)  # a killed driver leaves it
+            return
+    become(wish)
+    runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 if __name__ == "__main__":
