@@ -36,3 +36,5 @@ def test_a_few_items_are_done_here_and_more_of_them_on_the_cluster(count, there,
     double = functools.partial(scaled, factor=2)
     assert list(few_here(double, iter(range(count)))) == list(map(double, range(count)))
     assert bool(sent) is there
+    assert list(few_here(double, range(9), few=9)) == list(map(double, range(9)))
+    assert bool(sent) is there, "as many as are said to be few"
