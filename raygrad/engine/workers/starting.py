@@ -35,6 +35,7 @@ class ForkServer:
         ends, self._kept = os.pipe()
         self._loads_training = False
         self._driver = os.getpid()
+        self._read_at_load = launcher.read_at_load(dict(os.environ))
         # What is loaded is loaded as a worker would that Ray gives one core.
         environment = {"OMP_NUM_THREADS": "1", **os.environ}
         given = [listener.fileno(), ends]
@@ -50,6 +51,11 @@ class ForkServer:
         finally:
             os.close(ends)
             listener.close()
+
+    @property
+    def is_of_now(self) -> bool:
+        """Whether a worker of this process as it is now could be a fork of it."""
+        return self.is_alive and self._read_at_load == launcher.read_at_load(dict(os.environ))
 
     @property
     def is_alive(self) -> bool:
@@ -98,7 +104,7 @@ def start() -> ForkServer | None:
     """
     if sys.platform != "linux" or os.environ.get(OFF):
         return None
-    if _servers and not _servers[0].is_alive:
+    if _servers and not _servers[0].is_of_now:
         close()
     if not _servers:
         _servers.append(ForkServer())

@@ -143,6 +143,20 @@ def test_what_training_needs_is_loaded_for_later_workers(worker, server):
     assert after["threads"] == 1
 
 
+def test_a_server_that_has_loaded_by_other_variables_is_replaced(monkeypatch):
+    monkeypatch.setattr(starting, "_servers", [])  # not the one of the session's Ray
+    first = starting.start()
+    try:
+        assert starting.start() is first
+        monkeypatch.setenv("MALLOC_ARENA_MAX", "7")
+        second = starting.start()
+        assert second is not first
+        assert not first.is_alive
+        assert second.is_alive
+    finally:
+        starting.close()
+
+
 def test_the_socket_is_for_this_user_alone(server):
     assert os.stat(os.path.dirname(server.path)).st_mode & 0o077 == 0
 
