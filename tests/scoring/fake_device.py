@@ -10,6 +10,7 @@ import copy
 from collections import Counter
 from dataclasses import replace
 
+import pytest
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -124,6 +125,12 @@ def _move(model):
                 held[name] = there[id(tensor)]
 
 
+def skip_on_older_torch():
+    """Fake tensors of a GPU end the process of an older torch: seen with 2.9, not with 2.14."""
+    if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 14):
+        pytest.skip("autograd on fake tensors of a GPU crashes an older torch")
+
+
 def steady_pass(scorer, shape, batch, later, monkeypatch, *, audit=False):
     """Scores a batch on the GPU that is not there, by the plan of a prepared scorer.
 
@@ -138,6 +145,7 @@ def steady_pass(scorer, shape, batch, later, monkeypatch, *, audit=False):
     Returns:
         The result, and the calls that were made.
     """
+    skip_on_older_torch()
     (plan,) = scorer._plans.values()
     monkeypatch.setattr(torch.autograd, "grad", walked)
     model = copy.deepcopy(scorer._model)

@@ -20,7 +20,13 @@ from raygrad.scoring.verdicts import Verdicts
 from raygrad.training.models import ImageSpec
 from raygrad.training.networks import NETWORKS
 from tests.scoring.comparing import assert_exact, batch, small_cnn
-from tests.scoring.fake_device import chosen_for_a_gpu, prepared, steady_pass, walked
+from tests.scoring.fake_device import (
+    chosen_for_a_gpu,
+    prepared,
+    skip_on_older_torch,
+    steady_pass,
+    walked,
+)
 
 COLUMNS = ("grad_l1_all", "grad_l2_weights", "grad_linf_biases")
 
@@ -86,6 +92,7 @@ def test_ten_networks_never_wait_for_a_gpu(name, monkeypatch):
 
 def test_a_loss_of_ones_own_never_waits_and_is_judged_by_who_reads(monkeypatch):
     """Nor do class weights, which are copied to the device once."""
+    skip_on_older_torch()
     with monkeypatch.context() as patch, FakeTensorMode(allow_non_fake_inputs=True):
         patch.setattr(torch.autograd, "grad", walked)
         logits = torch.empty(6, 4, device="cuda")
