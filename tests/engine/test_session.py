@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ import ray
 
 from raygrad.engine import ray_private
 from raygrad.engine.session import ensure_ray
+from raygrad.engine.workers import starting
 from raygrad.errors import ResourceError
 
 psutil: Any = importlib.import_module("psutil")  # Ray brings its own, and only then is it found
@@ -27,7 +29,11 @@ def test_an_own_ray_is_started_with_one_heap_a_process(monkeypatch):
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     seen = []
     monkeypatch.setattr(ray, "init", lambda **_: seen.append(os.environ["MALLOC_ARENA_MAX"]))
+    nobody = SimpleNamespace(remote=lambda: None)
+    monkeypatch.setattr(ray, "remote", lambda **_: lambda function: nobody)
+    monkeypatch.setattr(starting, "_servers", [])  # not the one of the session's Ray
     ensure_ray()
+    starting.close()
     assert seen == ["1"]
 
 

@@ -194,6 +194,7 @@ def become(wish: Wish) -> None:
     os.chdir(wish["folder"])
     os.setpriority(os.PRIO_PROCESS, 0, wish["nice"])
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in wish["ignored"]:
         signal.signal(number, signal.SIG_IGN)
@@ -211,7 +212,9 @@ def main() -> None:
     with socket.socket(fileno=int(listening)) as listener:
         # Forked workers are Ray's to watch; the system takes what they leave.
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        # It ends with its driver, also where a signal is sent to both.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         load(LOADED)
         try:
             FirstLayer(listener, int(parent)).serve()

@@ -19,6 +19,7 @@ told = {
     "name": __name__, "arguments": sys.argv, "path": sys.path[0], "folder": os.getcwd(),
     "variable": os.environ.get("ONE"), "group": os.getpgid(0) == os.getpid(),
     "usr1": signal.getsignal(signal.SIGUSR1) == signal.SIG_IGN,
+    "term": signal.getsignal(signal.SIGTERM) == signal.SIG_DFL,
     "int": signal.getsignal(signal.SIGINT) is signal.default_int_handler,
     "blocked": signal.SIGUSR2 in signal.pthread_sigmask(signal.SIG_BLOCK, ()),
     "threads": threading.active_count(), "torch_threads": torch.get_num_threads(),
@@ -94,10 +95,10 @@ def test_a_fork_hears_signals_as_the_asking_does(worker):
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
 
     told = worker(preexec_fn=of_node)
-    names = ("usr1", "blocked", "int", "group")
-    assert [told[name] for name in names] == [True, True, True, True]
+    names = ("usr1", "blocked", "int", "group", "term")
+    assert [told[name] for name in names] == [True, True, True, True, True]
     told = worker(preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
-    assert [told[name] for name in names] == [False, False, True, False]
+    assert [told[name] for name in names] == [False, False, True, False, True]
 
 
 def test_forks_share_no_random_state_no_thread_and_no_device(worker):
