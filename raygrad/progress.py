@@ -4,6 +4,8 @@ import logging
 import time
 from dataclasses import dataclass
 
+from raygrad import stopping
+
 log = logging.getLogger("raygrad")
 
 
@@ -55,7 +57,11 @@ class Progress:
         """Adds `count` units that are done, and their work; logs a line if it is time for one.
 
         A count of 0, or less where what was done is lost, tells the note alone.
+
+        Raises:
+            KeyboardInterrupt: The command was asked to stop, and a library lost what said so.
         """
+        stopping.go_on()
         self._done += count
         self._worked += count if self._by_count else work
         if count <= 0 < self._total:

@@ -9,14 +9,13 @@ import io
 import os
 import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields, replace
 from typing import Annotated, Any, Union
 
 import tyro
 
-from raygrad import __version__, pipeline
+from raygrad import __version__, pipeline, stopping
 from raygrad.api.carried import SECTIONS, lent, settled
 from raygrad.cli import last_net
 from raygrad.cli.brief_help import HELP, all_commands, parsed
@@ -92,9 +91,9 @@ def job(
 
 def guarded(work: Callable[[], None]) -> int:
     """Does the work within a Ray session; turns errors into one line and an exit status."""
-    received: list[int] = []
+    received: list[signal.Signals] = []
     try:
-        with shown_lines(), _terminable(received), patience.of_a_command(), session():
+        with shown_lines(), stopping.heard() as received, patience.of_a_command(), session():
             work()
         sys.stdout.flush()
     except ConfigError as error:
@@ -107,7 +106,7 @@ def guarded(work: Callable[[], None]) -> int:
         # Who reads, such as `head`, has what it wanted; what is left must not be flushed at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
-        status = EXIT_TERMINATED if received else EXIT_INTERRUPTED
+        status = EXIT_TERMINATED if signal.SIGTERM in received else EXIT_INTERRUPTED
         return _fail("stopped; the same command goes on from here", status)
     except Exception as error:  # the last net: what is not from outside goes on as it came
         line_and_status = last_net.caught(error)
@@ -115,28 +114,6 @@ def guarded(work: Callable[[], None]) -> int:
             raise
         return _fail(*line_and_status)
     return 0
-
-
-@contextlib.contextmanager
-def _terminable(received: list[int]) -> Iterator[None]:
-    """Makes SIGTERM, by which batch systems and spot nodes end a process, what Ctrl-C is.
-
-    Ray gives back the KeyboardInterrupt that came while it waited, and not a subclass of it: that
-    it was SIGTERM is kept in `received`.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(number: int, _: object) -> None:
-        received.append(number)
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _parse(args: list[str]) -> Command:

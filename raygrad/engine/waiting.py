@@ -15,6 +15,7 @@ from typing import Any
 import ray
 from ray.util.placement_group import placement_group, placement_group_table, remove_placement_group
 
+from raygrad import stopping
 from raygrad.engine.nodes import Offer, held_by, living_nodes, promised_nodes
 from raygrad.errors import IncompleteError, ResourceError
 
@@ -95,7 +96,9 @@ class Waiting:
 
         Raises:
             IncompleteError: It has lasted longer than the bound.
+            KeyboardInterrupt: The command was asked to stop, and Ray lost what said so.
         """
+        stopping.go_on()
         now_s = time.monotonic()
         if self._since_s is None:
             self._since_s = now_s if so_far_s is None else now_s - so_far_s

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from raygrad import stopping
 from raygrad.config import StudyConfig
 from raygrad.config_values import identity
 from raygrad.data.shards import DATASET_FILE
@@ -41,6 +42,7 @@ def stage(
         code: Digests of the user's own code that it runs, by name.
     """
     url = layout.marker(name)
+    stopping.go_on()
     marker = completed(layout, name, inputs, code)
     if marker is not None:
         log.info("%s: complete, skipped", name)

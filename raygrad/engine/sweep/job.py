@@ -14,6 +14,7 @@ import ray
 from pyarrow import fs
 from ray import tune
 
+from raygrad import stopping
 from raygrad.config import DEFAULT_WAIT_S, SweepConfig, TrainConfig
 from raygrad.engine import ray_private
 from raygrad.engine.nodes import offer_of
@@ -185,7 +186,9 @@ class _Watch(tune.Callback):
 
         Raises:
             IncompleteError: None had for too long.
+            KeyboardInterrupt: The command was asked to stop, and Ray lost what said so.
         """
+        stopping.go_on()
         if any(trial.status == "RUNNING" for trial in trials):
             self._waiting.over()
         elif any(not trial.is_finished() for trial in trials):
