@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +26,10 @@ log = logging.getLogger("raygrad")
 _LEAST_STEPS, _MANY = 400, 4096
 _VALIDATED = 10
 """One of so many training examples says which epoch was best."""
+
+_CPU_PIXELS = 2**19
+"""Pixels that a CPU is shown at once: what layers make of more is written to memory that the system
+gives and takes back with each layer, which takes longer than the layers do."""
 
 
 @dataclass(frozen=True)
@@ -158,6 +163,18 @@ def _judged(
     return Judged(found, features.numpy(), accuracy, aum)
 
 
+def pass_size(sides: Sequence[int], device: torch.device) -> int:
+    """Returns how many images a network is shown at once where nothing is learnt.
+
+    Args:
+        sides: Height and width of the images, in pixels.
+        device: Where the network runs.
+    """
+    if device.type != "cpu":
+        return EVAL_BATCH_SIZE
+    return min(EVAL_BATCH_SIZE, max(1, _CPU_PIXELS // math.prod(sides)))
+
+
 @torch.no_grad()
 def outputs(
     network: nn.Module, normalize: object, pixels: torch.Tensor, at: torch.Tensor
@@ -171,7 +188,7 @@ def outputs(
     except ConfigError:
         tap = None
     features, logits, device = [], [], device_of(network)
-    for places in at.flatten().split(EVAL_BATCH_SIZE):
+    for places in at.flatten().split(pass_size(pixels.shape[-2:], device)):
         inputs = normalize(pixels[places].to(device))  # type: ignore[operator]  # a Normalize
         inputs = inputs.contiguous(memory_format=torch.channels_last)
         if tap is None:

@@ -8,7 +8,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from raygrad.errors import ConfigError, ResourceError
 from raygrad.training.features import FeatureTap
-from raygrad.training.fold_training import audit_recipe, device_here, judged_fold, outputs
+from raygrad.training.fold_training import (
+    audit_recipe,
+    device_here,
+    judged_fold,
+    outputs,
+    pass_size,
+)
 from raygrad.training.preprocess import Normalize
 
 
@@ -102,6 +108,25 @@ def test_a_network_without_a_linear_layer_has_its_logits_as_features():
     features, logits = outputs(network, Normalize((0.5,), (0.5,)), pixels, torch.arange(2, 9))
     torch.testing.assert_close(features, logits)
     assert features.shape == (7, 3)
+
+
+def test_large_images_are_shown_to_a_cpu_few_at_once_and_nothing_that_is_said_of_them_changes():
+    cpu, sizes = torch.device("cpu"), []
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(1, 4, 9, 9), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    network = nn.Sequential(network, nn.Linear(4, 3)).eval()
+    network.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
+    pixels = torch.randint(0, 256, (7, 1, 512, 400), dtype=torch.uint8)
+    normalize = Normalize((0.5,), (0.5,))
+    features, logits = outputs(network, normalize, pixels, torch.arange(7))
+    assert sizes == [2, 2, 2, 1]
+    with torch.no_grad():
+        one_by_one = torch.cat([network(normalize(one[None])) for one in pixels])
+        entered = torch.cat([network[0](normalize(one[None])) for one in pixels])
+    torch.testing.assert_close(logits, one_by_one)
+    torch.testing.assert_close(features, entered)
+    assert [pass_size((side, side), cpu) for side in (28, 160, 4000)] == [256, 20, 1]
+    assert pass_size((4000, 4000), torch.device("cuda")) == 256
 
 
 def test_a_last_layer_that_is_called_twice_is_refused():
