@@ -2,6 +2,7 @@
 
 import doctest
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -52,6 +53,15 @@ def run(place):
     assert suspects.num_rows == found.summary["num_suspects"]
     assert len(kept) == found.summary["num_kept"]
     return run
+
+
+def test_readme_shows_the_six_lines_that_are_run_here():
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    shown = readme.split("```python\n")[1].split("```")[0].splitlines()
+    ran = Path(__file__).read_text().replace(", **SMALL", "")
+    assert len(shown) == 6
+    assert shown[0] == "import raygrad"
+    assert "\n    ".join(shown[1:]) in ran
 
 
 def test_two_commands_make_the_same_tables_and_the_page(place, run):
