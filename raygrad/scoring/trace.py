@@ -16,6 +16,12 @@ from raygrad.scoring.graph import leaves_of
 from raygrad.scoring.operations import Affine, Operation
 from raygrad.scoring.witness import COMPOSITES, Witness, tensors_in
 
+NORMALISATIONS = frozenset(
+    [F.batch_norm, F.instance_norm, torch.batch_norm, torch.instance_norm, torch.native_batch_norm]
+)
+"""What torch computes by its batch normalisation, instances as the channels of one image: its
+backward pass is wrong for one image in a transposed layout."""
+
 _SHAPE_ONLY = frozenset(
     [Tensor.type_as, Tensor.expand_as, Tensor.view_as, Tensor.reshape_as, Tensor.to]
 )
@@ -92,7 +98,7 @@ class Trace(Witness):
         self.hooked = False
         """Whether it hangs hooks on activations, which must then require gradients."""
         self.normalises = False
-        """Whether it normalises by running statistics of the batch."""
+        """Whether it normalises by a kernel that is wrong for one image in some layouts."""
         self.pure = False
         """Whether the pass left the Python state of the model that it ran on as it was."""
         self.draws: list[str] = []
@@ -134,7 +140,7 @@ class Trace(Witness):
             return super().__torch_function__(func, types, args, kwargs)
         kwargs = kwargs or {}
         self.hooked = self.hooked or func in (Tensor.register_hook, Tensor.retain_grad)
-        self.normalises = self.normalises or func is F.batch_norm
+        self.normalises = self.normalises or func in NORMALISATIONS
         tensors = list(tensors_in((args, kwargs)))
         self._refuse_writes(func, args, kwargs)
         self._note_use(func, tensors)

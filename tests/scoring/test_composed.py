@@ -1,9 +1,10 @@
 """Small networks drawn at random from what makes scoring hard, against the float64 loop."""
 
 import hypothesis.strategies as st
+import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from torch import nn
 
 from raygrad.errors import ConfigError
@@ -102,6 +103,7 @@ class Composed(nn.Module):
 )  # fmt: skip
 @settings(max_examples=30, deadline=None, derandomize=True,
           suppress_health_check=[HealthCheck.too_slow])  # fmt: skip
+@example("as it is", "instance", [], 0, 3)
 def test_drawn_networks_are_exact_in_all_norms(first, norm, middle, seed, batch):
     """Every column is that of the loop over images beside their copies, in two batches running."""
     model = Composed(first, norm, middle, seed).eval()
@@ -109,6 +111,19 @@ def test_drawn_networks_are_exact_in_all_norms(first, norm, middle, seed, batch)
     for number in range(2):
         generator = torch.Generator().manual_seed(seed + number)
         x, y = torch.randn(batch, 3, 6, 6, generator=generator), torch.arange(batch) % 4
+        exact = loop_grad_norms(model, x, y, COLUMNS)
+        assert relative_error(scorer.score(x, y).norms, exact) < 5e-5
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("middle", [[], ["nothing"], ["folded"]])
+def test_one_image_is_scored_as_one_of_many_by_a_plan_that_was_made_for_many(norm, middle):
+    """Gradients come to the norm transposed: torch's kernel for instances is wrong for one then."""
+    model = Composed("as it is", norm, middle, 0).eval()
+    scorer = GradNormScorer(model, COLUMNS)
+    generator = torch.Generator().manual_seed(0)
+    for batch in (3, 1, 2, 1, 4):
+        x, y = torch.randn(batch, 3, 6, 6, generator=generator), torch.arange(batch)
         exact = loop_grad_norms(model, x, y, COLUMNS)
         assert relative_error(scorer.score(x, y).norms, exact) < 5e-5
 
