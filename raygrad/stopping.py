@@ -12,7 +12,8 @@ import sys
 import threading
 from collections.abc import Iterator
 
-_received: list[signal.Signals] = []
+_commands: list[list[signal.Signals]] = []
+"""The signals that each command of this process received which is under way, the inner one last."""
 
 
 @contextlib.contextmanager
@@ -23,7 +24,7 @@ def heard() -> Iterator[list[signal.Signals]]:
     Outside the main thread, which alone is sent signals, nothing changes.
 
     Yields:
-        The signals that were received, the earliest first, while the context lasts.
+        The signals that were received, the earliest first.
 
     Raises:
         KeyboardInterrupt: One was received, at once; where that was lost, at the end.
@@ -36,19 +37,20 @@ def heard() -> Iterator[list[signal.Signals]]:
         for number in (signal.SIGINT, signal.SIGTERM)
         if number != signal.SIGINT or signal.getsignal(number) is signal.default_int_handler
     }
-    received = _received[:]
-    _received.clear()
+    received: list[signal.Signals] = []
+    _commands.append(received)
     try:
-        yield _received
+        yield received
         go_on()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        _received[:] = received
+        _commands.pop()
 
 
 def _stop(number: int, _: object) -> None:
-    _received.append(signal.Signals(number))
+    for received in _commands:
+        received.append(signal.Signals(number))
     raise KeyboardInterrupt
 
 
@@ -59,7 +61,7 @@ def go_on() -> None:
         KeyboardInterrupt: The command was asked to stop, and what said so was lost. Only in the
             main thread, and not while a KeyboardInterrupt is dealt with already.
     """
-    if not _received or threading.current_thread() is not threading.main_thread():
+    if not any(_commands) or threading.current_thread() is not threading.main_thread():
         return
     if not isinstance(sys.exception(), KeyboardInterrupt):
         raise KeyboardInterrupt

@@ -1,5 +1,7 @@
 """Wrong usage in one line: what the parser says in a box of many."""
 
+import re
+
 _BORDERS = "│╭╮╰╯─ "
 _MOST = 4
 """So many flags that are like the given one are named."""
@@ -15,6 +17,7 @@ def one_line(said: str, prog: str) -> str:
     parts = []
     for block in _blocks(said):
         head = " ".join(line.strip() for line in block if not line.startswith(" "))
+        head = re.sub(r"'\('(--[^']+)',\)'", r"'\1'", head)  # as tyro 1.0 names a flag
         flags = ["/".join(_names(line)) for line in block if line.startswith("    -")]
         if head.startswith(("For full helptext", "Argument helptext")):
             continue

@@ -57,7 +57,8 @@ def run(place):
 
 def test_readme_shows_the_six_lines_that_are_run_here():
     readme = (Path(__file__).parents[2] / "README.md").read_text()
-    shown = readme.split("```python\n")[1].split("```")[0].splitlines()
+    block = readme.split("```python\n")[1].split("```")[0]
+    shown = [line for line in block.splitlines() if line]
     ran = Path(__file__).read_text().replace(", **SMALL", "")
     assert len(shown) == 6
     assert shown[0] == "import raygrad"
@@ -225,4 +226,4 @@ def test_importing_raygrad_brings_neither_torch_nor_ray_nor_pyarrow():
         "import sys, raygrad; assert raygrad.__version__; "
         "assert not {'torch', 'ray', 'pyarrow', 'numpy'} & set(sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])

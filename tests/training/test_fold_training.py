@@ -16,6 +16,7 @@ from raygrad.training.fold_training import (
     pass_size,
 )
 from raygrad.training.preprocess import Normalize
+from tests.scoring.fake_device import skip_on_older_torch
 
 
 def bars(number, seed=0):
@@ -155,6 +156,7 @@ def test_an_audit_takes_the_gpu_there_is_and_refuses_the_one_there_is_not(monkey
 
 def test_what_a_network_says_is_asked_where_the_network_is():
     """Images come to its device, and what is said of them back, once for all of them."""
+    skip_on_older_torch()
     with FakeTensorMode(allow_non_fake_inputs=True):
         with torch.device("cuda"):
             network = nn.Sequential(nn.Flatten(), nn.Linear(36, 2)).eval()

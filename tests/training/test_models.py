@@ -60,7 +60,7 @@ def test_the_published_parameter_counts_are_those_of_the_networks_that_are_built
 
 def test_timm_is_looked_up_by_its_prefix_and_where_torchvision_has_no_such_name():
     pytest.importorskip("timm")
-    for name in ("timm/resnet18", "test_vit"):
+    for name in ("timm/resnet18", "tf_mobilenetv3_small_minimal_100"):
         spec = ImageSpec(1, 64, 64, 6)
         assert build_network(name, spec, 0).eval()(torch.rand(2, 1, 64, 64)).shape == (2, 6)
 
