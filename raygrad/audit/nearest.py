@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 log = logging.getLogger("raygrad")
 
@@ -73,17 +74,56 @@ def exact_neighbours(
         at: Positions of those whose nearest are wanted, ``[Q]``; None for all.
     """
     points = torch.from_numpy(vectors)
-    asked = np.arange(len(points)) if at is None else at
     count = min(number, max(len(points) - 1, 0))
-    found = np.empty((len(asked), count), np.int64)
-    similarity = np.empty((len(asked), count), np.float32)
-    for start in range(0, len(asked) if count else 0, _BLOCK):
-        some = torch.from_numpy(asked[start : start + _BLOCK])
-        block = points[some] @ points.T
-        block[torch.arange(len(block)), some] = _ABSENT
-        values, places = block.topk(count, dim=1)
-        found[start : start + _BLOCK], similarity[start : start + _BLOCK] = places, values
-    return Neighbours(found, similarity)
+    if at is not None:
+        asked = torch.from_numpy(at)
+        found = _Nearest(len(asked), count)
+        for rows in _blocks(len(asked)):
+            for columns in _blocks(len(points)):
+                block = points[asked[rows]] @ points[columns].T
+                block[asked[rows, None] == torch.arange(columns.start, columns.stop)] = _ABSENT
+                found.add(rows, columns, block)
+        return found.neighbours()
+    found = _Nearest(len(points), count)
+    for rows in _blocks(len(points)):
+        for columns in _blocks(len(points), rows.start):
+            block = points[rows] @ points[columns].T
+            if rows == columns:
+                block.fill_diagonal_(_ABSENT)
+            else:  # Each pair is compared once, for both of it.
+                found.add(columns, rows, block.T.contiguous())
+            found.add(rows, columns, block)
+    return found.neighbours()
+
+
+def _blocks(number: int, start: int = 0) -> list[slice]:
+    return [slice(at, min(at + _BLOCK, number)) for at in range(start, number, _BLOCK)]
+
+
+class _Nearest:
+    """The nearest of each vector among those that it was compared with so far.
+
+    Args:
+        number: Vectors, Q.
+        count: How many of the nearest are kept.
+    """
+
+    def __init__(self, number: int, count: int) -> None:
+        self._count = count
+        self._values = torch.full((number, count), _ABSENT)
+        self._places = torch.zeros(number, count, dtype=torch.int64)
+
+    def add(self, rows: slice, columns: slice, block: Tensor) -> None:
+        """Takes in the cosines of some vectors, ``[rows, columns]``, to others."""
+        values, places = block.topk(min(self._count, block.shape[1]), dim=1)
+        values = torch.cat([self._values[rows], values], dim=1)
+        places = torch.cat([self._places[rows], places + columns.start], dim=1)
+        self._values[rows], kept = values.topk(self._count, dim=1)
+        self._places[rows] = places.gather(1, kept)
+
+    def neighbours(self) -> Neighbours:
+        """Returns what was found."""
+        return Neighbours(self._places.numpy(), self._values.numpy())
 
 
 def indexed_neighbours(vectors: NDArray[np.float32], number: int) -> Neighbours:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, grid_sample, pad
+from torch.nn.functional import grid_sample, pad
 
 MOST_STRETCH = 0.1
 """Of the size of a picture: what is cropped off it together along an axis, at most."""
@@ -46,7 +46,7 @@ def registered_distances(
     for start in range(0, len(one), _BLOCK):
         some = slice(start, start + _BLOCK)
         first, second = (_smoothed(pictures[at[some]]) for at in (one, other))
-        block = _distances(avg_pool2d(first, 2), avg_pool2d(second, 2))
+        block = _distances(_halved(first), _halved(second))
         near = torch.nonzero(block < FAR)[:, 0]
         if len(near):
             block[near] = _distances(first[near], second[near])
@@ -61,12 +61,21 @@ def _distances(first: Tensor, second: Tensor) -> Tensor:
 
 
 def _smoothed(greys: NDArray[np.uint8]) -> Tensor:
-    """Returns pictures smoothed by the kernel 1 2 1, twice the mean of two.
+    """Returns pictures smoothed by the kernel 1 2 1 along both sides, over its sum.
 
     Scaling and compression change the finest detail, which is not what tells pictures apart.
     """
-    values = pad(torch.from_numpy(greys).float()[:, None], (1, 1, 1, 1), mode="replicate")
-    return avg_pool2d(avg_pool2d(values, 2, stride=1), 2, stride=1)[:, 0]
+    values = pad(torch.from_numpy(greys).float()[:, None], (1, 1, 1, 1), mode="replicate")[:, 0]
+    values = values[:, :-1] + values[:, 1:]
+    values = values[:, :-1] + values[:, 1:]
+    values = values[:, :, :-1] + values[:, :, 1:]
+    return (values[:, :, :-1] + values[:, :, 1:]) / 16
+
+
+def _halved(values: Tensor) -> Tensor:
+    """Returns pictures at half the size: the means of two by two pixels."""
+    rows = values[:, ::2] + values[:, 1::2]
+    return (rows[:, :, ::2] + rows[:, :, 1::2]) / 4
 
 
 def _standardised(values: Tensor) -> Tensor:
@@ -77,10 +86,16 @@ def _standardised(values: Tensor) -> Tensor:
 
 
 def _laid_over(still: Tensor, moved: Tensor) -> Tensor:
-    """Returns the distance of pictures to others that are moved over them, ``[P]``."""
+    """Returns the distance of pictures to others that are moved over them, ``[P]``.
+
+    What a gain and an offset explain is projected out of the derivatives by place (inverse
+    composition with appearance projected out, parts 1 and 2), without being formed anew.
+    """
     number, side = len(still), still.shape[-1]
     centres = (torch.arange(side) + 0.5) / side * 2 - 1
-    steps = _steps(still, centres)
+    derivatives = _derivatives(still, centres)
+    along = derivatives @ still.reshape(number, -1, 1)
+    inverse = _inverse(derivatives, along)
     place = torch.zeros(number, 4)  # stretch and shift along x, along y; a picture is 2 wide
     best = torch.full((number,), 2.0)
     for step in range(_STEPS + 1):
@@ -90,28 +105,47 @@ def _laid_over(still: Tensor, moved: Tensor) -> Tensor:
         if step < _STEPS:
             # Where the other has to be turned over to fit, no place fits.
             gain = torch.where(alike > 0.1, 1 / alike, torch.zeros(()))
-            change = (steps @ warped.reshape(number, -1, 1))[:, :, 0] * gain[:, None]
+            towards = derivatives @ warped.reshape(number, -1, 1) - along * alike[:, None, None]
+            change = (inverse @ towards)[:, :, 0] * gain[:, None]
             place = (place - change).clamp(-MOST_STRETCH, MOST_STRETCH)
     return best
 
 
-def _steps(still: Tensor, centres: Tensor) -> Tensor:
-    """Returns what takes a picture to the change of place that fits it best, ``[P, 4, S * S]``.
+def _derivatives(still: Tensor, centres: Tensor) -> Tensor:
+    """Returns derivatives of pictures by place, by differences of neighbours, ``[P, 4, S * S]``.
 
-    The pseudo-inverse of the derivatives by place, once what a gain and an offset explain is
-    projected out of them (inverse composition with appearance projected out, parts 1 and 2).
+    A picture is 2 wide: neighbours are 2 / S apart.
     """
     number, side = len(still), len(centres)
-    down, across = torch.gradient(still, spacing=2 / side, dim=(1, 2))
-    columns = [across * centres, across, down * centres[:, None], down]
-    derivatives = torch.stack(columns, dim=1).reshape(number, 4, side * side)
-    derivatives = derivatives - derivatives.mean(dim=2, keepdim=True)
-    flat = still.reshape(number, side * side, 1)
-    derivatives = derivatives - (derivatives @ flat) * flat.mT
-    normal = derivatives @ derivatives.mT
-    scale = normal.diagonal(dim1=1, dim2=2).clamp_min(1e-9).sqrt()
-    normal = normal / (scale[:, :, None] * scale[:, None, :]) + _DAMPING * torch.eye(4)
-    return torch.linalg.solve(normal, derivatives / scale[:, :, None]) / scale[:, :, None]
+    found = torch.empty(number, 4, side, side)
+    for values, change in ((still, found[:, 1]), (still.mT, found[:, 3].mT)):
+        torch.sub(values[:, :, 2:], values[:, :, :-2], out=change[:, :, 1:-1]).mul_(side / 4)
+        ends = values[:, :, [1, -1]] - values[:, :, [0, -2]]
+        change[:, :, [0, -1]] = ends * (side / 2)
+    torch.mul(found[:, 1], centres, out=found[:, 0])
+    torch.mul(found[:, 3], centres[:, None], out=found[:, 2])
+    return found.reshape(number, 4, side * side)
+
+
+def _inverse(derivatives: Tensor, along: Tensor) -> Tensor:
+    """Returns the inverse of the products of derivatives, without what gain and offset explain.
+
+    It is damped by a share of what is there before that is taken away: a ramp is explained whole,
+    and what rounding leaves of it is no place to go to.
+
+    Args:
+        derivatives: Of `_derivatives`, ``[P, 4, S * S]``.
+        along: Their products with the pictures, of mean 0 and length 1, ``[P, 4, 1]``.
+
+    Returns:
+        ``[P, 4, 4]``.
+    """
+    products = derivatives @ derivatives.mT
+    scale = products.diagonal(dim1=1, dim2=2).clamp_min(1e-9).sqrt()
+    scale = scale[:, :, None] * scale[:, None, :]
+    means = derivatives.mean(dim=2, keepdim=True)
+    explained = along @ along.mT + derivatives.shape[2] * (means @ means.mT)
+    return torch.linalg.inv((products - explained) / scale + _DAMPING * torch.eye(4)) / scale
 
 
 def _warped(pictures: Tensor, centres: Tensor, place: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 
+from raygrad.audit import nearest
 from raygrad.audit.nearest import exact_neighbours, indexed_neighbours, neighbours
 
 
@@ -14,7 +15,9 @@ def unit(number, width, seed=0):
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def test_neighbours_are_those_of_a_full_search():
+@pytest.mark.parametrize("block", [4096, 59, 16, 7])
+def test_neighbours_are_those_of_a_full_search_in_blocks_of_any_size(block, monkeypatch):
+    monkeypatch.setattr(nearest, "_BLOCK", block)
     vectors = unit(60, 4)
     cosines = vectors @ vectors.T
     np.fill_diagonal(cosines, -2)
@@ -22,6 +25,13 @@ def test_neighbours_are_those_of_a_full_search():
         np.testing.assert_array_equal(found.at, np.argsort(-cosines, axis=1)[:, :8])
         np.testing.assert_allclose(found.similarity, -np.sort(-cosines, axis=1)[:, :8], atol=1e-6)
         assert found.recall == 1.0
+
+
+def test_the_nearest_of_some_are_those_that_they_have_among_all(monkeypatch):
+    monkeypatch.setattr(nearest, "_BLOCK", 16)
+    vectors, some = unit(60, 4), np.array([3, 58, 17])
+    found, among_all = exact_neighbours(vectors, 5, some), exact_neighbours(vectors, 5)
+    np.testing.assert_array_equal(found.at, among_all.at[some])
 
 
 def test_an_index_finds_what_exact_search_finds_and_says_what_share():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from raygrad.audit.registration import registered_distances
+from raygrad.audit.registration import _halved, _smoothed, registered_distances
 
 SIDE = 32
 
@@ -62,3 +62,24 @@ def test_pictures_of_one_colour_are_like_nothing():
     flat = np.full((SIDE, SIDE), 9, np.uint8)
     assert distance(flat, flat) == pytest.approx(1)
     assert distance(flat, greys(waves(5))) == pytest.approx(1)
+
+
+def test_pictures_that_differ_along_one_side_alone_are_compared_all_the_same():
+    """Shift and stretch of a ramp are a gain and an offset: no place is better than another."""
+    ramp = np.tile(np.linspace(40, 200, SIDE).astype(np.uint8), (SIDE, 1))
+    stripes = np.tile((np.arange(SIDE) // 4 % 2 * 200).astype(np.uint8), (SIDE, 1))
+    assert distance(ramp, ramp) == pytest.approx(0, abs=1e-4)
+    assert distance(ramp, ramp.T) > 0.9
+    assert distance(stripes, np.roll(stripes, 1, axis=1)) < 0.2
+    assert np.isfinite(distance(ramp, stripes))
+
+
+def test_pictures_are_smoothed_and_halved_as_by_a_convolution():
+    found = _smoothed(np.random.default_rng(0).integers(0, 256, (3, 6, 8)).astype(np.uint8))
+    greys = np.random.default_rng(0).integers(0, 256, (3, 6, 8))
+    wide = np.pad(greys, ((0, 0), (1, 1), (1, 1)), mode="edge").astype(float)
+    kernel = np.outer([1, 2, 1], [1, 2, 1]) / 16
+    windows = np.lib.stride_tricks.sliding_window_view(wide, (3, 3), axis=(1, 2))
+    np.testing.assert_array_equal(found.numpy(), (windows * kernel).sum(axis=(3, 4)))
+    means = found.numpy().reshape(3, 3, 2, 4, 2).mean(axis=(2, 4))
+    np.testing.assert_allclose(_halved(found).numpy(), means, rtol=1e-6)
