@@ -1,11 +1,10 @@
 """What the checks of scoring cost in a shard of 1,000 images.
 
 One scorer is prepared. Every round scores one batch without a check, one in which the first check
-is due (an example by the plain loop, and the last one alone, as in the first batch of every size),
-one in which a later check is due (an example alone), and copies the images (every call of the model
-has its own), in turn, in one process, by CPU time of one thread. A shard has one first check and a
-later one every `EVERY` images at most; its cost is what they add, against the shard's batches
-without any:
+is due (the last example by the plain loop), one in which a later check is due (an example alone),
+and copies the images (every call of the model has its own), in turn, in one process, by CPU time of
+one thread. A shard has one first check and a later one every `EVERY` images at most; its cost is
+what they add, against the shard's batches without any:
 
     (first - bare + later checks x (later - bare) + batches x copy) / (batches x bare)
 

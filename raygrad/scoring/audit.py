@@ -35,9 +35,9 @@ A backward pass that clips or normalises gradients gives other norms for it."""
 class Audit:
     """When an example is scored again, alone, and what comes of it.
 
-    In the first batch the other way is the plain loop, in later ones (every so many images, and the
-    last example of the first batch of each size) the plan itself, on one image. The example's place
-    changes from one audit to the next.
+    The first is of the last example of the first batch, by the plain loop. Later ones (the last
+    example of the first batch of each further size, and one every so many images) are by the plan
+    itself, on one image; the place of the latter changes from one audit to the next.
     """
 
     count: int = 0
@@ -56,7 +56,12 @@ class Audit:
         return self.count == 0
 
     def chosen(
-        self, logits: Tensor, later: Verdicts | None = None, price: float = 1.0
+        self,
+        logits: Tensor,
+        later: Verdicts | None = None,
+        price: float = 1.0,
+        *,
+        both_ends: bool = False,
     ) -> int | None:
         """The place of the example to score again; None where no audit is due.
 
@@ -65,21 +70,28 @@ class Audit:
             later: Given where the device must not be waited for: an example whose logits are not
                 finite is audited then too, and agrees.
             price: What an image costs in a pass of its own, in images of a large batch.
+            both_ends: Whether the second audit is of a batch's first example.
         """
         size = len(logits)
         self.images += size
         self.batches += 1
-        unseen = not self.first and size not in self.sizes and len(self.sizes) < SIZES
-        due = self.first or unseen or self._long_ago(logits.device.type, price)
+        opening = both_ends and self.count == 1
+        unseen = size not in self.sizes and len(self.sizes) < SIZES
+        due = self.first or opening or unseen or self._long_ago(logits.device.type, price)
         if not due or (size < 2 and not self.first):
             return None
-        # Of each size the last example too: what goes by places goes wrong at an end.
-        place = size - 1 if unseen else (self.count * 7919 + 1) % size
-        if place == size - 1:
+        # Of each size the last example: what goes by places goes wrong at an end.
+        last = self.first or (unseen and not opening)
+        place = size - 1 if last else 0 if opening else (self.count * 7919 + 1) % size
+        if later is None and not bool(logits[place].isfinite().all()):
+            # What is not finite agrees with everything: the nearest example that is says more.
+            finite = logits.isfinite().all(1).nonzero()[:, 0]
+            if len(finite) == 0:
+                return None
+            place = int(finite[(finite - place).abs().argmin()])
+        if last or place == size - 1:
             self.sizes.add(size)
-        if later is not None:
-            return place
-        return place if bool(logits[place].isfinite().all()) else None
+        return place
 
     def _long_ago(self, device: str, price: float) -> bool:
         """Whether enough was scored since the last audit, in images and in what they cost."""

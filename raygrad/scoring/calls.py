@@ -234,6 +234,15 @@ def _signature(parser: Callable[..., object]) -> inspect.Signature:
     return inspect.signature(parser)
 
 
+@functools.cache
+def _positions(parser: Callable[..., object]) -> range:
+    """How many positional arguments it takes where there are no others; none where any number."""
+    parameters = _signature(parser).parameters.values()
+    if any(p.kind is not p.POSITIONAL_OR_KEYWORD for p in parameters):
+        return range(0)
+    return range(sum(p.default is p.empty for p in parameters), len(parameters) + 1)
+
+
 def parse(
     function: Any, args: Sequence[Any], kwargs: Mapping[str, Any], *, swapped: bool = False
 ) -> Parsed | None:
@@ -251,11 +260,12 @@ def parse(
     if any(isinstance(t, Tensor) and t.is_complex() for t in (*args, *kwargs.values())):
         # The formulas are of real numbers: a complex gradient has a conjugate in it.
         return None
-    try:
-        _signature(parser).bind(*args, **kwargs)
-    except TypeError:
-        # Another form of the call, such as add with alpha: no formula, so the fallback takes it.
-        return None
+    if kwargs or len(args) not in _positions(parser):
+        try:
+            _signature(parser).bind(*args, **kwargs)
+        except TypeError:
+            # Another form of the call, such as add with alpha: no formula; the fallback takes it.
+            return None
     return parser(*args, **kwargs)
 
 

@@ -172,7 +172,7 @@ class GradNormScorer:
         if audit.first:
             # A plan is trusted after its first audit, which is waited for.
             later = None
-        at = audit.chosen(result.logits, later, plan.price)
+        at = audit.chosen(result.logits, later, plan.price, both_ends=plan.both_ends)
         if at is None:
             return result
         one, calls = slice(at, at + 1), self.calls

@@ -43,8 +43,13 @@ _PRODUCTS = ("AddmmBackward0", "MmBackward0", "BmmBackward0", "LinearBackward0",
              "ConvolutionBackward0", "BaddbmmBackward0")  # fmt: skip
 """Nodes of affine layers in the graphs of torch."""
 
+_WITH_SUM = ("AddmmBackward0", "BaddbmmBackward0")
+"""Those whose first operand is added to the product."""
 
-def last_layer_in_graph(logits: Tensor, names: Mapping[int, str]) -> tuple[str, ...] | None:
+
+def last_layer_in_graph(
+    logits: Tensor, names: Mapping[int, str]
+) -> tuple[tuple[str, ...] | None, frozenset[str]]:
     """Follows an ordinary graph back from the logits to the products with weights.
 
     Args:
@@ -52,17 +57,48 @@ def last_layer_in_graph(logits: Tensor, names: Mapping[int, str]) -> tuple[str, 
         names: The parameters' names by the identities of their leaves.
 
     Returns:
-        The names of the one layer's weight, or None where there is none or more than one.
+        The names of the one layer's weight, or None where there is none or more than one; and all
+        matrices that are met on the way, those of the products with them.
     """
     found: dict[tuple[str, ...], None] = {}
-    for node in ancestors(logits.grad_fn, lambda node: not _product_weights(node, names)):
-        weights = _product_weights(node, names)
-        if weights:
-            found[weights] = None
-        elif any(_is_matrix(parent) for parent, _ in node.next_functions):
-            # A node that holds a matrix and is no product that is known: it could be the layer.
-            return None
-    return next(iter(found)) if len(found) == 1 else None
+    others: set[str] = set()
+    starts = [logits.grad_fn]
+    for start in starts:
+        for node in ancestors(start, lambda node: not _product_weights(node, names)):
+            weights = _product_weights(node, names)
+            if weights:
+                found[weights] = None
+                # What is added to a product stands beside it.
+                added = node.next_functions[0][0] if node.name() in _WITH_SUM else None
+                if added not in starts and not hasattr(added, "variable"):
+                    starts.append(added)
+            else:
+                # One that holds a matrix and is no product that is known: it could be the layer.
+                matrices = (parent for parent, _ in node.next_functions if _is_matrix(parent))
+                others.update(names.get(id(parent.variable), "") for parent in matrices)
+    met = frozenset(others.union(*found) - {""})
+    return next(iter(found)) if len(found) == 1 and not others else None, met
+
+
+def agreed(
+    in_sites: tuple[tuple[str, ...] | None, tuple[str, ...]],
+    in_graph: tuple[tuple[str, ...] | None, frozenset[str]],
+    known: set[str],
+) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
+    """The last layer by both graphs: what has no formula only the ordinary one shows.
+
+    Args:
+        in_sites: What `find_last_layer` says.
+        in_graph: What `last_layer_in_graph` says.
+        known: The parameters of calls with a formula that is right.
+
+    Returns:
+        As `find_last_layer`.
+    """
+    (last, candidates), (ordinary, met) = in_sites, in_graph
+    if met - known:
+        return (ordinary, ()) if ordinary else (None, tuple(sorted(met)))
+    return last or (ordinary if not candidates else None), candidates
 
 
 def _product_weights(node: Any, names: Mapping[int, str]) -> tuple[str, ...]:
@@ -78,7 +114,7 @@ def _product_weights(node: Any, names: Mapping[int, str]) -> tuple[str, ...]:
 
 
 def _is_matrix(node: Any) -> bool:
-    return hasattr(node, "variable") and node.variable.ndim > 1
+    return hasattr(node, "variable") and sum(size > 1 for size in node.variable.shape) > 1
 
 
 def _made_of(start: Any, names: Mapping[int, str]) -> tuple[str, ...] | None:

@@ -45,6 +45,9 @@ class Plan:
     """The module that alone is watched; None where the whole forward pass is."""
     price: float = 1.0
     """What an image costs in a pass of its own, in images of a large batch."""
+    both_ends: bool = False
+    """Whether both ends of the first batch are audited: of the two images that the model was tried
+    on, only one was compared with itself alone."""
     candidates: tuple[str, ...] = ()
     """The weights that could be the last layer's, where there are several."""
 

@@ -11,7 +11,7 @@ from raygrad.scoring.collect import Site
 from raygrad.scoring.columns import norms_needed, split_column
 from raygrad.scoring.cost import CPU, device_class
 from raygrad.scoring.fallback import hooks_backward
-from raygrad.scoring.last_layer import find_last_layer, named_last_layer
+from raygrad.scoring.last_layer import agreed, find_last_layer, named_last_layer
 from raygrad.scoring.narrow import last_alone, narrowed
 from raygrad.scoring.plan import Plan
 from raygrad.scoring.probes import is_channels_last, probe_pair
@@ -152,8 +152,9 @@ def _plan_for(
         if channels_last and not _as_exact(found, wrong, reference, logits):
             return None
         if last is None:
-            last, candidates = find_last_layer(logits)
-            last = last or (reference.last if not candidates else None)
+            last, candidates = agreed(
+                find_last_layer(logits), (reference.last, reference.met), _scored_by(sites) - wrong
+            )
     unknown = (unknown | wrong) - unused
     needed = asked.needed(parameters, last or ())
     left = {name: norms for name, norms in needed.items() if name in unknown}
@@ -227,19 +228,9 @@ def refuse_modules(model: nn.Module) -> None:
         ConfigError: A batch normalisation or a dropout is in training mode, or a parameter is lazy
             or has a hook on its gradient.
     """
-    for name, parameter in model.named_parameters():
-        if isinstance(parameter, nn.parameter.UninitializedParameter):
-            raise ConfigError(
-                f"every parameter must have a shape, got the lazy {name!r}, which waits for a "
-                "first image. Run the model once before it is scored."
-            )
-        if parameter._backward_hooks:
-            raise ConfigError(
-                f"no parameter may have a hook on its gradient, got one on {name!r}, which can "
-                "change the gradient behind the norms. Remove it, or score copy.deepcopy(model), "
-                "which has none."
-            )
     for name, module in model.named_modules():
+        for own, parameter in module._parameters.items():
+            _refuse_parameter(f"{name}.{own}".lstrip("."), parameter)
         if not module.training:
             continue
         label = f"module {name!r} ({type(module).__name__})"
@@ -256,3 +247,17 @@ def refuse_modules(model: nn.Module) -> None:
                 f"dropout must be off, got training mode with p={module.p} in {label}, where the "
                 "gradient is random. Call model.eval()."
             )
+
+
+def _refuse_parameter(name: str, parameter: nn.Parameter | None) -> None:
+    if isinstance(parameter, nn.parameter.UninitializedParameter):
+        raise ConfigError(
+            f"every parameter must have a shape, got the lazy {name!r}, which waits for a "
+            "first image. Run the model once before it is scored."
+        )
+    if parameter is not None and parameter._backward_hooks:
+        raise ConfigError(
+            f"no parameter may have a hook on its gradient, got one on {name!r}, which can "
+            "change the gradient behind the norms. Remove it, or score copy.deepcopy(model), "
+            "which has none."
+        )

@@ -78,6 +78,17 @@ def rank_one(x: Tensor, g: Tensor, norms: Collection[str]) -> Partial:
 
 def _norms_of(rows: Tensor, norms: Collection[str]) -> Partial:
     rows = accumulation_type(rows)
+    step = max(1, _BLOCK // max(1, rows.shape[1]))
+    if rows.device.type != "cpu" or len(rows) <= step or not rows.is_contiguous():
+        return _norms_in_block(rows, norms)
+    return concatenate([_norms_in_block(block, norms) for block in rows.split(step)])
+
+
+_BLOCK = 1 << 15
+"""Numbers of activations that are squared at a time: what a pass writes stays in the cache."""
+
+
+def _norms_in_block(rows: Tensor, norms: Collection[str]) -> Partial:
     partial: Partial = {}
     if "l2" in norms:
         partial["l2"] = rows.square().sum(1)

@@ -1,6 +1,6 @@
 """Runs a model with other tensors in the place of its own."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,30 +23,34 @@ def functional_call(
         tensors: The tensors that replace parameters and buffers, by name.
         inputs: What the model is called with.
     """
-    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+    modules = list(model.named_modules())
+    if any(isinstance(module, torch.jit.ScriptModule) for _, module in modules):
         # Scripted modules keep their tensors elsewhere.
         return torch.func.functional_call(model, dict(tensors), inputs)
-    with _swapped(model, tensors):
+    with _swapped(modules, tensors):
         return model(*inputs)
 
 
 @contextmanager
-def _swapped(model: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[None]:
-    named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    stand_in = {id(named[name]): tensor for name, tensor in tensors.items() if name in named}
-    before: list[tuple[dict[str, Any], str, Tensor]] = []
-    for module in model.modules():
+def _swapped(
+    modules: Iterable[tuple[str, nn.Module]], tensors: Mapping[str, Tensor]
+) -> Iterator[None]:
+    stand_in: dict[int, Tensor] = {}
+    held: list[tuple[dict[str, Any], str, Tensor]] = []
+    for path, module in modules:
+        prefix = f"{path}." if path else ""
         both: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
-        for held in both:
-            before.extend(
-                (held, name, tensor)
-                for name, tensor in held.items()
-                if tensor is not None and id(tensor) in stand_in
-            )
+        for own in both:
+            for name, tensor in own.items():
+                if tensor is not None:
+                    held.append((own, name, tensor))
+                    if prefix + name in tensors:
+                        stand_in[id(tensor)] = tensors[prefix + name]
+    before = [(own, name, tensor) for own, name, tensor in held if id(tensor) in stand_in]
     try:
-        for held, name, tensor in before:
-            held[name] = stand_in[id(tensor)]
+        for own, name, tensor in before:
+            own[name] = stand_in[id(tensor)]
         yield
     finally:
-        for held, name, tensor in before:
-            held[name] = tensor
+        for own, name, tensor in before:
+            own[name] = tensor

@@ -95,6 +95,8 @@ class Trace(Witness):
         """Parameters that meet an activation without a formula."""
         self.logits = torch.empty(0)
         """What came out, detached."""
+        self.head: Call | None = None
+        """The call whose result came out, as it was."""
         self.hooked = False
         """Whether it hangs hooks on activations, which must then require gradients."""
         self.normalises = False
@@ -124,6 +126,8 @@ class Trace(Witness):
             output = run(images)
         if isinstance(output, Tensor):
             self.logits = output.detach()
+            if output._version == 0:
+                self.head = next((call for call in self.calls if call.y is output), None)
             originals = dict(self._model.named_parameters())
             names = {id(tensor): name for name, tensor in originals.items()}
             self.strays.update(names[id(t)] for t in leaves_of(output) if id(t) in names)

@@ -70,6 +70,8 @@ class Reference:
     """The logits of the examples, ``[n, C]``, detached."""
     last: tuple[str, ...] | None
     """The last layer's weight as the graph of the logits shows it, where it shows one."""
+    met: frozenset[str]
+    """The matrices that the graph shows between the logits and the first products, and theirs."""
     asked: frozenset[str]
     """The parameters that were looked at: all of them, or the last layer's weight."""
 
@@ -102,14 +104,16 @@ def single_reference(
     rows: dict[str, list[Partial | None]] = {name: [] for name in parameters}
     logits, directions = [], []
     last: tuple[str, ...] | None = None
+    met: frozenset[str] = frozenset()
     for index, image in enumerate(images.split(1)):
         output, leaves = _looked_over(runner, image, parameters, twice, calls)
         logits.append(output[:1].detach())
         generator = torch.Generator().manual_seed(index)
         direction = torch.randn(logits[-1].shape, generator=generator).to(output.device)
         directions.append(direction)
-        here = last_layer_in_graph(output, {id(leaf): name for name, leaf in leaves.items()})
-        changes, last = index > 0 and here != last, here
+        named = {id(leaf): name for name, leaf in leaves.items()}
+        here, before = last_layer_in_graph(output, named)
+        changes, last, met = index > 0 and here != last, here, met | before
         if only_last and (last is None or changes):
             return single_reference(runner, parameters, images, twice, calls=calls)
         if only_last:
@@ -126,7 +130,7 @@ def single_reference(
         if name not in unused
     }
     asked = frozenset(rows)
-    return Reference(partials, unused, torch.cat(directions), torch.cat(logits), last, asked)
+    return Reference(partials, unused, torch.cat(directions), torch.cat(logits), last, met, asked)
 
 
 def _looked_over(

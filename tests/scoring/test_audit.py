@@ -66,3 +66,86 @@ def test_a_tiny_model_that_begins_to_mix_its_examples_is_refused_within_fifty_ba
     with pytest.raises(ConfigError, match="depend"):
         many()
     assert 100 < _Turncoat.calls <= 160
+
+
+def _first_batch(size: int, *, both_ends: bool = False, logits: Tensor | None = None) -> list[int]:
+    """The places that are audited in a scorer's first batch."""
+    audit, places = Audit(), []
+    logits = torch.zeros(size, 3) if logits is None else logits
+    while (place := audit.chosen(logits, both_ends=both_ends)) is not None:
+        places.append(place)
+        audit.count, audit.images, audit.batches = audit.count + 1, 0, 0
+    return places
+
+
+def test_the_first_audit_is_of_the_last_example_and_there_is_no_second_of_the_batch() -> None:
+    """Where both of two images were compared alone; where one was, both ends are audited."""
+    assert _first_batch(100) == [99]
+    assert _first_batch(100, both_ends=True) == [99, 0]
+    assert _first_batch(1, both_ends=True) == [0]
+
+
+def test_an_example_that_is_not_finite_is_not_the_one_that_is_audited() -> None:
+    """It agrees with everything, so it would let a batch pass unseen."""
+    logits = torch.zeros(5, 3)
+    logits[[0, 3, 4]] = torch.nan
+    assert _first_batch(5, both_ends=True, logits=logits) == [2, 1]
+    assert _first_batch(5, logits=torch.full((5, 3), torch.inf)) == []
+
+
+class _Mixing(nn.Module):
+    """Changes some examples by others of their batch."""
+
+    def __init__(self, how: str, least: int) -> None:
+        super().__init__()
+        self.body, self.head = nn.Linear(6, 6), nn.Linear(6, 4)
+        self.how, self.least = how, least
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(x) >= self.least:
+            x = MIXTURES[self.how](x)
+        return self.head(torch.tanh(self.body(x)))
+
+
+MIXTURES = {
+    "scaled by the largest": lambda x: x / x.abs().max(),
+    "the first by the second": lambda x: torch.cat([x[:1] - x[1:2].sum(0), x[1:]]),
+    "the last by the first": lambda x: torch.cat([x[:-1], torch.sub(x[-1:], x[:1], alpha=0.5)]),
+    "all but the first": lambda x: torch.cat([x[:1], x[1:] - x[:1]]),
+    "all but the last": lambda x: torch.cat([x[:-1] - x[-1:], x[-1:]]),
+    "what came before": lambda x: x.cumsum(0),
+    "what comes after": lambda x: x.flip(0).cumsum(0).flip(0),
+    "in order": lambda x: x[x[:, 0].argsort()],
+    "upside down": lambda x: x.flip(0),
+    "beyond a capacity": lambda x: x / (torch.arange(len(x)) < max(1, len(x) // 2))[:, None]
+    .double().clamp(min=0.5).to(x.dtype),
+}  # fmt: skip
+"""None calls a function with a formula: those would be counted, and differ from batch to batch."""
+
+
+@pytest.mark.parametrize("columns", [("grad_l2_weights",), ("grad_l2_last_layer_weights",)])
+@pytest.mark.parametrize("how", MIXTURES)
+def test_examples_that_change_each_other_are_refused_wherever_in_the_batch(
+    how: str, columns: tuple[str, ...]
+) -> None:
+    """In the first batch already, though two images were looked at, or one and another."""
+    torch.manual_seed(0)
+    model = _Mixing(how, 1).eval()
+    with pytest.raises(ConfigError, match="depend"):
+        GradNormScorer(model, columns).score(torch.randn(9, 6), torch.arange(9) % 4)
+
+
+@pytest.mark.parametrize("columns", [("grad_l2_weights",), ("grad_l2_last_layer_weights",)])
+@pytest.mark.parametrize(
+    "how", ["scaled by the largest", "the last by the first", "in order", "beyond a capacity"]
+)
+def test_what_only_large_batches_do_is_seen_at_their_end(
+    how: str, columns: tuple[str, ...]
+) -> None:
+    """Two images show nothing of it; the first audit does, also beside examples of NaN."""
+    torch.manual_seed(0)
+    x = torch.randn(9, 6)
+    for last in (x[8], torch.full((6,), torch.nan)):
+        x = torch.cat([x[:8], last[None]]) if how == "beyond a capacity" else x
+        with pytest.raises(ConfigError, match="depend"):
+            GradNormScorer(_Mixing(how, 3).eval(), columns).score(x, torch.arange(9) % 4)

@@ -64,6 +64,25 @@ def test_a_frozen_backbone_is_watched_in_its_head_alone():
     assert exactly(model, x, y, "heads.head", columns).inner == "heads.head"
 
 
+def test_preparing_takes_three_images_through_the_network():
+    """One on a copy, and it again beside another; both ends of the first batch are then audited."""
+    model, (x, y) = vit(), batch(4, 3, 16, 16)
+    seen = []
+    whole = type(model).forward
+
+    def forward(self, images):
+        seen.append(len(images))
+        return whole(self, images)
+
+    model.__class__ = type("Counted", (type(model),), {"forward": forward})
+    scorer = GradNormScorer(model, LAST)
+    scorer.explain(x)
+    assert seen == [1, 2]
+    scorer.score(x, y)
+    scorer.score(x, y)
+    assert seen == [1, 2, 4, 1, 1, 4]
+
+
 def _twice(model):
     class Twice(Plain):
         def forward(self, x):
