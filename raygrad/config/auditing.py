@@ -22,7 +22,8 @@ class AuditConfig:
     """The network, by name or module:callable; by default the run's."""
     checkpoint: str | None = field(default=None, metadata=BASIC)
     """Its weights, best of a backbone that was trained elsewhere: linear heads on its features are
-    fitted by folds. Without it the network itself is trained once a fold."""
+    fitted by folds. `pretrained` takes those that torchvision or timm publishes, with their size,
+    mean and std. Without it the network itself is trained once a fold."""
     num_classes: int | None = None
     """Classes that the checkpoint tells apart, such as 1000; by default the data's."""
     image_size: int | None = field(default=None, metadata=BASIC)

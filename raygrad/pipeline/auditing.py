@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -39,6 +40,7 @@ from raygrad.storage.manifest import digest, read_marker, write_marker
 from raygrad.training.fold_training import device_here
 from raygrad.training.models import check_network
 from raygrad.training.outside import weights_digest
+from raygrad.training.pretrained import PRETRAINED, published
 
 log = logging.getLogger("raygrad")
 
@@ -103,16 +105,41 @@ def _shown(options: AuditConfig, network: str, facts: dict[str, Any]) -> Network
     """Returns the network of the checkpoint with how it is shown images; None without one."""
     if options.checkpoint is None:
         return None
+    if options.checkpoint == PRETRAINED:
+        options = _as_published(options, network, facts)
     config = ScoreConfig(
         network=network,
-        checkpoint=(options.checkpoint,),
+        checkpoint=(str(options.checkpoint),),
         num_classes=options.num_classes,
         image_size=options.image_size or ScoreConfig.image_size,
         mean=options.mean,
         std=options.std,
     )
     (source,), preprocess = own_network(config, network, facts)
+    if options.checkpoint == PRETRAINED:
+        source = replace(source, checkpoint_url=PRETRAINED)
     return Network(source, preprocess, options.device)
+
+
+def _as_published(options: AuditConfig, network: str, facts: dict[str, Any]) -> AuditConfig:
+    """Returns options with classes, size, mean and deviation of the network's published weights."""
+    known = published(network)
+    given = options.num_classes, options.mean, options.std
+    if given != (None, AuditConfig.mean, AuditConfig.std) or facts["channels"] != len(known.mean):
+        raise ConfigError(
+            f"pretrained weights must be shown images of {len(known.mean)} channels by their own "
+            f"mean and std, got {facts['channels']} channels, num_classes, mean and std {given}. "
+            "Leave those flags, or give a file: --checkpoint FILE."
+        )
+    side = options.image_size or known.image_size
+    log.info("audit: features of the published weights %s, at %d pixels", known.name, side)
+    return replace(
+        options,
+        num_classes=known.num_classes,
+        image_size=side,
+        mean=known.mean,
+        std=known.std,
+    )
 
 
 def _audit(

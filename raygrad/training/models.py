@@ -13,6 +13,7 @@ from raygrad.training.networks import NETWORKS, ImageSpec
 from raygrad.training.own_networks import outputs_of, own_network
 
 __all__ = [
+    "TIMM_PREFIX",
     "ImageSpec",
     "build_network",
     "check_network",
@@ -25,6 +26,7 @@ __all__ = [
 Builder = Callable[[ImageSpec], nn.Module]
 
 TIMM_PREFIX = "timm/"
+"""Begins the names of timm's networks."""
 
 
 def library_networks() -> list[str]:

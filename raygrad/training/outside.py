@@ -19,6 +19,7 @@ from raygrad.storage import files
 from raygrad.training.checkpoints import from_bytes
 from raygrad.training.losses import DEFAULT_LOSS
 from raygrad.training.models import ImageSpec, build_network
+from raygrad.training.pretrained import PRETRAINED, pretrained_network
 
 _HOLDERS = ("weights", "state_dict", "model_state_dict", "model")
 _WRAPPERS = ("module.", "_orig_mod.", "model.", "net.")
@@ -36,7 +37,8 @@ class NetworkSource:
     spec: ImageSpec
     """The images and classes that it is built for."""
     checkpoint_url: str | None = None
-    """The file of weights; without one the weights are fresh, drawn from `seed`."""
+    """The file of weights, or `PRETRAINED` for those that its library publishes; without one the
+    weights are fresh, drawn from `seed`."""
     seed: int = 0
     """Seeds fresh weights."""
 
@@ -44,9 +46,11 @@ class NetworkSource:
         """Returns the network with its weights, on the CPU and in evaluation mode.
 
         Raises:
-            ConfigError: The name is unknown, the network's logits do not count the classes, or the
-                file does not hold this network's weights.
+            ConfigError: The name is unknown, the network's logits do not count the classes, the
+                file does not hold this network's weights, or the published ones cannot be had.
         """
+        if self.checkpoint_url == PRETRAINED:
+            return pretrained_network(self.network, self.spec).eval()
         network = build_network(self.network, self.spec, seed=self.seed)
         if self.checkpoint_url is not None:
             load_weights(network, read_weights(self.checkpoint_url), self)
