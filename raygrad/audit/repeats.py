@@ -38,6 +38,7 @@ NEAREST = 8
 MOST_COPIES = 4
 """More copies of one picture than these are taken for its surroundings."""
 
+_BLOCK = 8192
 _FINEST = 1e-4
 """Distances below this are of rounding and compression."""
 
@@ -102,17 +103,21 @@ def _whitened(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
 
     A vector that is the mean is 0, and alike to nothing.
     """
-    values = vectors.astype(np.float64)
-    if not len(values):
-        return np.empty(vectors.shape, np.float32)
-    std = values.std(axis=0)
+    found = np.empty(vectors.shape, np.float32)
+    if not len(found):
+        return found
+    blocks = [slice(at, at + _BLOCK) for at in range(0, len(vectors), _BLOCK)]
+    mean = vectors.mean(axis=0, dtype=np.float64)
+    # In blocks: in double precision at once, a million features would take what is not there.
+    squares = sum(((vectors[rows] - mean) ** 2).sum(axis=0) for rows in blocks)
+    std = np.sqrt(squares / len(vectors))
     # Deviations of nothing but rounding would make noise count as much as what is seen.
     scale = np.where(std > 1e-6 * max(std.max(initial=0.0), 1e-12), std, np.inf)
-    found = (values - values.mean(axis=0)) / scale
-    lengths = np.linalg.norm(found, axis=1, keepdims=True)
-    return np.divide(found, lengths, out=np.zeros_like(found), where=lengths > 1e-9).astype(
-        np.float32
-    )
+    for rows in blocks:
+        values = (vectors[rows] - mean) / scale
+        lengths = np.linalg.norm(values, axis=1, keepdims=True)
+        found[rows] = np.divide(values, lengths, out=np.zeros_like(values), where=lengths > 1e-9)
+    return found
 
 
 def _candidates(

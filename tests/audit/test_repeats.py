@@ -7,11 +7,13 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from raygrad.audit import repeats
 from raygrad.audit.pictures import picture_facts
 from raygrad.audit.repeats import (
     MOST_COPIES,
     NearCopies,
     Pairs,
+    _whitened,
     equal_pairs,
     groups_of,
     near_copies,
@@ -140,3 +142,18 @@ def test_a_handful_of_pictures_is_no_reason_to_fail(number):
     small = np.random.default_rng(0).integers(0, 256, (number, 32, 32)).astype(np.uint8)
     vectors = np.random.default_rng(0).normal(size=(number, 63)).astype(np.float32)
     assert len(near_copies(small, [vectors]).pairs.one) == 0
+
+
+def test_vectors_are_whitened_as_at_once_in_blocks_of_any_size(monkeypatch):
+    vectors = np.random.default_rng(0).normal(3, 2, (50, 6)).astype(np.float32)
+    vectors[:, 2] = 7.0  # tells nothing apart
+    vectors[11] = vectors.mean(axis=0)
+    values = vectors - vectors.mean(axis=0, dtype=np.float64)
+    values = np.delete(values / np.maximum(vectors.std(axis=0, dtype=np.float64), 1e-9), 2, axis=1)
+    expected = np.insert(values, 2, 0.0, axis=1)
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    for block in (50, 7, 1):
+        monkeypatch.setattr(repeats, "_BLOCK", block)
+        rows = np.delete(np.arange(50), 11)
+        np.testing.assert_allclose(_whitened(vectors)[rows], expected[rows], atol=1e-6)
+    assert _whitened(vectors[:0]).shape == (0, 6)
