@@ -28,12 +28,20 @@ COLUMNS = ("grad_l2_last_layer_weights", "loss")
 
 
 @pytest.fixture
-def cluster(monkeypatch):
+def hurry(tmp_path):
+    """The file that lets passes take no time, once it is there."""
+    return tmp_path / "hurry"
+
+
+@pytest.fixture
+def cluster(monkeypatch, hurry):
     """A head of one CPU; more nodes come and go."""
     from ray.cluster_utils import Cluster
 
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setenv(slow_network.HURRY, str(hurry))
+    monkeypatch.setenv("RAYGRAD_TEST_PASS_S", "2")
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     yield cluster
     cluster.shutdown()
@@ -66,7 +74,9 @@ def one_by_one(monkeypatch):
     return found
 
 
-def test_scoring_takes_nodes_that_come_and_survives_the_loss_of_one(cluster, tmp_path, monkeypatch):
+def test_scoring_takes_nodes_that_come_and_survives_the_loss_of_one(
+    cluster, hurry, tmp_path, monkeypatch
+):
     """One actor, two nodes for two more, one of which is lost: the scores of one process."""
     run = tmp_path / "run"
     command = [
@@ -93,6 +103,7 @@ def test_scoring_takes_nodes_that_come_and_survives_the_loss_of_one(cluster, tmp
         elif most >= 3 and lost_at is None:
             lost_at = int(found[1])
             cluster.remove_node(node, allow_graceful=False)
+            hurry.touch()
     assert process.wait(TIMEOUT_S) == 0, "".join(said)
     assert most >= 3, "the new nodes were used: " + "".join(said)
     assert lost_at is not None

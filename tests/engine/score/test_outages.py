@@ -20,6 +20,7 @@ from raygrad.storage import files
 from raygrad.training.models import ImageSpec
 from raygrad.training.outside import NetworkSource
 from tests.data.making import example, jpeg, tar
+from tests.jobs.slow_network import HURRY
 
 ROOT = Path(__file__).parents[3]
 NETWORK, SIZE, CLASSES = "tests.jobs.slow_network:Slow", 16, 3
@@ -59,14 +60,14 @@ def oracle():
     return found
 
 
-def started(tars, run):
-    """Starts the command, on a Ray of its own."""
+def started(tars, run, **more):
+    """Starts the command, on a Ray of its own; `more` goes into its environment."""
     command = [
         sys.executable, "-m", "raygrad", "score", "--data", tars, "--run", run,
         "--network", NETWORK, "--fresh-weights", "--image-size", str(SIZE), "--columns", *COLUMNS,
         "--batch-size", str(PER_SHARD),
     ]  # fmt: skip
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled", **more}
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
 
 
@@ -97,7 +98,7 @@ def test_the_table_is_right_after_an_outage_of_s3_and_a_killed_driver(tars, s3_u
             break
     assert process.wait(TIMEOUT_S) == -signal.SIGKILL, "".join(said)
 
-    again = started(tars, run)
+    again = started(tars, run, **{HURRY: str(ROOT)})
     rest = again.stderr.readlines()
     assert again.wait(TIMEOUT_S) == 0, "".join(rest)
     assert re.search(r"score: [1-9]\d* of 24 shards have their part already", "".join(rest))
