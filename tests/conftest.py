@@ -14,8 +14,36 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 # Ray starts its workers with niceness 15: beside other load they would get next to no time.
 os.environ.setdefault("RAY_worker_niceness", "0")
 
-SHARING = {"cli", "engine", "jobs", "pipeline", "report", "training"}
+SHARING = {"cli", "engine", "jobs", "pipeline", "training"}
 """Folders whose files have fixtures that are worth making once."""
+WHOLE = {"report"}
+"""Folders all of whose files share one."""
+DEAR = (
+    "pipeline/test_pipeline.py",
+    "storage/test_s3.py",
+    "report/test_report.py",
+    "engine/test_waiting.py",
+    "pipeline/test_replicates.py",
+    "pipeline/test_rejects.py",
+    "jobs/test_plan.py",
+    "cli/test_command.py",
+    "engine/train/test_train.py",
+    "pipeline/test_auditing.py",
+    "training/test_ddp.py",
+    "training/test_streamed_examples.py",
+)
+"""Files, or the first of a group, that take a worker longest, the longest first."""
+PER_CPU, BYTES_PER_WORKER, MOST_WORKERS = 2, 3 * 2**30, 8
+
+
+def pytest_xdist_auto_num_workers():
+    """Says how many workers `-n auto` means: tests wait as long as they compute.
+
+    A worker has a Ray of its own; together they hold up to three gigabytes.
+    """
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, min(PER_CPU * cpus, memory // BYTES_PER_WORKER, MOST_WORKERS))
 
 
 # First of all: pytest-xdist reads the groups in a hook of its own. It writes them where pytest 9.2
@@ -25,27 +53,42 @@ def pytest_collection_modifyitems(items):
     """Says which tests belong on one worker, and puts first what takes longest.
 
     Tests of one file stay together where they share a costly fixture, and all of S3 shares one
-    server. A long test is a group of its own: it mostly waits, while other workers go on.
+    server. A long test is a group of its own: it mostly waits, while other workers go on. What is
+    in no group comes last and fills the workers evenly.
     """
-
-    def rank(item):
-        if item.get_closest_marker("long"):
-            return 0
-        return 1 if {"ray_session", "s3_process"} & set(item.fixturenames) else 2
-
-    here = Path(__file__).parent
-    # Tests of one file keep their order: some go on from what the ones before them made.
-    of_file = {}
+    of_path = {}
     for item in items:
-        of_file[item.path] = min(rank(item) or 1, of_file.get(item.path, 2))
-        if rank(item) == 0 or not item.path.is_relative_to(here):
-            continue
-        file = item.path.relative_to(here)
-        if "s3_process" in item.fixturenames:
-            item.add_marker(pytest.mark.xdist_group("s3"))
-        elif file.parts[0] in SHARING:
-            item.add_marker(pytest.mark.xdist_group(file.as_posix()))
-    items.sort(key=lambda item: rank(item) and of_file[item.path])
+        if (group := group_of(item)) is not None:
+            item.add_marker(pytest.mark.xdist_group(group))
+        if not item.get_closest_marker("long"):
+            # Tests of one file keep their order: some go on from what the ones before them made.
+            last = DEAR.index(file_of(item)) if file_of(item) in DEAR else len(DEAR)
+            mine = (1, last, group is None)
+            of_path[item.path] = min(mine, of_path.get(item.path, mine))
+
+    def place(item):
+        long = item.get_closest_marker("long")
+        return (0, -long.kwargs["seconds"], False) if long else of_path[item.path]
+
+    items.sort(key=place)
+
+
+def file_of(item):
+    """Returns a test's file within tests/; empty for one that stands elsewhere."""
+    here = Path(__file__).parent
+    return item.path.relative_to(here).as_posix() if item.path.is_relative_to(here) else ""
+
+
+def group_of(item):
+    """Returns the name of those that a test shares a worker with, if any."""
+    if item.get_closest_marker("long"):
+        return None
+    if "s3_process" in item.fixturenames:
+        return "s3"
+    folder = file_of(item).split("/")[0]
+    if folder in WHOLE:
+        return folder
+    return file_of(item) if folder in SHARING else None
 
 
 @pytest.fixture(scope="session")

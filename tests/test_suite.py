@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import DEAR
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -87,3 +89,13 @@ def test_tests_of_a_file_that_share_what_is_costly_stay_on_one_worker(request):
         if item.path.parent.name == "pipeline" and not item.get_closest_marker("long")
     ]
     assert [item.nodeid for item in shared if "@" not in item.nodeid] == []
+
+
+def test_what_takes_longest_begins_first_and_is_there(request):
+    """A long test that is begun last is waited for by all other workers."""
+    items = request.session.items
+    seconds = [mark.kwargs["seconds"] for item in items for mark in item.iter_markers("long")]
+    long = [item for item in items if item.get_closest_marker("long")]
+    assert items[: len(long)] == long
+    assert seconds == sorted(seconds, reverse=True)
+    assert [name for name in DEAR if not (ROOT / "tests" / name).exists()] == []

@@ -81,7 +81,9 @@ def own_sigterm() -> Iterator[None]:
 def lean_node() -> Iterator[None]:
     """Starts of a Ray that ends with its driver take less CPU time.
 
-    They go without three servers that nobody asks; their workers are forks of one (`workers/`).
+    They go without three servers that nobody asks, and their node's agent without the parts that
+    serve a dashboard, as where Ray is installed without them; their workers are forks of one
+    (`workers/`).
     """
     import ray
     from ray._private import services
@@ -100,21 +102,29 @@ def lean_node() -> Iterator[None]:
             return
         start_raylet = _part(Node, "start_raylet")
         start_process = _part(services, "start_ray_process")
-        idle = "--num_prestart_python_workers="
 
         def forking(node: Any, *arguments: Any, **named: Any) -> None:
             node._ray_params.setup_worker_path = script
             start_raylet(node, *arguments, **named)
 
-        def without_idle_workers(command: Sequence[str], *arguments: Any, **named: Any) -> Any:
-            plain = [f"{idle}0" if one.startswith(idle) else one for one in command]
-            return start_process(plain, *arguments, **named)
+        def lean(command: Sequence[str], *arguments: Any, **named: Any) -> Any:
+            return start_process([_lean(one) for one in command], *arguments, **named)
 
         with (
             _replaced(Node, start_raylet=forking),
-            _replaced(services, start_ray_process=without_idle_workers),
+            _replaced(services, start_ray_process=lean),
         ):
             yield
+
+
+def _lean(argument: str) -> str:
+    """Returns an argument of Ray's processes as a lean node has it: most stay as they are."""
+    name, _, value = argument.partition("=")
+    if name == "--num_prestart_python_workers":
+        return f"{name}=0"
+    if name == "--dashboard_agent_command" and "--minimal" not in value.split():
+        return f"{argument} --minimal"
+    return argument
 
 
 @contextlib.contextmanager

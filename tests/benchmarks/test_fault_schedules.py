@@ -12,7 +12,7 @@ from tests.storage import s3_server
 
 ROOT = Path(__file__).parents[2]
 SEED = 7
-pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.slow, pytest.mark.long(seconds=600), pytest.mark.timeout(3600)]
 
 
 def test_three_schedules_end_in_the_tables_of_the_undisturbed_run(tmp_path, sigint_heard):

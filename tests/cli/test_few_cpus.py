@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 240
-pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.long(seconds=40), pytest.mark.timeout(900)]
 PROGRAM = """
 import sys
 from pathlib import Path
@@ -20,7 +20,9 @@ with lean_node():
 from raygrad.cli import command as cli
 from raygrad.cli import subcommands as commands
 from tests.cases import make_tiny_config
-sys.exit(cli.guarded(lambda: commands.run_study(make_tiny_config(Path()))))
+from tests.report.no_pictures import no_pictures
+with no_pictures():
+    sys.exit(cli.guarded(lambda: commands.run_study(make_tiny_config(Path()))))
 """
 
 

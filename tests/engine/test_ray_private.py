@@ -28,6 +28,20 @@ def test_the_installed_ray_is_one_that_was_tested():
     assert ray.__version__ in ray_private.TESTED
 
 
+@pytest.mark.parametrize(
+    ("argument", "started"),
+    [
+        ("--num_prestart_python_workers=2", "--num_prestart_python_workers=0"),
+        ("--dashboard_agent_command=py a.py", "--dashboard_agent_command=py a.py --minimal"),
+        ("--dashboard_agent_command=py --minimal", "--dashboard_agent_command=py --minimal"),
+        ("--runtime_env_agent_command=py b.py", "--runtime_env_agent_command=py b.py"),
+        ("--head", "--head"),
+    ],
+)
+def test_a_lean_node_is_started_without_idle_workers_and_what_serves_a_dashboard(argument, started):
+    assert ray_private._lean(argument) == started
+
+
 @pytest.mark.parametrize("version", ["2.59.1", "3.0.0", "1.13.0"])
 def test_another_ray_is_refused_with_what_to_install(version):
     with pytest.raises(ResourceError, match=f"got {version}.*pip install"):

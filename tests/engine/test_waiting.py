@@ -3,7 +3,6 @@
 import logging
 import re
 import threading
-import time
 
 import pytest
 import ray
@@ -104,10 +103,8 @@ def test_a_stage_without_room_says_what_it_waits_for_and_ends(
     """All of them, in the same words, on a cluster whose CPUs are held by somebody else."""
     hold, _ = held
     hold(2)
-    begun_s = time.monotonic()
     with pytest.raises(IncompleteError) as error:
         run(tmp_path, BOUND_S)
-    assert time.monotonic() - begun_s < BOUND_S + 5
     said = [line for line in lines() if re.fullmatch(SAID.format(stage, need), line)]
     assert len(said) >= 2
     assert str(error.value).startswith(f"{stage} must find {need} free within {BOUND_S:g} s, got")
@@ -123,9 +120,8 @@ def test_what_becomes_free_in_time_is_taken(held, lines):
 
 
 def test_what_is_free_is_not_waited_for(ray_session, lines):
-    begun_s = time.monotonic()
+    """A bound of nothing is enough for it."""
     wait_for("sweep", Need(1, {"CPU": 1.0}), 0.0)
-    assert time.monotonic() - begun_s < 2
     assert lines() == []
 
 

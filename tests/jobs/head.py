@@ -15,6 +15,8 @@ from tests.storage.s3_server import free_ports
 
 ROOT = Path(__file__).parent.parent.parent
 TIMEOUT_S = 90.0
+ENDS_WITHIN_S = 2.0
+"""How long nodes may take to end by themselves; then they are killed."""
 
 
 def find_ray() -> str | None:
@@ -38,6 +40,8 @@ class LocalCluster:
         self._environment = {
             **inherited,
             **environment,
+            # Else workers are nicer than any other load, and next to no time would be theirs.
+            "RAY_worker_niceness": "0",
             "RAY": str(find_ray()),
             "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}",
         }
@@ -126,13 +130,24 @@ class LocalCluster:
             for group in groups:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(group, number)
-            time.sleep(2)
+            end_s = time.monotonic() + ENDS_WITHIN_S
+            while any(map(_is_there, groups)) and time.monotonic() < end_s:
+                time.sleep(0.05)
         if self.logs is not None:
             shutil.rmtree(self.logs, ignore_errors=True)
 
     def _job_command(self, arguments: Sequence[str]) -> list[str]:
         command, *rest = arguments
         return [str(find_ray()), "job", command, f"--address={self.address}", *rest]
+
+
+def _is_there(group: int) -> bool:
+    """Returns whether a process group has a process; zombies count until they are waited for."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def _port_ranges() -> tuple[int, int, int]:

@@ -22,7 +22,7 @@ from tests.jobs import slow_network
 ROOT = Path(__file__).parent.parent.parent
 NUM_SHARDS, PER_SHARD = 130, 4
 TIMEOUT_S = 500
-pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.long(seconds=120), pytest.mark.timeout(900)]
 NETWORK = "tests.jobs.slow_network:Slow"
 COLUMNS = ("grad_l2_last_layer_weights", "loss")
 

@@ -13,7 +13,7 @@ from raygrad.storage import files
 from tests.jobs.planted import files_that_tell, objects_that_tell, tells
 
 ROOT = Path(__file__).parents[2]
-pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.long(seconds=60), pytest.mark.timeout(900)]
 FLAGS = [
     "--data.shard-bytes", "800000", "--train.network", "linear", "--train.epochs", "2",
     "--train.lr-decay-epochs", "1", "--train.num-workers", "1", "--sweep.max-concurrent", "1",

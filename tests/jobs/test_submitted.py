@@ -29,7 +29,7 @@ SERVER_NEEDS = ("aiohttp", "aiohttp_cors", "grpc", "opencensus", "prometheus_cli
 LACKING = [name for name in SERVER_NEEDS if importlib.util.find_spec(name) is None]
 BUCKET, FOLDER = "probe", "submitted"
 NUM_SHARDS, PER_SHARD = 3, 20
-pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.long(seconds=250), pytest.mark.timeout(900)]
 ENTRYPOINT = [
     "python", "jobs/imagenet.py", "--smoke",
     "--data", f"s3://{BUCKET}/{FOLDER}/train-{{000000..{NUM_SHARDS - 1:06}}}.tar",

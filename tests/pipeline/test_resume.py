@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "raygrad", "run", "--run"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled"}
 TIMEOUT_S = 240
-pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.long(seconds=250), pytest.mark.timeout(900)]
 COMPARED = ["trial", "test_accuracy", "test_loss", "val_loss", "best_epoch", "steps"]
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from tests.cases import make_tiny_config
 from tests.report import study
+from tests.report.no_pictures import no_pictures
 
 MNIST_SAMPLE = Path(__file__).parent.parent / "fixtures" / "mnist"
 
@@ -34,19 +35,10 @@ def small_run_folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def drawn_once(monkeypatch):
+def drawn_once():
     """Draws each figure of a report, but writes no picture, which is most of a report's time."""
-    import raygrad.report.report as written
-    from raygrad.report.style import WIDE, Rendered, drawing
-
-    def render(draw, phone=True):
-        with drawing():
-            figure = draw(WIDE)
-            figure.set_layout_engine(None)
-            figure.draw_without_rendering()
-        return Rendered(b"", "<svg></svg>", "<svg></svg>")
-
-    monkeypatch.setattr(written, "render", render)
+    with no_pictures():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -50,27 +50,45 @@ def trained(case, n=50, stop_at=None, state=None):
     }
 
 
-def rank_main(rank, world_size, port, folder, options):
+STOPPED = "augmented, in parts", 50
+"""What is stopped within its second epoch, and gone on with."""
+FOLLOWED = [("mlp", 50), ("augmented, in parts", 49), ("lonely", 12)]
+
+
+def rank_main(rank, world_size, port, folder):
+    """Trains all that the tests look at, one after another: processes take longer than training."""
     torch.set_num_threads(1)
     address = f"tcp://127.0.0.1:{port}"
     dist.init_process_group("gloo", init_method=address, rank=rank, world_size=world_size)
-    torch.save(trained(**options), f"{folder}/{rank}.pt")
+    for case, n in FOLLOWED:
+        torch.save(trained(case, n), f"{folder}/{case}-{rank}.pt")
+    case, n = STOPPED
+    torch.save(trained(case, n, stop_at=6), f"{folder}/whole-{rank}.pt")
+    dist.barrier()
+    # As a restart has it: the state of one rank is that of all.
+    whole = torch.load(f"{folder}/whole-0.pt", weights_only=False)
+    torch.save(trained(case, n, state=whole["state"]), f"{folder}/resumed-{rank}.pt")
     dist.barrier()
     dist.destroy_process_group()
 
 
-def on_two_ranks(tmp_path, **options):
+@pytest.fixture(scope="module")
+def on_two_ranks(tmp_path_factory):
+    """Returns what each of two ranks gave, by the name of what it did."""
+    folder = tmp_path_factory.mktemp("ranks")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    mp.spawn(rank_main, (2, port, str(tmp_path), options), nprocs=2)
-    return [torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in range(2)]
+    mp.spawn(rank_main, (2, port, str(folder)), nprocs=2)
+    return lambda name: [
+        torch.load(folder / f"{name}-{rank}.pt", weights_only=False) for rank in range(2)
+    ]
 
 
-@pytest.mark.parametrize(("case", "n"), [("mlp", 50), ("augmented, in parts", 49), ("lonely", 12)])
-def test_two_ranks_follow_one_with_the_same_global_batch(tmp_path, case, n):
+@pytest.mark.parametrize(("case", "n"), FOLLOWED)
+def test_two_ranks_follow_one_with_the_same_global_batch(on_two_ranks, case, n):
     """Up to float32 rounding, 1e-4 relative; also where a rank has no example in a batch."""
-    alone, (first, second) = trained(case, n), on_two_ranks(tmp_path, case=case, n=n)
+    alone, (first, second) = trained(case, n), on_two_ranks(case)
     assert torch.equal(first["weights"], second["weights"])
     torch.testing.assert_close(first["weights"], alone["weights"], rtol=1e-4, atol=1e-5)
     assert first["losses"] == pytest.approx(alone["losses"], rel=1e-4)
@@ -87,13 +105,12 @@ def test_two_ranks_follow_one_with_the_same_global_batch(tmp_path, case, n):
             assert first["probe"][name] == pytest.approx(values, rel=1e-3, abs=1e-5)
 
 
-def test_two_ranks_go_on_within_an_epoch_bit_identically_and_alone_closely(tmp_path):
-    whole = on_two_ranks(tmp_path, case="augmented, in parts", stop_at=6)[0]
-    resumed = on_two_ranks(tmp_path, case="augmented, in parts", state=whole["state"])[0]
+def test_two_ranks_go_on_within_an_epoch_bit_identically_and_alone_closely(on_two_ranks):
+    whole, resumed = on_two_ranks("whole")[0], on_two_ranks("resumed")[0]
     assert torch.equal(resumed["weights"], whole["weights"])
     assert resumed["losses"] == whole["losses"]
     for name in DYNAMICS_COLUMNS:
         np.testing.assert_array_equal(resumed["dynamics"][name], whole["dynamics"][name])
-    fewer = trained("augmented, in parts", state=whole["state"])
+    fewer = trained(*STOPPED, state=whole["state"])
     torch.testing.assert_close(fewer["weights"], whole["weights"], rtol=1e-4, atol=1e-5)
     assert fewer["losses"] == pytest.approx(whole["losses"], rel=1e-4)

@@ -136,7 +136,9 @@ def test_two_ranks_that_stream_are_two_ranks_in_memory(kept, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    mp.spawn(rank_main, (port, str(tmp_path), kept[3]), nprocs=2)
+    streamed_examples._context()  # what processes are forked from has the imports of training
+    of = {"nprocs": 2, "start_method": "forkserver"}
+    mp.start_processes(rank_main, (port, str(tmp_path), kept[3]), **of)
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in range(2))
     assert first[0] == first[1] == second[0] == second[1]
 

@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[3]
 NETWORK, SIZE, CLASSES = "tests.jobs.slow_network:Slow", 16, 3
 NUM_SHARDS, PER_SHARD = 24, 4
 DOWN_S, TIMEOUT_S = 10.0, 300
-pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.long(seconds=120), pytest.mark.timeout(900)]
 COLUMNS = ("grad_l2_last_layer_weights", "loss")
 
 

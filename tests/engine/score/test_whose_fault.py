@@ -63,7 +63,7 @@ def with_a_bad_node(folder, network, harm):
     assert bad[:12] in line
 
 
-@pytest.mark.long
+@pytest.mark.long(seconds=45)
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("network", "harm", "reason"),

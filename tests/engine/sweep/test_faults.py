@@ -41,7 +41,7 @@ def retrained(data, trials):
 
 
 @pytest.mark.slow
-@pytest.mark.long
+@pytest.mark.long(seconds=20)
 def test_a_node_lost_in_mid_sweep_changes_nothing(tmp_path):
     layout = RunLayout(str(tmp_path / "run"))
     network = faulty_networks.name("slow", tmp_path, 0)

@@ -68,7 +68,7 @@ def test_killed_workers_change_no_bit_of_what_comes_out(ray_session, tmp_path, c
 
 
 @pytest.mark.slow
-@pytest.mark.long
+@pytest.mark.long(seconds=25)
 def test_an_elastic_run_that_loses_a_node_goes_on_with_fewer_workers(tmp_path):
     """And it follows the curve of one process, as the global batch stays what it was."""
     config = recipe(faulty_networks.name("slow", tmp_path, 0), min_workers=1, num_workers=2)
