@@ -37,7 +37,8 @@ class Audit:
 
     The first is of the last example of the first batch, by the plain loop. Later ones (the last
     example of the first batch of each further size, and one every so many images) are by the plan
-    itself, on one image; the place of the latter changes from one audit to the next.
+    itself, on one image; the place of the latter is the first, and then changes from one audit to
+    the next.
     """
 
     count: int = 0
@@ -70,7 +71,7 @@ class Audit:
             later: Given where the device must not be waited for: an example whose logits are not
                 finite is audited then too, and agrees.
             price: What an image costs in a pass of its own, in images of a large batch.
-            both_ends: Whether the second audit is of a batch's first example.
+            both_ends: Whether the second audit, of a first example, is due at once.
         """
         size = len(logits)
         self.images += size
@@ -82,7 +83,7 @@ class Audit:
             return None
         # Of each size the last example: what goes by places goes wrong at an end.
         last = self.first or (unseen and not opening)
-        place = size - 1 if last else 0 if opening else (self.count * 7919 + 1) % size
+        place = size - 1 if last else (self.count - 1) * 7919 % size
         if later is None and not bool(logits[place].isfinite().all()):
             # What is not finite agrees with everything: the nearest example that is says more.
             finite = logits.isfinite().all(1).nonzero()[:, 0]

@@ -91,7 +91,7 @@ class Collector:
         size = sum(parameters[name].numel() for name in needed)
         batch = len(self.deferred[0][3])
         device = self.deferred[0][3].device.type
-        step = max(1, 4 * scratch_budget(device) // (4 * size))
+        step = max(1, 4 * scratch_budget(device) // max(1, 4 * size))
         chunks: dict[str, list[Partial]] = {name: [] for name in needed}
         for start in range(0, batch, step):
             totals = self._sum(slice(start, start + step), parameters, needed)

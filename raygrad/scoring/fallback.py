@@ -43,7 +43,7 @@ def fallback_norms(
     """
     size = sum(parameters[name].numel() for name in needed)
     budget = min(_MOST_BYTES, _CHUNK * scratch_budget(images.device.type))
-    step = max(1, min(64, budget // (4 * size))) if method == "vmap" else 1
+    step = max(1, min(64, budget // max(1, 4 * size))) if method == "vmap" else 1
     chunks: dict[str, list[Partial]] = {name: [] for name in needed}
     for start in range(0, len(images), step):
         rows = slice(start, start + step)

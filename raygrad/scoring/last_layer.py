@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from raygrad.errors import ConfigError, unknown_name
+from raygrad.scoring.collect import Site
 from raygrad.scoring.columns import group_of
 from raygrad.scoring.graph import ancestors
 
@@ -33,15 +34,28 @@ def find_last_layer(logits: Tensor) -> tuple[tuple[str, ...] | None, tuple[str, 
 def _affine_weight(node: Any) -> tuple[str, ...]:
     """The names of the weight of a planned affine call; nothing for another node."""
     site = getattr(node, "site", None)
-    if site is None or site.weight is None or site.kind not in ("linear", "convolution"):
+    if site is None or site.weight is None or site.kind not in _AFFINE:
         return ()
     names: tuple[str, ...] = site.weight.names
     return names
 
 
+def affine(sites: Mapping[int, Site]) -> set[str]:
+    """The weights of the sites that could be a last layer."""
+    found = (site.weight for site in sites.values() if site.kind in _AFFINE)
+    return {name for role in found if role for name in role.names}
+
+
+_AFFINE = ("linear", "convolution")
+"""Kinds of sites that could be a last layer."""
+
 _PRODUCTS = ("AddmmBackward0", "MmBackward0", "BmmBackward0", "LinearBackward0",
              "ConvolutionBackward0", "BaddbmmBackward0")  # fmt: skip
 """Nodes of affine layers in the graphs of torch."""
+
+_FACTORS = {"AddmmBackward0": slice(1, None), "BaddbmmBackward0": slice(1, None),
+            "LinearBackward0": slice(2), "ConvolutionBackward0": slice(2)}  # fmt: skip
+"""Which operands are multiplied, where another is added."""
 
 _WITH_SUM = ("AddmmBackward0", "BaddbmmBackward0")
 """Those whose first operand is added to the product."""
@@ -90,7 +104,7 @@ def agreed(
     Args:
         in_sites: What `find_last_layer` says.
         in_graph: What `last_layer_in_graph` says.
-        known: The parameters of calls with a formula that is right.
+        known: The weights of affine calls with a formula that is right.
 
     Returns:
         As `find_last_layer`.
@@ -107,7 +121,7 @@ def _product_weights(node: Any, names: Mapping[int, str]) -> tuple[str, ...]:
         return ()
     return tuple(
         name
-        for parent, _ in node.next_functions
+        for parent, _ in node.next_functions[_FACTORS.get(node.name(), slice(None))]
         for name in _made_of(parent, names) or ()
         if group_of(name) == "weights"
     )

@@ -11,7 +11,7 @@ from raygrad.scoring.collect import Site
 from raygrad.scoring.columns import norms_needed, split_column
 from raygrad.scoring.cost import CPU, device_class
 from raygrad.scoring.fallback import hooks_backward
-from raygrad.scoring.last_layer import agreed, find_last_layer, named_last_layer
+from raygrad.scoring.last_layer import affine, agreed, find_last_layer, named_last_layer
 from raygrad.scoring.narrow import last_alone, narrowed
 from raygrad.scoring.plan import Plan
 from raygrad.scoring.probes import is_channels_last, probe_pair
@@ -153,7 +153,7 @@ def _plan_for(
             return None
         if last is None:
             last, candidates = agreed(
-                find_last_layer(logits), (reference.last, reference.met), _scored_by(sites) - wrong
+                find_last_layer(logits), (reference.last, reference.met), affine(sites) - wrong
             )
     unknown = (unknown | wrong) - unused
     needed = asked.needed(parameters, last or ())

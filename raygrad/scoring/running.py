@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from raygrad.scoring.strays import stand_in_for_kept
 from raygrad.scoring.swapping import functional_call
 
 _COPY_ERRORS = (TypeError, ValueError, RuntimeError, AttributeError, copy.Error,
@@ -109,7 +110,12 @@ def own_parameters(model: nn.Module) -> dict[str, Tensor]:
 
 def own_buffers(model: nn.Module) -> dict[str, Tensor]:
     """Copies of the buffers, by name."""
-    return {name: tensor.detach().clone() for name, tensor in model.named_buffers()}
+    found = {name: tensor.detach().clone() for name, tensor in model.named_buffers()}
+    kept = {name: tensor for name, tensor in model.named_buffers() if tensor.grad_fn is not None}
+    if kept:
+        parameters = {id(tensor): name for name, tensor in model.named_parameters()}
+        found |= {name: stand_in_for_kept(tensor, parameters) for name, tensor in kept.items()}
+    return found
 
 
 def widened(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -143,10 +149,11 @@ def structural_copy(
         id(named[name]): tensor for name, tensor in tensors.items() if name in named
     }
     memo.update((id(t), t) for name, t in named.items() if name not in tensors)
+    parameters = {id(tensor): name for name, tensor in model.named_parameters()}
     for module in model.modules():
         for cached in _cached(module):
             # Torch copies no tensor that has a graph.
-            memo.setdefault(id(cached), cached.detach().clone())
+            memo.setdefault(id(cached), stand_in_for_kept(cached, parameters))
     try:
         copied = copy.deepcopy(model, memo)
     except _COPY_ERRORS as error:

@@ -25,8 +25,8 @@ class StrayParameterError(Exception):
         """The error for the user, where no way of running the model helps."""
         return ConfigError(
             f"the forward pass must reach its parameters through the model, got {self} from a "
-            "closure, a cache outside of the model, or an object that cannot be copied. Read them "
-            "from self in forward."
+            "closure, a cache, or an object that cannot be copied. Read them from self in forward, "
+            "and compute what is made of them there."
         )
 
 
@@ -35,6 +35,25 @@ def stand_in(name: str, tensor: Tensor) -> Tensor:
     leaf = tensor.detach().requires_grad_()
     setattr(leaf, _MARK, name)
     return leaf
+
+
+def stand_in_for_kept(tensor: Tensor, names: Mapping[int, str]) -> Tensor:
+    """Stands in a copy of a model for a tensor that the model keeps, with its graph.
+
+    Args:
+        tensor: What is kept.
+        names: The parameters' names by their identities.
+
+    Returns:
+        A copy without the graph; a leaf that every pass knows for a stranger where the graph begins
+        with parameters, which can be reached no more.
+    """
+    copied = tensor.detach().clone()
+    made_of = sorted({names[id(leaf)] for leaf in leaves_of(tensor) if id(leaf) in names})
+    if made_of:
+        copied.requires_grad_()
+        setattr(copied, _MARK, ", ".join(made_of))
+    return copied
 
 
 def kept_from_before(output: Tensor, stand_ins: Mapping[str, Tensor]) -> set[str]:

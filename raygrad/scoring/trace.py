@@ -14,6 +14,7 @@ from raygrad.errors import ConfigError
 from raygrad.scoring.calls import COMMUTES, IN_PLACE, PARSERS, parse, statistics_of_the_batch
 from raygrad.scoring.graph import leaves_of
 from raygrad.scoring.operations import Affine, Operation
+from raygrad.scoring.strays import kept_from_before
 from raygrad.scoring.witness import COMPOSITES, Witness, tensors_in
 
 NORMALISATIONS = frozenset(
@@ -131,6 +132,7 @@ class Trace(Witness):
             originals = dict(self._model.named_parameters())
             names = {id(tensor): name for name, tensor in originals.items()}
             self.strays.update(names[id(t)] for t in leaves_of(output) if id(t) in names)
+            self.strays.update(kept_from_before(output, {}))
 
     @property
     def expansions(self) -> frozenset[int]:

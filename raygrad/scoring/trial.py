@@ -131,8 +131,10 @@ def _runners(model: nn.Module, parameters: Mapping[str, Tensor], pair: Tensor) -
 def _only_caches(model: nn.Module, parameters: Mapping[str, Tensor], pair: Tensor) -> bool:
     """Whether a model says the same without the tensors that it keeps in plain dictionaries."""
     try:
-        kept, _ = single_run(Runner(model, drop_caches=False), pair[:1], parameters, twice=False)
-        dropped, _ = single_run(Runner(model), pair[:1], parameters, twice=False)
+        with torch.enable_grad():
+            kept, dropped = (
+                Runner(model, drop_caches=drop)(parameters, pair[:1]) for drop in (False, True)
+            )
     except (KeyError, UncopyableModelError):
         return False
     return near(dropped, kept)

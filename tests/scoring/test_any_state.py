@@ -302,3 +302,70 @@ def test_a_recurrent_layer_leaves_convolutions_their_formulas():
     scorer = agree(Recurrent(), batch(4)[0])
     lines = scorer.explain(batch(4)[0]).splitlines()
     assert not any("fallback" in line for line in lines if line.startswith(("conv", "head")))
+
+
+class Keeping(nn.Module):
+    """Goes by something that was made of a parameter before, with its graph."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body, self.head, self.how = nn.Linear(6, 6), nn.Linear(6, 4), how
+        if how == "attribute":
+            self.kept = self.body.weight * 2
+        elif how == "buffer":
+            self.register_buffer("kept", None)
+            self.kept = self.body.weight * 2
+        elif how == "list":
+            self.held = [self.body.weight * 2]
+        elif how == "nested":
+            self.held = [[self.body.weight * 2]]
+        elif how == "dictionary":
+            self.cache: dict[str, torch.Tensor] = {"w": self.body.weight * 2}
+        elif how == "left over":
+            self.kept = self.body(torch.randn(2, 6))
+
+    def forward(self, x):
+        if self.how == "left over":
+            self.kept = self.body(x)
+            return self.head(torch.tanh(self.kept))
+        if self.how == "dictionary":
+            if "w" not in self.cache:
+                self.cache["w"] = self.body.weight * 2
+            return self.head(torch.tanh(x @ self.cache["w"]))
+        kept = self.held[0] if hasattr(self, "held") else self.kept
+        return self.head(torch.tanh(x @ (kept[0] if self.how == "nested" else kept)))
+
+
+@pytest.mark.parametrize("how", ["attribute", "buffer", "list", "nested"])
+def test_what_was_made_of_parameters_before_and_is_used_is_refused_by_their_names(how):
+    """Its graph ends in parameters that no copy has: their norms would be zero."""
+    with pytest.raises(ConfigError, match=r"body\.weight from a closure, a cache"):
+        per_example_grad_norms(Keeping(how).eval(), *batch(3, 6), COLUMNS)
+
+
+@pytest.mark.parametrize("how", ["dictionary", "left over"])
+def test_what_is_made_anew_in_every_pass_is_not(how):
+    """A cache that can be emptied is, and what an earlier pass left is not used."""
+    x, y = batch(3, 6)
+    scored, exact = Keeping(how).eval(), Keeping(how).eval()
+    if how == "dictionary":
+        exact.cache.clear()
+    else:
+        exact.kept = None
+    found = per_example_grad_norms(scored, x, y, COLUMNS)
+    assert relative_error(found, loop_grad_norms(exact, x, y, COLUMNS)) < 1e-5
+
+
+def test_a_parameter_without_entries_has_no_part_in_any_norm():
+    class Empty(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head, self.none = nn.Linear(6, 4), nn.Parameter(torch.zeros(0, 4))
+
+        def forward(self, x):
+            return self.head(x) + x[:, :0] @ self.none + self.none.sum()
+
+    model, (x, y) = Empty().eval(), batch(3, 6)
+    found = per_example_grad_norms(model, x, y, COLUMNS)
+    assert relative_error(found, per_example_grad_norms(model.head, x, y, COLUMNS)) == 0

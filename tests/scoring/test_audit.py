@@ -149,3 +149,26 @@ def test_what_only_large_batches_do_is_seen_at_their_end(
         x = torch.cat([x[:8], last[None]]) if how == "beyond a capacity" else x
         with pytest.raises(ConfigError, match="depend"):
             GradNormScorer(_Mixing(how, 3).eval(), columns).score(x, torch.arange(9) % 4)
+
+
+def test_what_only_large_batches_do_to_their_first_examples_is_seen_by_the_second_audit() -> None:
+    """Which is of a first example: the last one, and two images alone, show nothing of it."""
+
+    class Halved(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.head = nn.Linear(6, 64), nn.Linear(64, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            h, half = torch.tanh(self.body(x)), len(x) // 2
+            return self.head(torch.cat([h[:half].detach(), h[half:]]) if len(x) > 2 else h)
+
+    torch.manual_seed(0)
+    scorer, (x, y) = GradNormScorer(Halved().eval()), (torch.randn(250, 6), torch.arange(250) % 4)
+
+    def many() -> None:
+        for _ in range(60):
+            scorer.score(x, y)
+
+    with pytest.raises(ConfigError, match=r"in a batch of 250, and of .* alone"):
+        many()

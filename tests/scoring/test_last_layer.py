@@ -33,7 +33,7 @@ class _Headed(nn.Module):
         super().__init__()
         self.body, self.head, self.other = nn.Linear(6, 6), nn.Linear(6, 4), nn.Linear(6, 4)
         self.last, self.row = nn.Parameter(torch.randn(4, 4)), nn.Parameter(torch.rand(1, 4) + 1)
-        self.how = how
+        self.vector, self.how = nn.Parameter(torch.randn(4)), how
 
     def forward(self, x: Tensor) -> Tensor:
         h = torch.tanh(self.body(x))
@@ -41,6 +41,12 @@ class _Headed(nn.Module):
             return _HiddenHead.apply(h, self.other.weight)
         if self.how == "a hidden product after":
             return _HiddenHead.apply(self.head(h), self.last)
+        if self.how == "a product of copies":
+            return torch.bmm(h[:, None], self.other.weight.T.expand(len(x), -1, -1))[:, 0]
+        if self.how == "a sum of products":
+            return (h[:, None] * self.other.weight).sum(2)
+        if self.how == "added to a vector":
+            return torch.addmm(self.vector, h, self.other.weight.T)
         if self.how == "a product of indices":
             return torch.einsum("bi,oi->bo", h, self.other.weight)
         if self.how == "a distance":
@@ -65,6 +71,9 @@ class _Headed(nn.Module):
         ("a hidden product after", None),
         ("a hidden use before", "head"),
         ("a product of indices", "other"),
+        ("a product of copies", "other"),
+        ("a sum of products", None),
+        ("added to a vector", "other"),
         ("a distance", None),
         ("added in place", None),
         ("scaled in place", "head"),
