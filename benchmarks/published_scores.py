@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from benchmarks.recording import recorded
 from raygrad.data.arrays import load_arrays
 from raygrad.data.index import read_index
 from raygrad.pipeline.stages import facts_of_data
@@ -96,7 +97,7 @@ def main() -> None:
     parser.add_argument("--run", required=True)
     parser.add_argument("--networks", nargs="+", required=True)
     parser.add_argument("--out", required=True)
-    args = parser.parse_args()
+    args, record = recorded(parser, "The scores of a data set's training images, as a file")
     layout = RunLayout(args.run)
     train = json.loads(Path(f"{args.run}/config.json").read_text())["train"]
     made_of = {
@@ -107,6 +108,16 @@ def main() -> None:
     }
     table, out = published(args.run, args.networks), Path(args.out)
     write(table, out, made_of)
+    for name in table.column_names:
+        values = table[name].to_numpy().astype(np.float64)
+        quantiles = np.quantile(values, (0.0, 0.5, 0.9, 0.99, 1.0), method="lower").tolist()
+        record.add(column=name, type=str(table[name].type), quantiles_0_50_90_99_100=quantiles)
+    record.add(
+        file=out.name,
+        rows=table.num_rows,
+        sha256=hashlib.sha256(out.read_bytes()).hexdigest(),
+        **made_of,
+    )
     print(f"{out}: {table.num_rows} rows, {', '.join(table.column_names)}, {out.stat().st_size} B")
 
 
