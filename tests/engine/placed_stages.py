@@ -22,7 +22,7 @@ from raygrad.engine import parallel
 from raygrad.engine.nodes import offer_of
 from raygrad.engine.placement import place_training
 from raygrad.engine.score import pool
-from raygrad.engine.score.task import ShardStatus
+from raygrad.engine.score.task import ShardStatus, as_batch
 from raygrad.engine.sweep import job as sweep_job
 from raygrad.engine.train import job as train_job
 from raygrad.engine.waiting import Need, wait_for
@@ -58,7 +58,7 @@ class Scorer:
     def __call__(self, batch):
         """Returns where it stands, as the status of its shard."""
         said = json.dumps([*here(), ray.get_runtime_context().get_actor_id()])
-        return ShardStatus(str(batch["shard"][0]), "done", error=said).row()
+        return as_batch([ShardStatus(str(shard), "done", error=said) for shard in batch["shard"]])
 
 
 def score(folder):
@@ -68,7 +68,7 @@ def score(folder):
     placed = pool.scoring_placement(config)
     print(placed.line(), file=sys.stderr)
     task = SimpleNamespace(device=placed.device, cpus=placed.each["CPU"], actors_per_gpu=1)
-    shards = [str(number) for number in range(8)]
+    shards = dict.fromkeys(map(str, range(8)), 1)
     said = [s for s in pool.pool_statuses(config, task, None, shards) if s is not None]
     assert len(said) == len(shards)
     actors = {tuple(json.loads(status.error)) for status in said}

@@ -25,7 +25,7 @@ from raygrad.engine.score.desk import FaultDesk, pauses
 from raygrad.engine.score.faults import OutputError, told
 from raygrad.engine.score.lane import DecodeLane
 from raygrad.engine.score.networks import NetworkScorer
-from raygrad.engine.score.task import SPLIT, Kind, ScoreTask, ShardStatus
+from raygrad.engine.score.task import ENDING, SPLIT, Kind, ScoreTask, ShardStatus, as_batch
 from raygrad.engine.score.uploading import Uploader
 from raygrad.errors import ConfigError, DataError, RaygradError, ResourceError
 from raygrad.runs import score_table
@@ -80,12 +80,18 @@ class ShardScorer:
             self._build()
 
     def __call__(self, batch: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Scores the one shard of a batch; returns its status."""
-        shard = str(batch["shard"][0])
-        status = self._status(shard)
-        settled = status.used + len(json.loads(status.rejects))
-        self._board.end.remote(shard, settled, status.kind in ("done", "found"))
-        return status.row()
+        """Scores the shards of a batch in turn; returns their statuses.
+
+        The last is the one that ends the job, where one does: nothing is tried after it.
+        """
+        statuses = []
+        for shard in map(str, batch["shard"]):
+            statuses.append(status := self._status(shard))
+            settled = status.used + len(json.loads(status.rejects))
+            self._board.end.remote(shard, settled, status.kind in ("done", "found"))
+            if status.kind in ENDING:
+                break
+        return as_batch(statuses)
 
     def _status(self, shard: str) -> ShardStatus:
         with self._alone.admitted(shard in self._suspects):

@@ -25,6 +25,9 @@ _QUIET_S = 3.0
 """Others that have had nothing under way for so long are done with what there was for them."""
 _STARTS_S = 20.0
 """Others may take so long to begin."""
+_ENDED = 2**13
+"""Of so many shards it is known that they are counted. An actor that dies has settled some of those
+that it was called for, and they are found by the next that is."""
 
 
 @dataclass
@@ -74,6 +77,7 @@ class Board:
         self._builds: dict[str, int] = {}
         self._places: dict[str, Place] = {}
         self._finished = self._retries = 0
+        self._ended: dict[str, None] = {}
         self._storage_said = ""
         self.new_pool()
 
@@ -184,7 +188,11 @@ class Board:
         """Notes that a shard is done with, how many examples that settles, and whether it is."""
         self._last_s = time.monotonic()
         attempt = self._under_way.pop(shard, None)
-        self._finished += count
+        self._finished += 0 if shard in self._ended else count
+        if is_right:
+            self._ended[shard] = None
+        if len(self._ended) > _ENDED:
+            del self._ended[next(iter(self._ended))]
         if is_right and attempt is not None:
             self._blame.finished(shard, attempt.place)
 

@@ -12,13 +12,13 @@ import ray
 
 from raygrad.config import DEFAULT_WAIT_S, ScoreConfig
 from raygrad.data.shard_rows import shard_facts
-from raygrad.engine.score.board import BoardState, start_board
+from raygrad.engine.score.board import start_board
 from raygrad.engine.score.finite import NotFinite
 from raygrad.engine.score.pool import actor_need, pool_statuses
 from raygrad.engine.score.rounds import Rounds
-from raygrad.engine.score.task import SPLIT, ScoreTask, ShardStatus
-from raygrad.engine.score.trouble import TroubleTelling
-from raygrad.engine.waiting import Waiting, wait_for
+from raygrad.engine.score.task import ENDING, SPLIT, ScoreTask, ShardStatus
+from raygrad.engine.score.watch import Watch
+from raygrad.engine.waiting import wait_for
 from raygrad.errors import (
     ConfigError,
     DataError,
@@ -27,7 +27,6 @@ from raygrad.errors import (
     StorageAwayError,
     StorageRefusedError,
 )
-from raygrad.progress import Progress
 from raygrad.runs import score_table
 from raygrad.runs.part_list import PartFacts, write_part_list
 from raygrad.runs.reject_table import settle_rejects
@@ -42,14 +41,8 @@ MAX_TRIES = 3
 """A shard whose scoring failed is tried by as many pools of actors."""
 
 _NUM_NAMED = 5
-_NOTE_S = 5.0
-"""Actors and retries alone, with no example done, are told this often at most."""
-_STALLED = 1.5
-"""Actors that tell of no progress for this many times `shard_timeout_s` are lost."""
 _LIST_S = 300.0
 """Seconds between two writings of the list of parts."""
-_STARTS_S = 60.0
-"""An actor that has room may take so long to start, on a machine that has much to do."""
 
 
 @dataclass
@@ -187,32 +180,25 @@ def _score_all(
 
     Those that a place gave back, which was set aside meanwhile, go to it too, and count no try.
     """
-    progress = Progress("score", sum(shards[shard][0] for shard in todo), "images")
-    shown, told = 0, _LastNote()
+    sizes = {shard: shards[shard][0] for shard in todo}
     need = actor_need(config, task)
     wait_for("score", need, wait_s)
-    waiting, trouble = Waiting("score", need, wait_s), TroubleTelling("score")
     board = start_board(need, wait_s, len(tally.parts))
+    watch = Watch(board, task, need, wait_s, sum(sizes.values()))
     rounds, listed_s = Rounds(MAX_TRIES), time.monotonic()
-    while todo:
-        for status in pool_statuses(config, task, board, todo, trouble.aside):
-            state: BoardState = ray.get(board.read.remote())
-            tally.most_actors = max(tally.most_actors, state.actors)
-            trouble.tell(state)
+    while sizes:
+        for status in pool_statuses(config, task, board, sizes, watch.trouble.aside):
+            if status is None or status.kind in ENDING or watch.is_due:
+                watch.look(tally.retries, len(tally.rejects))
+                listed_s = _list_parts(task, tally, listed_s)
             if status is not None:
                 _settle(status, shards[status.shard][1], rounds, tally)
-            note = _note(state, tally)
-            if state.done != shown or told.differs(note):
-                progress.add(state.done - shown, note)
-            shown = state.done
-            _check_moving(state, task.shard_timeout_s, waiting)
-            listed_s = _list_parts(task, tally, listed_s)
-        state = ray.get(board.read.remote())
-        trouble.tell(state)
-        tally.retries, tally.aside = state.retries + rounds.num_failed, trouble.lines
-        todo = rounds.again()
-        if todo:
-            log.warning("score: %d shards are tried again", len(todo))
+        state = watch.look(tally.retries, len(tally.rejects))
+        tally.retries, tally.aside = state.retries + rounds.num_failed, watch.trouble.lines
+        tally.most_actors = watch.most_actors
+        sizes = {shard: shards[shard][0] for shard in rounds.again()}
+        if sizes:
+            log.warning("score: %d shards are tried again", len(sizes))
             ray.get(board.new_pool.remote())
 
 
@@ -223,46 +209,6 @@ def _list_parts(task: ScoreTask, tally: _Tally, last_s: float) -> float:
     with contextlib.suppress(StorageAwayError, StorageRefusedError):  # actors wait for it
         write_part_list(task.out_url, task.provenance, tally.parts)
     return time.monotonic()
-
-
-class _LastNote:
-    """Keeps what was told while no example was done, so that it is told once, and not too often."""
-
-    def __init__(self) -> None:
-        self._text, self._told_s = "", 0.0
-
-    def differs(self, note: str) -> bool:
-        """Tells whether a note is to be told: another one than the last, `_NOTE_S` after it."""
-        now_s = time.monotonic()
-        if note == self._text or now_s - self._told_s < _NOTE_S:
-            return False
-        self._text, self._told_s = note, now_s
-        return True
-
-
-def _note(state: BoardState, tally: _Tally) -> str:
-    """Returns who works, and what went wrong where something did."""
-    retries, rejects = tally.retries + state.retries, len(tally.rejects)
-    parts = [_counted(state.actors, "actor")] if state.actors else ["actors start"]
-    parts += [_counted(retries, "retry", "retries")] if retries else []
-    parts += [_counted(rejects, "reject")] if rejects else []
-    return ", ".join(parts)
-
-
-def _counted(count: int, one: str, many: str = "") -> str:
-    return f"{count} {one if count == 1 else many or one + 's'}"
-
-
-def _check_moving(state: BoardState, shard_timeout_s: float, waiting: Waiting) -> None:
-    """Says that nothing works, and ends the job where nothing has for too long.
-
-    Actors that hold a shard end themselves after their own time; until then they may be at work.
-    """
-    quiet_s = _STARTS_S if state.actors == 0 else _STALLED * shard_timeout_s
-    if state.idle_s > quiet_s:
-        waiting.still(state.idle_s)
-    else:
-        waiting.over()
 
 
 def _settle(status: ShardStatus, rows_digest: str, rounds: Rounds, tally: _Tally) -> None:

@@ -1,10 +1,14 @@
-"""The pool of scoring actors as a Ray Data job: one row a shard, one status row back."""
+"""The pool of scoring actors as a Ray Data job: one row a shard, one status row back.
+
+A block of rows costs the driver some milliseconds and kilobytes, however little is in it. Shards of
+few examples therefore go several a block; of all others a block holds one.
+"""
 
 import dataclasses
 import logging
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import ray.data
@@ -24,6 +28,12 @@ from raygrad.errors import RaygradError
 log = logging.getLogger("raygrad")
 
 _POLL_S = 0.5
+_BLOCK_EXAMPLES = 256
+"""Shards go several a block while it holds no more examples than these: seconds of work, by which
+a status may be late and actors may end apart."""
+_BLOCK_SHARDS = 32
+_BLOCKS_EACH = 32
+"""So many blocks there are at least for each actor, or else a block holds one shard."""
 
 
 def scoring_placement(config: ScoreConfig) -> Placement:
@@ -45,6 +55,19 @@ def pool_size(config: ScoreConfig, fitting: int, num_shards: int) -> tuple[int, 
     if most > fitting:
         log.info("score: %d actors fit now; up to %d as the cluster grows", fitting, most)
     return least, most, max(least, min(fitting, most))
+
+
+def shards_a_block(num_shards: int, num_examples: int, most_actors: int) -> int:
+    """Returns how many shards a block of the job holds.
+
+    Args:
+        num_shards: How many there are.
+        num_examples: Of all of them.
+        most_actors: How large the pool may grow.
+    """
+    by_examples = _BLOCK_EXAMPLES * num_shards // max(num_examples, 1)
+    by_actors = num_shards // (_BLOCKS_EACH * most_actors)
+    return max(1, min(_BLOCK_SHARDS, by_examples, by_actors))
 
 
 def actor_need(config: ScoreConfig, task: ScoreTask, aside: Sequence[Place] = ()) -> Need:
@@ -69,7 +92,7 @@ def _job(
     config: ScoreConfig,
     task: ScoreTask,
     board: Any,
-    shards: Sequence[str],
+    shards: Mapping[str, int],
     aside: Sequence[Place],
 ) -> Any:
     """Returns the Ray Data job, a status row a shard, and says where its actors stand."""
@@ -94,13 +117,14 @@ def _job(
     where = {"label_selector": dict(need.labels)} if need.labels else {}
     gpu = {"num_gpus": need.each["GPU"]} if "GPU" in need.each else {}
     ray_private.spare_data_statistics()
+    num_blocks = -(-len(shards) // shards_a_block(len(shards), sum(shards.values()), most))
     with ray.data.DataContext.current(context):
         return ray.data.from_items(
-            [{"shard": shard} for shard in shards], override_num_blocks=len(shards)
+            [{"shard": shard} for shard in shards], override_num_blocks=num_blocks
         ).map_batches(
             ShardScorer,
             fn_constructor_args=(task, board),
-            batch_size=1,
+            batch_size=-(-len(shards) // num_blocks),  # a whole block
             compute=ray.data.ActorPoolStrategy(
                 min_size=least,
                 max_size=most,
@@ -120,10 +144,17 @@ def pool_statuses(
     config: ScoreConfig,
     task: ScoreTask,
     board: Any,
-    shards: Sequence[str],
+    shards: Mapping[str, int],
     aside: Sequence[Place] = (),
 ) -> Iterator[ShardStatus | None]:
     """Yields the status of each shard as it comes, and None at least twice a second.
+
+    Args:
+        config: As of `score`.
+        task: As of `score`.
+        board: Of `start_board`.
+        shards: What is scored, and how many examples each holds.
+        aside: Places that are set aside.
 
     Ray Data restarts dead actors and tries their shards again without end; the board bounds it.
     Its rows come on a thread, so that the caller is never held up by a cluster that stands still.

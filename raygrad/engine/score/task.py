@@ -1,6 +1,7 @@
 """What a scoring actor is told, and what it tells of a shard."""
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 import numpy as np
@@ -83,6 +84,8 @@ class ScoreTask:
 
 
 Kind = Literal["done", "found", "failed", "final", "fatal", "returned", "away"]
+ENDING = ("fatal", "away")
+"""Kinds that end the job."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,8 @@ class ShardStatus:
     device: str = ""
     """The name of the device that computed it."""
 
-    def row(self) -> dict[str, Any]:
-        """Returns it as a batch of one row."""
-        return {name: np.array([value]) for name, value in vars(self).items()}
+
+def as_batch(statuses: Sequence[ShardStatus]) -> dict[str, Any]:
+    """Returns statuses as a batch, a row each."""
+    names = [field.name for field in fields(ShardStatus)]
+    return {name: np.array([getattr(one, name) for one in statuses]) for name in names}

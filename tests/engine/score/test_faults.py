@@ -61,7 +61,12 @@ def test_a_pool_scores_every_example_once_and_says_what_it_cost(tmp_path, ray_se
         ray.get_actor(stats.STATS_ACTOR_NAME, namespace=stats.STATS_ACTOR_NAMESPACE)
 
 
-def test_a_poison_shard_is_listed_and_the_rest_is_scored(tmp_path, ray_session):
+@pytest.mark.parametrize("blocks_each", [score_pool._BLOCKS_EACH, 1], ids=["alone", "in twos"])
+def test_a_poison_shard_is_listed_and_the_rest_is_scored(
+    blocks_each, tmp_path, ray_session, monkeypatch
+):
+    """Also where it is in one block with a good one, which is settled once."""
+    monkeypatch.setattr(score_pool, "_BLOCKS_EACH", blocks_each)
     urls = make_shards(tmp_path)
     task = make_task(tmp_path, urls, preprocess=faulty(key="s1-004", harm="kill"))
     start_s = time.monotonic()
@@ -208,3 +213,21 @@ def test_a_job_for_other_scores_in_the_same_folder_is_refused_at_once(tmp_path, 
 )
 def test_the_pool_is_between_its_bounds(options, num_shards, expected):
     assert score_pool.pool_size(make_config(**options), 2, num_shards) == expected
+
+
+@pytest.mark.parametrize(
+    ("num_shards", "each", "most_actors", "expected"),
+    [
+        (100_000, 2, 1, 32),
+        (100_000, 2, 1000, 3),
+        (100_000, 100, 1, 2),
+        (100_000, 257, 1, 1),
+        (1_000_000, 10_000, 64, 1),
+        (64, 1, 2, 1),
+        (3, 0, 8, 1),
+    ],
+)
+def test_only_small_shards_go_several_a_block_and_leave_blocks_for_all(
+    num_shards, each, most_actors, expected
+):
+    assert score_pool.shards_a_block(num_shards, num_shards * each, most_actors) == expected

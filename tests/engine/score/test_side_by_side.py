@@ -189,3 +189,37 @@ def test_a_process_ends_when_one_of_what_it_watches_stands_still(work, status):
     code = f"{head}clock = Clock(0.8)\n{work}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == status, done.stderr
+
+
+def test_an_actor_that_is_called_for_shards_together_tells_of_each(actor):
+    make, board, _ = actor
+    batch = make()({"shard": SHARDS})
+    assert tuple(batch["shard"]) == SHARDS
+    assert set(batch["kind"].tolist()) == {"done"}
+    assert board._board.read().done == 48
+
+
+def test_what_ends_the_job_ends_the_call_for_shards_together(actor, monkeypatch):
+    """Where storage was waited for in vain, it is not waited for once more for each of the rest."""
+    make, _, _ = actor
+    scorer = make()
+    kinds = iter(["done", "away"])
+    monkeypatch.setattr(scorer, "_status", lambda shard: ShardStatus(shard, next(kinds)))
+    assert tuple(scorer({"shard": SHARDS})["shard"]) == SHARDS[:2]
+
+
+def test_a_shard_that_is_found_again_is_counted_once(monkeypatch):
+    """An actor that dies has settled some of the shards that it was called for together."""
+    monkeypatch.setattr(score_board, "ray", SimpleNamespace(nodes=list))
+    monkeypatch.setattr(score_board, "_ENDED", 2)
+    board, here = Board(Need(1, {"CPU": 1.0}), 60.0, 0), Place("n")
+    for _ in range(2):
+        for shard in ("a", "b"):
+            board.begin(shard, "one", here)
+            board.end(shard, 12, is_right=True)
+    assert board.read().done == 24
+    board.begin("tried again", "one", here)
+    board.end("tried again", 0, is_right=False)
+    board.end("tried again", 12, is_right=True)
+    assert board.read().done == 36
+    assert len(board._ended) == 2
