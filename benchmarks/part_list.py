@@ -6,14 +6,20 @@ What `select` takes, of rows in so many parts (gathered at the end of scoring), 
 same rows in 100 parts.
 
 Parts are on this disk, of eight rows each. Footers are read for at most `--most-footers` parts:
-the time is that of a thousand times as many files to open.
+the time is that of a thousand times as many files to open. Tables are made by another process, and
+each thing is measured in a process of its own, so that its peak of resident memory is its own.
 """
 
 import argparse
+import functools
+import multiprocessing
 import resource
 import tempfile
 import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -51,46 +57,78 @@ def table_of(first: int, number: int) -> pa.Table:
     return pa.table({"key": keys, "shard": ["s"] * number, "loss": scores})
 
 
-def select_seconds(folder: Path) -> tuple[float, float]:
-    """Returns the wall and CPU seconds of drawing a tenth of the rows."""
+def timed(call: Callable[[], object]) -> tuple[float, float]:
+    """Returns the wall and CPU seconds of a call."""
     wall_s, cpu_s = time.perf_counter(), time.process_time()
-    out = folder / "subset.drawn"
-    draw_subset(str(folder), str(out), "max_gradient", 0.1, 0, {}, score_column="loss")
+    call()
     return time.perf_counter() - wall_s, time.process_time() - cpu_s
 
 
-def compared(folder: Path, count: int, rounds: int) -> dict[str, list[tuple[float, float]]]:
-    """Returns the seconds of `select` over the parts, and over the same rows in few, in turn."""
-    few = folder / "few"
-    few.mkdir()
-    make(few, FEW, count * ROWS // FEW)
-    begun_s, cpu_s = time.perf_counter(), time.process_time()
-    score_table.gather(str(folder))
-    gathering = (time.perf_counter() - begun_s, time.process_time() - cpu_s)
-    found: dict[str, list[tuple[float, float]]] = {"gather_s": [gathering]}
+def known(folder: Path, count: int, rounds: int) -> dict[str, Any]:
+    """Returns what looking at the parts takes, as scoring that goes on does first."""
+    found = {}
+
+    def look() -> None:
+        found["parts"] = score_table.finished_parts(str(folder), PROVENANCE)
+
+    seconds = [timed(look) for _ in range(rounds)]
+    assert len(found["parts"]) == count
+    return {"s": seconds, "peak_mib": peak_mib()}
+
+
+def gathered(folder: Path) -> dict[str, Any]:
+    """Returns what gathering the rows takes, as the end of scoring does."""
+    return {"s": [timed(lambda: score_table.gather(str(folder)))], "peak_mib": peak_mib()}
+
+
+def draw(folder: Path) -> None:
+    """Draws a tenth of the rows."""
+    out = str(folder / "subset.drawn")
+    draw_subset(str(folder), out, "max_gradient", 0.1, 0, {}, score_column="loss")
+
+
+def drawn(folders: list[Path], rounds: int) -> dict[str, Any]:
+    """Returns what drawing a tenth of the rows takes in each folder, in turn."""
+    seconds: dict[str, list[tuple[float, float]]] = {folder.name: [] for folder in folders}
     for _ in range(rounds):
-        found.setdefault("select_s", []).append(select_seconds(folder))
-        found.setdefault("select_few_s", []).append(select_seconds(few))
-    many, one = (pq.read_table(where / "subset.drawn") for where in (folder, few))
-    assert many.equals(one), "what is drawn depends on the parts"
-    return found
+        for folder in folders:
+            seconds[folder.name].append(timed(functools.partial(draw, folder)))
+    return {"s": seconds, "peak_mib": peak_mib()}
 
 
-def seconds(folder: Path, count: int) -> tuple[float, float]:
-    """Returns the wall and CPU seconds of one look at the parts."""
-    wall_s, cpu_s = time.perf_counter(), time.process_time()
-    found = score_table.finished_parts(str(folder), PROVENANCE)
-    assert len(found) == count
-    return time.perf_counter() - wall_s, time.process_time() - cpu_s
+def peak_mib() -> int:
+    """Returns the most memory that this process has had resident."""
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
-def peak_so_far() -> float:
-    """Returns the most memory that this process has had resident, MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def apart(call: Callable[..., Any], *given: Any) -> Any:
+    """Returns what a call returns in a process of its own."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(call, *given).result()
+
+
+def measure(folder: Path, count: int, args: argparse.Namespace) -> dict[str, Any]:
+    """Returns what is measured of so many parts, by its name."""
+    many, few = folder / "many", folder / "few"
+    for where, parts in ((many, count), (few, FEW)):
+        where.mkdir()
+        apart(make, where, parts, count * ROWS // parts)
+    row = {"nothing": apart(peak_mib), "listed": apart(known, many, count, args.rounds)}
+    if count <= args.most_footers:
+        list_file, hidden = many / part_list.PARTS, many / ".hidden"
+        list_file.rename(hidden)
+        row["asked"] = apart(known, many, count, args.rounds)
+        hidden.rename(list_file)
+    row["gather"] = apart(gathered, many)
+    row["select"] = apart(drawn, [many, few], args.rounds)
+    row["select many"] = apart(drawn, [many], 1)
+    drawn_of = [pq.read_table(where / "subset.drawn") for where in (many, few)]
+    assert drawn_of[0].equals(drawn_of[1]), "what is drawn depends on the parts"
+    return row
 
 
 def main() -> None:
-    """Measures both ways in turn."""
+    """Measures each size in turn."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--parts", type=int, nargs="+", default=[1000, 10_000, 100_000])
     parser.add_argument("--most-footers", type=int, default=10_000)
@@ -98,23 +136,9 @@ def main() -> None:
     args, record = recorded(parser, "Parts that are listed need not be asked.")
     for count in args.parts:
         with tempfile.TemporaryDirectory() as name:
-            folder, listed, asked = Path(name), [], []
-            make(folder, count)
-            list_file, hidden = folder / part_list.PARTS, folder / ".hidden"
-            for _ in range(args.rounds):
-                listed.append(seconds(folder, count))
-                if count <= args.most_footers:
-                    list_file.rename(hidden)
-                    asked.append(seconds(folder, count))
-                    hidden.rename(list_file)
-            peak_mib = peak_so_far()
-            selected = compared(folder, count, args.rounds)
-            record.add(
-                parts=count, listed_s=listed, asked_s=asked, peak_mib=round(peak_mib), **selected,
-                peak_after_select_mib=round(peak_so_far()),
-            )  # fmt: skip
-            print(count, "listed", listed, "asked", asked, f"peak {peak_mib:.0f} MiB", flush=True)
-            print(count, selected, f"peak {peak_so_far():.0f} MiB", flush=True)
+            found = measure(Path(name), count, args)
+        record.add(parts=count, **found)
+        print(count, found, flush=True)
 
 
 if __name__ == "__main__":

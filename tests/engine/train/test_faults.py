@@ -1,8 +1,10 @@
 """Whatever dies, training ends as if nothing had: real workers, a real node."""
 
+import contextlib
 import functools
 import json
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ from raygrad.training.models import build_network
 from tests.engine.lost_nodes import has_files, losing_a_node
 from tests.engine.score import faulty_networks
 from tests.engine.sweep.sweeping import make_data
-from tests.engine.train.training_tasks import make_task
+from tests.engine.train.training_tasks import make_sharded, make_task
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -65,6 +67,44 @@ def test_killed_workers_change_no_bit_of_what_comes_out(ray_session, tmp_path, c
     names = ("disturbed", "undisturbed")
     dynamics = [(tmp_path / name / "dynamics.parquet").read_bytes() for name in names]
     assert dynamics[0] == dynamics[1]
+
+
+@pytest.mark.slow
+def test_killed_workers_that_stream_end_as_from_memory_and_leave_no_process(ray_session, tmp_path):
+    """SIGKILL of rank 0 and of rank 1 within epochs, each of which has a process that decodes.
+
+    The same bits as out of memory without a kill, images mixed through a buffer of a fifth of them.
+    """
+    faults = tmp_path / "faults"
+    faults.mkdir()
+    config = recipe(
+        faulty_networks.name("kills_ranks", faults, 2), shuffle_buffer=50, loaders=1, epochs=3
+    )
+    in_memory, streamed = make_sharded(tmp_path)
+    found = []
+    for name, data in (("streamed", streamed), ("memory", in_memory)):
+        train(make_task(tmp_path / name, config), data)
+        assert len(list(faults.iterdir())) == 2
+        found.append(outcome(tmp_path / name))
+    assert torch.equal(found[0][0], found[1][0])
+    assert found[0][1] == found[1][1]
+    begun_s = time.monotonic()
+    while loaders := decoding_processes():
+        assert time.monotonic() - begun_s < 30, (
+            f"processes that decode outlived their rank: {loaders}"
+        )
+        time.sleep(0.5)
+
+
+def decoding_processes():
+    """Processes beside ranks, of this checkout."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            line = (entry / "cmdline").read_bytes()
+            if b"multiprocessing.forkserver" in line and (entry / "cwd").resolve() == Path.cwd():
+                found.append(int(entry.name))
+    return found
 
 
 @pytest.mark.slow

@@ -1,6 +1,14 @@
-"""Training tasks whose files all go to one folder."""
+"""Training tasks whose files all go to one folder, and images in shards to train on."""
 
+import io
+
+from PIL import Image
+
+from raygrad.data.index import build_index, write_index
 from raygrad.engine.train.job import TrainTask
+from raygrad.training.study_data import StudyData, StudySource, load_study_data
+from tests.data.making import example, put
+from tests.engine.sweep.sweeping import make_data
 
 
 def make_task(folder, config):
@@ -13,3 +21,28 @@ def make_task(folder, config):
         metrics_url=str(folder / "metrics.json"),
         measured_url=str(folder),
     )
+
+
+def make_sharded(folder) -> tuple[StudyData, StudySource]:
+    """The images of `make_data` in four shards: all of them in memory, and where they stream from.
+
+    Validation examples are chosen by the hash of their key, as of any data set in shards.
+    """
+    data, urls = make_data(), []
+    for name, split, rows in (
+        ("train-0", data.train, range(7)),
+        ("train-1", data.train, range(7, 190)),
+        ("train-2", data.train, range(190, 300)),
+        ("test-0", data.test, range(90)),
+    ):
+        members = []
+        for row in rows:
+            picture = io.BytesIO()
+            Image.fromarray(split.images[row, 0]).save(picture, "PNG")
+            members += example(split.keys[row], split.labels[row], "png", picture.getvalue())
+        urls.append(put(folder, f"{name}.tar", members))
+    index = build_index(urls[:3], urls[3:], val_fraction=0.2)
+    write_index(str(folder / "data"), index)
+    source = StudySource(str(folder / "data"), 3, 1, None, "", survey_url=str(folder / "survey"))
+    source.surveyed()
+    return load_study_data(index, 3, 1), source
