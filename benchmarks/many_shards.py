@@ -35,7 +35,7 @@ SCORE = f"--network linear --fresh-weights --num-classes {CLASSES} --image-size 
 COMMANDS = {
     "score": f"{SCORE} --columns grad_l2_all loss",
     "score again": f"{SCORE} --columns grad_l2_all loss",
-    "select": "--methods max_gradient --keep-fractions 0.1 --seeds 0",
+    "select": "--fresh-scores --methods max_gradient --keep-fractions 0.1 --seeds 0",
 }
 
 
