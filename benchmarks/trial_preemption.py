@@ -21,6 +21,7 @@ import argparse
 import heapq
 import math
 import random
+import shutil
 import statistics
 import tempfile
 import time
@@ -175,8 +176,12 @@ def check(args: argparse.Namespace, record: Record) -> None:
     A restart is what was measured from a kill to the next process, and what a trial does before
     its first step; the work is what the undisturbed sweep's rows say of each trial.
     """
-    calm, calm_s, _ = sweep_once(args, math.inf, seed=0)
-    found, wall_s, killer = sweep_once(args, args.mean_life_s, seed=1)
+    with tempfile.TemporaryDirectory(prefix="preemption-") as folder:
+        drawn = draw_subsets(args, f"{folder}/drawn")
+        calm, calm_s, _ = sweep_once(args, drawn, f"{folder}/calm", math.inf, seed=0)
+        found, wall_s, killer = sweep_once(
+            args, drawn, f"{folder}/killed", args.mean_life_s, seed=1
+        )
     same = ["trial", "test_accuracy", "test_loss", "best_epoch", "steps", "examples_seen"]
     assert found.select(same).equals(calm.select(same)), "kills changed a result"
     work_s = calm["loop_time_s"].to_pylist()
@@ -205,36 +210,55 @@ def check(args: argparse.Namespace, record: Record) -> None:
     )
 
 
-def sweep_once(args: argparse.Namespace, mean_life_s: float, seed: int) -> Any:
-    """Retrains on random subsets of the digits; returns results, seconds, and the killer."""
+def draw_subsets(args: argparse.Namespace, run: str) -> str:
+    """Makes a run of the digits up to its random subsets; returns its folder."""
     from raygrad import pipeline
-    from raygrad.config import DataConfig, SelectConfig, StudyConfig, SweepConfig
     from raygrad.engine.session import ensure_ray, session
+
+    config = study_of(args, run)
+    pipeline.bind(config)
+    with session():
+        ensure_ray()
+        for stage in (pipeline.prepare, pipeline.train, pipeline.score, pipeline.select):
+            stage(config)
+    return run
+
+
+def study_of(args: argparse.Namespace, run: str) -> Any:
+    """Returns the study whose sweep is killed."""
+    from raygrad.config import DataConfig, SelectConfig, StudyConfig, SweepConfig
     from raygrad.training.recipes import recipe
 
-    with tempfile.TemporaryDirectory(prefix="preemption-") as run:
-        config = StudyConfig(
-            run,
-            data=DataConfig(source="digits"),
-            train=replace(recipe("digits", "cnn"), epochs=args.epochs, patience=args.epochs),
-            select=SelectConfig(
-                methods=("random",), keep_fractions=(0.8,), seeds=tuple(range(args.trials))
-            ),
-            sweep=SweepConfig(max_concurrent=args.places, save_interval_s=args.interval_s),
-        )
-        pipeline.bind(config)
-        with session():
-            ensure_ray()
-            pipeline.prepare(config)
-            pipeline.select(config)
-            killer = Killer(mean_life_s, seed, kind="run_trial")
-            killer.start()
-            begun_s = time.monotonic()
-            found = pipeline.sweep(config)
-            took_s = time.monotonic() - begun_s
-            killer.ended.set()
-            killer.join()
-        return found, took_s, killer
+    return StudyConfig(
+        run,
+        data=DataConfig(source="digits"),
+        train=replace(recipe("digits", "cnn"), epochs=args.epochs, patience=args.epochs),
+        select=SelectConfig(
+            methods=("random",), keep_fractions=(0.8,), seeds=tuple(range(args.trials))
+        ),
+        sweep=SweepConfig(max_concurrent=args.places, save_interval_s=args.interval_s),
+    )
+
+
+def sweep_once(
+    args: argparse.Namespace, drawn: str, run: str, mean_life_s: float, seed: int
+) -> Any:
+    """Retrains on the subsets of a run, in a copy; returns results, seconds, and the killer."""
+    from raygrad import pipeline
+    from raygrad.engine.session import ensure_ray, session
+
+    shutil.copytree(drawn, run)
+    config = study_of(args, run)
+    with session():
+        ensure_ray()
+        killer = Killer(mean_life_s, seed, kind="run_trial")
+        killer.start()
+        begun_s = time.monotonic()
+        found = pipeline.sweep(config)
+        took_s = time.monotonic() - begun_s
+        killer.ended.set()
+        killer.join()
+    return found, took_s, killer
 
 
 def main() -> None:
