@@ -10,6 +10,7 @@ from raygrad.engine.nodes import Offer
 from raygrad.engine.placement import place_scoring
 from raygrad.engine.score import job
 from raygrad.engine.score.actor import ShardWork
+from raygrad.engine.score.board import BoardState
 from raygrad.pipeline import making_features, preparing, scoring
 
 
@@ -35,7 +36,7 @@ def _scored(config, task, board, shards, aside):
 
 
 def _board(*_):
-    state = job.BoardState(done=0, actors=1, retries=0, idle_s=0.0)
+    state = BoardState(done=0, actors=1, retries=0, idle_s=0.0)
     return SimpleNamespace(read=SimpleNamespace(remote=lambda: state))
 
 

@@ -77,9 +77,7 @@ def test_killed_workers_that_stream_end_as_from_memory_and_leave_no_process(ray_
     """
     faults = tmp_path / "faults"
     faults.mkdir()
-    config = recipe(
-        faulty_networks.name("kills_ranks", faults, 2), shuffle_buffer=50, loaders=1, epochs=3
-    )
+    config = recipe(faulty_networks.name("kills_ranks", faults, 2), shuffle_buffer=50, loaders=1)
     in_memory, streamed = make_sharded(tmp_path)
     found = []
     for name, data in (("streamed", streamed), ("memory", in_memory)):
