@@ -182,6 +182,7 @@ def check(args: argparse.Namespace, record: Record) -> None:
         found, wall_s, killer = sweep_once(
             args, drawn, f"{folder}/killed", args.mean_life_s, seed=1
         )
+    assert killer.killed, "no trial was found, so that none was killed"
     same = ["trial", "test_accuracy", "test_loss", "best_epoch", "steps", "examples_seen"]
     assert found.select(same).equals(calm.select(same)), "kills changed a result"
     work_s = calm["loop_time_s"].to_pylist()
@@ -251,7 +252,7 @@ def sweep_once(
     config = study_of(args, run)
     with session():
         ensure_ray()
-        killer = Killer(mean_life_s, seed, kind="run_trial")
+        killer = Killer(mean_life_s, seed, kind="ImplicitFunc")
         killer.start()
         begun_s = time.monotonic()
         found = pipeline.sweep(config)
