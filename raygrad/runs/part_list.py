@@ -36,6 +36,8 @@ _SCHEMA = pa.schema(
 )
 _PIECE = 2**12
 _AS_JSON = ("rejects", "not_finite")
+_NO_REJECTS: list[dict[str, str]] = []
+_ALL_FINITE: dict[str, int] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,12 @@ class PartFacts:
     """How many scores of a column are NaN or infinite, for columns that have some."""
     device: str = ""
     """The name of the device that computed it; empty in parts that do not say."""
+
+    def __post_init__(self) -> None:
+        # Of very many parts: what most say alike is one object, which nobody changes.
+        object.__setattr__(self, "rejects", self.rejects or _NO_REJECTS)
+        object.__setattr__(self, "not_finite", self.not_finite or _ALL_FINITE)
+        object.__setattr__(self, "device", sys.intern(self.device))
 
 
 def shard_of(name: str) -> str | None:
@@ -107,10 +115,9 @@ def listed_parts(
     if said != dict(provenance) or table.column_names != _SCHEMA.names:
         return {}
     found = {}
-    # Few rows are Python objects at once, and what many parts say alike is one object.
+    # Few rows are Python objects at once.
     for row in (row for piece in table.to_batches(_PIECE) for row in piece.to_pylist()):
         shard, state = row.pop("shard"), (row.pop("bytes"), row.pop("version"))
         if states.get(f"part-{shard}.parquet") == state:
-            row["device"] = sys.intern(row["device"])
             found[shard] = PartFacts(**row | {name: json.loads(row[name]) for name in _AS_JSON})
     return found

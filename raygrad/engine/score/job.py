@@ -149,10 +149,11 @@ def _without_parts(task: ScoreTask, shards: dict[str, tuple[int, str]], tally: _
         DataError: A part does not hold its shard's examples.
     """
     found: dict[str, PartFacts] = score_table.finished_parts(task.out_url, task.provenance)
-    for shard, facts in found.items():
-        if shard not in shards:
+    for shard, (count, rows_digest) in shards.items():
+        facts = found.get(shard)
+        if facts is None:
             continue
-        (count, rows_digest), part = shards[shard], score_table.part_url(task.out_url, shard)
+        part = score_table.part_url(task.out_url, shard)
         if facts.rows_digest != rows_digest:
             raise ConfigError(
                 f"a part must be of the shard as it is indexed, got another, in "
