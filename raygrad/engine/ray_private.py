@@ -9,20 +9,18 @@ import os
 import signal
 import sys
 import threading
-import time
 import types
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+from raygrad.engine import own_nodes
 from raygrad.errors import ResourceError
 
 TESTED = ("2.60.0",)
 """The versions of Ray that every function here was tested with."""
 
 _FROM, _BELOW = (2, 60), (3, 0)
-_GONE_WITHIN_S = 0.5
-"""How long after its shutdown a node's raylet may take to be gone."""
 
 
 def check_version(version: str) -> None:
@@ -83,7 +81,8 @@ def lean_node() -> Iterator[None]:
 
     They go without three servers that nobody asks, and their node's agent without the parts that
     serve a dashboard, as where Ray is installed without them; their workers are forks of one
-    (`workers/`).
+    (`workers/`). A node that is slow to be there is waited for: Ray gives it half a minute, and
+    has no setting for it.
     """
     import ray
     from ray._private import services
@@ -96,7 +95,12 @@ def lean_node() -> Iterator[None]:
 
     spared = dict.fromkeys(("start_monitor", "start_api_server", "start_log_monitor"), none)
     own_script = os.path.join(ray.__path__[0], "_private", "workers", "setup_worker.py")
-    with _replaced(Node, **spared), forked_workers(own_script) as script:
+    patient = own_nodes.while_raylet_starts(_part(services, "get_node"))
+    with (
+        _replaced(Node, **spared),
+        _replaced(services, get_node=patient),
+        forked_workers(own_script) as script,
+    ):
         if script is None:
             yield
             return
@@ -170,35 +174,12 @@ def shutdown() -> None:
 
     handler = signal.getsignal(signal.SIGTERM)
     try:
-        with _agents_end_with_their_node():
+        with own_nodes.agents_end_with_their_node():
             ray.shutdown()
         starting.close()
     finally:
         if threading.current_thread() is threading.main_thread() and handler is not None:
             signal.signal(signal.SIGTERM, handler)
-
-
-@contextlib.contextmanager
-def _agents_end_with_their_node() -> Iterator[None]:
-    """Ends what a node of this process leaves behind when it ends.
-
-    A raylet that does not end within Ray's second or so is killed, and then its two agents look for
-    Ray's store, which has gone too, for a minute. A node that goes on keeps what it has.
-    """
-    # Ray brings its own psutil, which is found once Ray has been imported.
-    import psutil
-
-    nodes = [p for p in psutil.Process().children() if "raylet" in _name(p)]
-    below = {node: node.children(recursive=True) for node in nodes if node.is_running()}
-    try:
-        yield
-    finally:
-        end_s = time.monotonic() + _GONE_WITHIN_S
-        for node, processes in below.items():
-            while not (gone := _is_gone(node)) and time.monotonic() < end_s:
-                time.sleep(0.01)  # not psutil's wait, which would take the status from Ray
-            if gone:
-                _kill(processes)
 
 
 @contextlib.contextmanager
@@ -220,32 +201,8 @@ def whole_start() -> Iterator[None]:
             with contextlib.suppress(psutil.Error):
                 if process not in before and package in " ".join(process.cmdline()):
                     process.suspend()  # a stopped process starts no other before its end
-                    _kill([*process.children(recursive=True), process])
+                    own_nodes.kill([*process.children(recursive=True), process])
         raise
-
-
-def _is_gone(process: Any) -> bool:
-    import psutil
-
-    with contextlib.suppress(psutil.NoSuchProcess):
-        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
-    return True
-
-
-def _kill(processes: Iterable[Any]) -> None:
-    import psutil
-
-    for process in processes:
-        with contextlib.suppress(psutil.Error):
-            process.kill()
-
-
-def _name(process: Any) -> str:
-    import psutil
-
-    with contextlib.suppress(psutil.Error):
-        return str(process.name())
-    return ""
 
 
 def autoscaler_groups() -> list[tuple[dict[str, float], int | None]]:

@@ -1,0 +1,84 @@
+"""The processes of nodes that this process starts: waited for at their start, gone at their end."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+_GONE_WITHIN_S = 0.5
+"""How long after its shutdown a node's raylet may take to be gone."""
+_THERE_WITHIN_S = 120.0
+"""How long after its start a node's raylet may take to be known, on a machine with much to do."""
+_ASK_S = 0.05
+
+
+def while_raylet_starts(get_node: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns Ray's question for a new node, asked until it is there or its raylet has ended.
+
+    Args:
+        get_node: Ray's own, which raises RuntimeError for a node that it does not know yet.
+    """
+
+    def found(*arguments: Any, **named: Any) -> Any:
+        end_s = time.monotonic() + _THERE_WITHIN_S
+        while True:
+            try:
+                return get_node(*arguments, **named)
+            except RuntimeError:  # Ray's answer for a node that is not known
+                if time.monotonic() > end_s or all(map(_is_gone, _own_raylets())):
+                    raise
+            time.sleep(_ASK_S)
+
+    return found
+
+
+def _own_raylets() -> list[Any]:
+    """Returns the raylets of the nodes that this process has started."""
+    # Ray brings its own psutil, which is found once Ray has been imported.
+    import psutil
+
+    return [process for process in psutil.Process().children() if "raylet" in _name(process)]
+
+
+@contextlib.contextmanager
+def agents_end_with_their_node() -> Iterator[None]:
+    """Ends what a node of this process leaves behind when it ends.
+
+    A raylet that does not end within Ray's second or so is killed, and then its two agents look for
+    Ray's store, which has gone too, for a minute. A node that goes on keeps what it has.
+    """
+    below = {node: node.children(recursive=True) for node in _own_raylets() if node.is_running()}
+    try:
+        yield
+    finally:
+        end_s = time.monotonic() + _GONE_WITHIN_S
+        for node, processes in below.items():
+            while not (gone := _is_gone(node)) and time.monotonic() < end_s:
+                time.sleep(0.01)  # not psutil's wait, which would take the status from Ray
+            if gone:
+                kill(processes)
+
+
+def _is_gone(process: Any) -> bool:
+    import psutil
+
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    return True
+
+
+def kill(processes: Iterable[Any]) -> None:
+    """Kills processes, of which some may have ended by themselves."""
+    import psutil
+
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+
+
+def _name(process: Any) -> str:
+    import psutil
+
+    with contextlib.suppress(psutil.Error):
+        return str(process.name())
+    return ""
