@@ -4,6 +4,7 @@ import importlib
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
 from raygrad.errors import ConfigError
@@ -22,8 +23,8 @@ class Published:
 
     name: str
     """Which they are, of those that there are of the network."""
-    num_classes: int
-    """Classes that they tell apart."""
+    num_classes: int | None
+    """Classes that they tell apart; None where they end before the layer that would."""
     image_size: int
     """The side of the squares that they see best, in pixels."""
     mean: tuple[float, ...]
@@ -50,12 +51,12 @@ def published(network: str) -> Published:
     if network in library_networks():
         weights = importlib.import_module("torchvision.models").get_model_weights(network).DEFAULT
         shown = weights.transforms()
-        classes, size = len(weights.meta["categories"]), shown.crop_size[0]
-        return Published(str(weights), classes, size, tuple(shown.mean), tuple(shown.std))
+        num_classes, size = len(weights.meta["categories"]), shown.crop_size[0]
+        return Published(str(weights), num_classes, size, tuple(shown.mean), tuple(shown.std))
     known = _timm_facts(network)
     name = f"{known.architecture}.{known.tag}" if known.tag else known.architecture
-    size = known.input_size[-1]
-    return Published(name, known.num_classes, size, tuple(known.mean), tuple(known.std))
+    size, mean, std = known.input_size[-1], tuple(known.mean), tuple(known.std)
+    return Published(name, known.num_classes or None, size, mean, std)
 
 
 def pretrained_network(network: str, spec: ImageSpec) -> nn.Module:
@@ -63,19 +64,24 @@ def pretrained_network(network: str, spec: ImageSpec) -> nn.Module:
 
     Args:
         network: As of `published`.
-        spec: Images of three channels, and as many classes as the weights tell apart.
+        spec: Images of three channels, and as many classes as the weights tell apart. Where they
+            tell none apart a last layer of the spec's classes is new; features are what enters it.
 
     Raises:
         ConfigError: There are no such weights, they cannot be had, or are for other images.
     """
     known = published(network)
-    if (spec.channels, spec.num_classes) != (_CHANNELS, known.num_classes):
+    classes = known.num_classes or spec.num_classes
+    if (spec.channels, spec.num_classes) != (_CHANNELS, classes):
         raise ConfigError(
             f"pretrained weights {known.name} must see {_CHANNELS} channels and tell apart "
-            f"{known.num_classes} classes, got {spec.channels} and {spec.num_classes}."
+            f"{classes} classes, got {spec.channels} and {spec.num_classes}."
         )
     try:
-        built: nn.Module = _built(network, spec)
+        # A layer that is new is the same each time: the weights' digest says what was seen.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            built: nn.Module = _built(network, spec)
     except (OSError, RuntimeError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise ConfigError(
@@ -93,11 +99,12 @@ def _built(network: str, spec: ImageSpec) -> Any:
         weights = models.get_model_weights(network).DEFAULT
         return models.get_model(network, weights=weights, progress=False, **options)
     timm, short = importlib.import_module("timm"), network.removeprefix(TIMM_PREFIX)
+    options = {"pretrained": True, "num_classes": spec.num_classes}
     try:
-        return timm.create_model(short, pretrained=True, img_size=(spec.height, spec.width))
+        return timm.create_model(short, img_size=(spec.height, spec.width), **options)
     except TypeError:
         # Convolutional networks of timm take any size and no such option.
-        return timm.create_model(short, pretrained=True)
+        return timm.create_model(short, **options)
 
 
 def _timm_facts(network: str) -> Any:

@@ -1,10 +1,13 @@
 """Published weights are those of the library's cache, and what cannot be had is said by name."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torchvision
 
 from raygrad.errors import ConfigError
+from raygrad.training.features import FeatureTap
 from raygrad.training.models import ImageSpec
 from raygrad.training.outside import NetworkSource, weights_digest
 from raygrad.training.pretrained import PRETRAINED, pretrained_network, published
@@ -51,6 +54,24 @@ def test_weights_of_timm_are_loaded_as_timm_loads_them(monkeypatch):
     known = published("timm/lcnet_050")
     found = pretrained_network("timm/lcnet_050", ImageSpec(3, 96, 96, known.num_classes))
     assert weights_digest(found) == weights_digest(network)
+
+
+def test_weights_that_end_before_a_last_layer_get_the_same_new_one_each_time(monkeypatch):
+    timm = pytest.importorskip("timm")
+    name, spec = "timm/test_vit", ImageSpec(3, 160, 160, 4)
+    network = timm.create_model("test_vit", num_classes=0)
+    cfg = replace(timm.get_pretrained_cfg("test_vit"), num_classes=0)
+    monkeypatch.setattr("timm.get_pretrained_cfg", lambda _: cfg)
+    monkeypatch.setattr("timm.models._builder.resolve_pretrained_cfg", lambda *_, **__: cfg)
+    loads = "load_state_dict_from_hf"
+    monkeypatch.setattr(f"timm.models._builder.{loads}", lambda *_, **__: network.state_dict())
+    assert published(name).num_classes is None
+    found = pretrained_network(name, spec)
+    assert weights_digest(found) == weights_digest(pretrained_network(name, spec))
+    images = torch.rand(2, 3, 160, 160)
+    features, logits = FeatureTap(found.eval()).with_logits(images)
+    torch.testing.assert_close(features, network.eval()(images))
+    assert logits.shape == (2, 4)
 
 
 @pytest.mark.parametrize("name", ["cnn5", "tests.training.test_pretrained:own"])
