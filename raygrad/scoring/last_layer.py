@@ -110,6 +110,9 @@ def agreed(
         As `find_last_layer`.
     """
     (last, candidates), (ordinary, met) = in_sites, in_graph
+    if last and ordinary and set(last) <= set(ordinary):
+        # What else is in that product is made of parameters alone: embeddings of indices.
+        return last, ()
     if met - known:
         return (ordinary, ()) if ordinary else (None, tuple(sorted(met)))
     return last or (ordinary if not candidates else None), candidates

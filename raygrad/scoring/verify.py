@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from raygrad.errors import ConfigError
 from raygrad.scoring.collect import ForwardChangedError
 from raygrad.scoring.fallback import fallback_norms, gradients_of, single_run
 from raygrad.scoring.graph import leaves_of
@@ -97,16 +98,17 @@ def single_reference(
             watched for that, and for parameters that it reaches past their stand-ins.
 
     Raises:
-        ConfigError: The output is not logits.
+        ConfigError: The output is not logits, or depends on no parameter by autograd.
         StrayParameterError: It depends on a parameter in a way that its stand-in cannot follow.
         ForwardChangedError: A run made more calls, or fewer.
     """
     rows: dict[str, list[Partial | None]] = {name: [] for name in parameters}
-    logits, directions = [], []
+    logits, directions, depends = [], [], False
     last: tuple[str, ...] | None = None
     met: frozenset[str] = frozenset()
     for index, image in enumerate(images.split(1)):
         output, leaves = _looked_over(runner, image, parameters, twice, calls)
+        depends = depends or output.requires_grad
         logits.append(output[:1].detach())
         generator = torch.Generator().manual_seed(index)
         direction = torch.randn(logits[-1].shape, generator=generator).to(output.device)
@@ -121,6 +123,12 @@ def single_reference(
         for name, gradient in gradients_of(output, direction, leaves).items():
             row = None if gradient is None else reduce_gradient(gradient[None].clone(), ALL_NORMS)
             rows[name].append(row)
+    if parameters and not depends:
+        raise ConfigError(
+            "the logits must depend on the parameters by autograd, got a forward pass that leaves "
+            "no gradient (under no_grad or inference_mode, detached, or by way of numpy). Take "
+            "that out of forward."
+        )
     rows = {name: found for name, found in rows.items() if found}
     unused = frozenset(name for name, found in rows.items() if all(row is None for row in found))
     zero = dict.fromkeys(ALL_NORMS, torch.zeros(1, device=images.device))

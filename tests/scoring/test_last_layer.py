@@ -94,3 +94,48 @@ def test_the_last_layer_is_the_one_that_makes_the_logits_or_is_not_named(
         return
     found = GradNormScorer(model, columns).score(x, y).norms
     assert relative_error(found, loop_grad_norms(model, x, y, columns, last_layer=last)) < 1e-5
+
+
+@pytest.mark.parametrize("summed", [False, True])
+def test_an_activation_that_is_made_of_tables_alone_is_no_weight(summed: bool) -> None:
+    """To autograd rows of a table are made of parameters as weights are."""
+
+    class Words(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table, self.head = nn.Embedding(9, 6), nn.Linear(6, 4)
+            self.places = nn.Parameter(torch.randn(5, 6))
+
+        def forward(self, ids: Tensor) -> Tensor:
+            h = self.table(ids) + self.places
+            return self.head(h.sum(1) if summed else torch.tanh(h).sum(1))
+
+    torch.manual_seed(0)
+    model, x, y = Words().eval(), torch.randint(0, 9, (4, 5)), torch.arange(4)
+    for columns in (LAST, (*LAST, "grad_l2_weights")):
+        found = GradNormScorer(model, columns).score(x, y).norms
+        assert (
+            relative_error(found, loop_grad_norms(model, x, y, columns, last_layer="head")) < 1e-5
+        )
+
+
+class _Without(_Headed):
+    """Its forward pass leaves no graph."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.how == "no_grad":
+            with torch.no_grad():
+                return super().forward(x)
+        if self.how == "numpy":
+            return torch.from_numpy(super().forward(x).detach().numpy())
+        return super().forward(x).detach()
+
+
+@pytest.mark.parametrize("columns", [LAST, ("grad_l2_weights",)])
+@pytest.mark.parametrize("how", ["no_grad", "numpy", "detached"])
+def test_logits_without_a_graph_are_refused_and_not_scored_zero(
+    how: str, columns: tuple[str, ...]
+) -> None:
+    """No loss that such a model has could train it."""
+    with pytest.raises(ConfigError, match="depend on the parameters by autograd"):
+        GradNormScorer(_Without(how).eval(), columns).score(torch.randn(5, 6), torch.arange(5) % 4)
