@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "raygrad", "run", "--run"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled"}
 TIMEOUT_S = 240
-pytestmark = [pytest.mark.long(seconds=250), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.long(seconds=150), pytest.mark.timeout(900)]
 COMPARED = ["trial", "test_accuracy", "test_loss", "val_loss", "best_epoch", "steps"]
 
 
@@ -44,20 +44,34 @@ def run_until(run: str, pattern: str | None, how: int = signal.SIGKILL) -> str:
     return "".join(said)
 
 
-@pytest.fixture
-def config(tmp_path):
-    config = make_tiny_config(tmp_path)
+def bound(config):
     train = dataclasses.replace(config.train, epochs=100, patience=100, save_interval_s=0.0)
     config = dataclasses.replace(config, train=train)
     pipeline.bind(config)
     return config
 
 
-def test_a_study_killed_in_every_stage_ends_as_an_undisturbed_one(config, tmp_path):
+@pytest.fixture
+def config(tmp_path):
+    return bound(make_tiny_config(tmp_path))
+
+
+@pytest.fixture
+def of_small_trials(tmp_path):
+    """Twelve trials that each take little: most of a retraining on everything would be epochs."""
+    config = make_tiny_config(tmp_path)
+    select = dataclasses.replace(config.select, keep_fractions=(0.05, 0.2), seeds=(0, 1, 2))
+    sweep = dataclasses.replace(config.sweep, protocols=("equal_epochs",))
+    return bound(dataclasses.replace(config, select=select, sweep=sweep))
+
+
+def test_a_study_killed_in_every_stage_ends_as_an_undisturbed_one(
+    of_small_trials, tmp_path, ray_session
+):
     """Same scores, same subsets, same trials, to the last bit, after four ends of the driver."""
+    config = of_small_trials
     undisturbed = dataclasses.replace(config, run=str(tmp_path / "undisturbed"))
-    pipeline.bind(undisturbed)
-    run_until(undisturbed.run, None)
+    pipeline.run(undisturbed)
 
     run_until(config.run, r"train: \d\d of 100 epochs")
     said = run_until(config.run, "score-linear: starts")
