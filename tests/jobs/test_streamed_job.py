@@ -10,8 +10,6 @@ from tests.jobs.test_jobs import run_job
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-NETWORK = "vgg16_32"
-"""The network of the recipe, as it is made for small images."""
 WAYS = {
     "stream": (
         ["--train.data", "stream", "--train.augment", "photo_crop", "--train.shuffle-buffer", "16"],
@@ -42,7 +40,7 @@ def test_the_small_run_ends_with_two_workers(ray_session, photographs, tmp_path,
         status = run_job("imagenet", [
             "--smoke", "--data", f"{photographs}/train-*.tar",
             "--test-data", f"{photographs}/test-*.tar", "--storage", str(run),
-            "--train.num-workers", "2", "--sweep.networks", NETWORK, "--train.network", NETWORK,
+            "--train.num-workers", "2", "--sweep.networks", "cnn5", "--train.network", "cnn5",
             "--train.batch-size", "8", "--train.probe-size", "8", "--train.numerics", "exact",
             "--select.methods", "random", "--select.keep-fractions", "0.5", "1.0",
             "--data.max-reject-share", "0.1", "--data.cache-dir", str(tmp_path / "cache"),
@@ -50,7 +48,7 @@ def test_the_small_run_ends_with_two_workers(ray_session, photographs, tmp_path,
         ])  # fmt: skip
     assert status == 0
     assert said in caplog.text
-    metrics = json.loads((run / "train" / NETWORK / "metrics.json").read_text())
+    metrics = json.loads((run / "train/cnn5/metrics.json").read_text())
     assert metrics["world_size"] == 2
     assert metrics["rejected"] == 1
     assert metrics["num_train"] + metrics["num_val"] == 35
