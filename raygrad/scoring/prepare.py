@@ -111,6 +111,23 @@ def _may_be_channels_last(model: nn.Module, pair: Tensor) -> bool:
     )
 
 
+def _tentative(
+    trial: Trial, double: Trace, single: Trace, alone: bool, channels_last: bool
+) -> tuple[Plan, set[str]]:
+    """The plan for all norms of all parameters, not yet compared; and those without a formula."""
+    reference = trial.reference
+    every = dict.fromkeys(sorted(reference.asked), ALL_NORMS)
+    unused = reference.unused
+    unknown = single.unknown | double.unknown
+    sites = {} if alone else sites_of(single.calls, double.calls, unknown, every, {})
+    unknown |= left_out(single.calls, sites)
+    unknown = (unknown | (reference.asked - _scored_by(sites) - unused)) & reference.asked
+    fallback = dict.fromkeys(sorted(unknown - unused), "loop")
+    plan = Plan(sites, single.count, every, fallback, unused, None, trial.runner,
+                channels_last=channels_last, hooked=single.hooked)  # fmt: skip
+    return plan, unknown
+
+
 def _plan_for(
     trial: Trial,
     parameters: Mapping[str, Tensor],
@@ -127,15 +144,8 @@ def _plan_for(
     double, single = traces
     pair = pair.to(memory_format=torch.channels_last) if channels_last else pair
     alone = alone or not same_calls(double, single)
-    every = dict.fromkeys(sorted(reference.asked), ALL_NORMS)
-    unused = reference.unused
-    unknown = single.unknown | double.unknown
-    sites = {} if alone else sites_of(single.calls, double.calls, unknown, every, {})
-    unknown |= left_out(single.calls, sites)
-    unknown = (unknown | (reference.asked - _scored_by(sites) - unused)) & reference.asked
-    fallback = dict.fromkeys(sorted(unknown - unused), "loop")
-    plan = Plan(sites, single.count, every, fallback, unused, None, runner,
-                channels_last=channels_last, hooked=single.hooked)  # fmt: skip
+    plan, unknown = _tentative(trial, double, single, alone, channels_last)
+    sites, unused = plan.sites, plan.unused
     last = asked.last
     candidates: tuple[str, ...] = ()
     if alone:

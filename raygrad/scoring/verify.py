@@ -124,11 +124,7 @@ def single_reference(
             row = None if gradient is None else reduce_gradient(gradient[None].clone(), ALL_NORMS)
             rows[name].append(row)
     if parameters and not depends:
-        raise ConfigError(
-            "the logits must depend on the parameters by autograd, got a forward pass that leaves "
-            "no gradient (under no_grad or inference_mode, detached, or by way of numpy). Take "
-            "that out of forward."
-        )
+        raise _without_graph()
     rows = {name: found for name, found in rows.items() if found}
     unused = frozenset(name for name, found in rows.items() if all(row is None for row in found))
     zero = dict.fromkeys(ALL_NORMS, torch.zeros(1, device=images.device))
@@ -139,6 +135,14 @@ def single_reference(
     }
     asked = frozenset(rows)
     return Reference(partials, unused, torch.cat(directions), torch.cat(logits), last, met, asked)
+
+
+def _without_graph() -> ConfigError:
+    return ConfigError(
+        "the logits must depend on the parameters by autograd, got a forward pass that leaves "
+        "no gradient (under no_grad or inference_mode, detached, or by way of numpy). Take "
+        "that out of forward."
+    )
 
 
 def _looked_over(
