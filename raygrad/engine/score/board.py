@@ -60,6 +60,8 @@ class BoardState:
     """Places that are set aside, and the last error of each."""
     storage: tuple[float, str] | None = None
     """For how long storage has withheld all that it was asked for, and what it said."""
+    most_actors: int = 0
+    """Actors that had a shard under way at the same time, the most of all moments."""
 
 
 class Board:
@@ -76,7 +78,7 @@ class Board:
         self._under_way: dict[str, _Attempt] = {}
         self._builds: dict[str, int] = {}
         self._places: dict[str, Place] = {}
-        self._finished = self._retries = 0
+        self._finished = self._retries = self._most_actors = 0
         self._ended: dict[str, None] = {}
         self._storage_said = ""
         self.new_pool()
@@ -155,6 +157,7 @@ class Board:
                 others = self._others(before.place)
                 verdict = self._blame.death(before.place, shard, died, others, now_s)
         self._under_way[shard] = _Attempt(actor_id, place, died)
+        self._most_actors = max(self._most_actors, self._num_actors())
         return died, verdict
 
     def fault(self, fault: Fault, actor_id: str, shard: str, error: str, refused: bool) -> Verdict:
@@ -202,12 +205,16 @@ class Board:
         since_s = self._blame.storage_since_s
         return BoardState(
             self._finished + sum(attempt.count for attempt in attempts),
-            len({attempt.actor_id for attempt in attempts}),
+            self._num_actors(),
             self._retries,
             now_s - self._last_s,
             tuple(self._blame.aside.items()),
             None if since_s is None else (now_s - since_s, self._storage_said),
+            self._most_actors,
         )
+
+    def _num_actors(self) -> int:
+        return len({attempt.actor_id for attempt in self._under_way.values()})
 
     def _others(self, place: Place) -> list[Place]:
         """Returns where else actors stand or could."""

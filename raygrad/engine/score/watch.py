@@ -57,7 +57,7 @@ class Watch:
         """
         state: BoardState = ray.get(self._board.read.remote())
         self._looked_s = time.monotonic()
-        self.most_actors = max(self.most_actors, state.actors)
+        self.most_actors = state.most_actors
         self.trouble.tell(state)
         note = _note(state, retries, rejects)
         if state.done != self._shown or self._told.differs(note):

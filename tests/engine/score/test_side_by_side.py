@@ -195,6 +195,8 @@ def test_an_actor_that_is_called_for_shards_together_tells_of_each(actor):
     make, board, _ = actor
     batch = make()({"shard": SHARDS})
     assert tuple(batch["shard"]) == SHARDS
+    assert board._board.read().most_actors == 1
+    assert board._board.read().actors == 0
     assert set(batch["kind"].tolist()) == {"done"}
     assert board._board.read().done == 48
 
