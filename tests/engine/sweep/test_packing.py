@@ -51,7 +51,8 @@ def grow(monkeypatch, living, groups):
     configs = [types.SimpleNamespace(resources=r, max_count=most) for r, most in groups]
     found = types.SimpleNamespace(node_group_configs=configs) if groups else None
     monkeypatch.setattr(ray, "nodes", lambda: nodes)
-    monkeypatch.setattr(ray._private.state.state, "get_cluster_config", lambda: found)
+    # Of the class: undone, it leaves nothing on the one state that all tests share.
+    monkeypatch.setattr(type(ray._private.state.state), "get_cluster_config", lambda state: found)
 
 
 def test_a_cluster_that_may_grow_holds_the_trials_of_its_nodes_to_come(monkeypatch):
