@@ -90,7 +90,8 @@ def near_copies(
     one, other = _candidates(found, len(pictures))
     distances = registered_distances(pictures, one, other)
     nearest, sorted_distances = _by_picture(one, other, distances, len(pictures))
-    number, threshold, false = _numbers_of_copies(sorted_distances, max_false)
+    closed = _closed(one, other, nearest)
+    number, threshold, false = _numbers_of_copies(sorted_distances, closed, max_false)
     # Of a pair each must be among the other's copies.
     copies = (np.arange(nearest.shape[1]) < number[:, None]) & (nearest >= 0)
     mutual = np.flatnonzero(np.bincount(nearest[copies], minlength=len(one)) == 2)
@@ -153,16 +154,43 @@ def _by_picture(
     return nearest, found
 
 
+def _closed(
+    one: NDArray[np.int64], other: NDArray[np.int64], nearest: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Tells where a picture and its k nearest are also the nearest of each of them, by k - 1.
+
+    Args:
+        one: The first picture of each pair.
+        other: The second.
+        nearest: Each picture's nearest pairs, -1 where there are fewer, ``[N, K]``.
+
+    Returns:
+        bool ``[N, K]``.
+    """
+    self = np.arange(len(nearest))[:, None]
+    there = nearest >= 0
+    pictures = np.where(there, one[nearest] + other[nearest] - self, -1) if len(one) else nearest
+    closed = np.zeros(nearest.shape, bool)
+    for k in range(1, nearest.shape[1] + 1):
+        group = np.sort(np.concatenate([self, pictures[:, :k]], axis=1), axis=1)
+        same = [(group[pictures[:, at]] == group).all(axis=1) for at in range(k)]
+        closed[:, k - 1] = there[:, :k].all(axis=1) & np.logical_and.reduce(same)
+    return closed
+
+
 def _numbers_of_copies(
-    distances: NDArray[np.float64], max_false: float
+    distances: NDArray[np.float64], closed: NDArray[np.bool_], max_false: float
 ) -> tuple[NDArray[np.int64], float, float]:
     """Returns how many of its neighbours are copies of each picture, by the gap behind them.
 
     The most copies first: what is settled is no decoy any more. The decoys of k copies are the gaps
-    one place further, of the same law where there are no copies.
+    one place further, of the same law where there are no copies. A gap behind k + 1 pictures that
+    are nearest to one another is no decoy, settled or not: a data set that holds many pictures
+    three or four times would else prove by them that its pairs are chance.
 
     Args:
         distances: Ascending, infinite where there are fewer, ``[N, MOST_COPIES + 2]``.
+        closed: As of `_closed`, for the same places.
         max_false: The share of pictures found that may be found by chance.
 
     Returns:
@@ -177,7 +205,8 @@ def _numbers_of_copies(
     for k in range(MOST_COPIES, 0, -1):
         unsettled = number == 0
         own = np.where(unsettled & (gaps[:, k - 1] >= LEAST_GAP), k * gaps[:, k - 1], 0.0)
-        decoys = np.where(unsettled, (k + 1) * gaps[:, k], 0.0)
+        copies_too = closed[:, k] & (gaps[:, k] >= LEAST_GAP)
+        decoys = np.where(unsettled & ~copies_too, (k + 1) * gaps[:, k], 0.0)
         threshold, by_chance = _threshold(own, decoys, max_false)
         number[own >= threshold] = k
         lowest, false = min(lowest, threshold), false + by_chance

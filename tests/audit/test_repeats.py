@@ -113,6 +113,36 @@ def test_where_most_pictures_have_a_copy_it_is_found():
     assert len(pairs) <= 105
 
 
+def test_larger_groups_do_not_prove_that_pairs_are_chance():
+    """As CIFAR-10 holds them: few of each size, so that none is settled and all would be decoys."""
+    pictures = scenes(160, seed=6)
+    change = [rescaled, recompressed, cropped, lambda one: one // 2 + 40, lambda one: one[1:, 1:]]
+    numbers = [1] * 24 + [2] * 6 + [3] * 4 + [4] * 2 + [5] * 2
+    planted, copies = set(), []
+    for at, number in enumerate(numbers):
+        if number == 1:
+            planted.add((at, len(pictures) + len(copies)))
+        copies += [change[(at + n) % 5](pictures[at]) for n in range(number)]
+    pairs = as_set(copies_among(pictures + copies).pairs)
+    assert len(pairs & planted) >= 0.9 * len(planted)
+
+
+def test_closed_groups_are_those_of_their_definition():
+    rng = np.random.default_rng(0)
+    for number in (6, 12, 30):
+        points = np.round(rng.random((number, 2)), 1)  # with ties
+        one, other = np.triu_indices(number, 1)
+        distances = np.hypot(*(points[one] - points[other]).T)
+        nearest, _ = repeats._by_picture(one, other, distances, number)
+        of = [[int(one[p] + other[p] - at) if p >= 0 else -1 for p in row]
+              for at, row in enumerate(nearest)]  # fmt: skip
+        for at in range(number):
+            for k in range(1, nearest.shape[1] + 1):
+                mine = {at, *of[at][:k]}
+                expected = -1 not in mine and all({b, *of[b][:k]} == mine for b in of[at][:k])
+                assert repeats._closed(one, other, nearest)[at, k - 1] == expected
+
+
 @pytest.mark.parametrize("pictures", [scenes(200, seed=1), digits(400)], ids=["scenes", "digits"])
 def test_pictures_without_a_copy_are_left_alone(pictures):
     assert len(copies_among(pictures).pairs.one) == 0
