@@ -167,10 +167,13 @@ def resolved(data: DataConfig) -> Data:
 def _few(urls: _Urls) -> int:
     """Returns how many shards are scanned in this process: more where all are small and here."""
     shards = [shard for split in urls for shard in split]
-    if not all(files.is_local(shard) and os.path.isfile(shard) for shard in shards):
-        return parallel.FEW
-    is_small = sum(map(os.path.getsize, shards)) <= _SMALL_BYTES
-    return len(shards) if is_small else parallel.FEW
+    num_bytes = 0
+    for shard in shards:
+        # The first that settles it ends the look: very many shards are not asked for in turn.
+        if num_bytes > _SMALL_BYTES or not (files.is_local(shard) and os.path.isfile(shard)):
+            return parallel.FEW
+        num_bytes += os.path.getsize(shard)
+    return len(shards) if num_bytes <= _SMALL_BYTES else parallel.FEW
 
 
 def _write_index(
