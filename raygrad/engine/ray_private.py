@@ -144,6 +144,33 @@ def _replaced(owner: Any, **parts: Any) -> Iterator[None]:
             setattr(owner, name, part)
 
 
+@contextlib.contextmanager
+def classes_named_by_the_system() -> Iterator[None]:
+    """Has Ray name classes of actors by bytes of the system, and not of its own generator.
+
+    `ray.data` makes such classes while it is imported. The generator's seeds, drawn once, would be
+    those of every fork: two workers would give their objects and tasks the same names.
+    """
+    import ray.actor
+
+    own = _part(ray.actor, "ActorClassID")
+
+    class ActorClassID:
+        @staticmethod
+        def from_random() -> Any:
+            return own(os.urandom(own.size()))
+
+    with _replaced(ray.actor, ActorClassID=ActorClassID):
+        yield
+
+
+def drawn_id() -> bytes:
+    """Returns an identity that Ray's own generator draws, as it names objects, tasks and actors."""
+    import ray
+
+    return bytes(_part(ray, "UniqueID").from_random().binary())
+
+
 def threads_as_ray_says() -> None:
     """Has the torch of this worker, a fork, take as many threads as Ray says just before a task.
 

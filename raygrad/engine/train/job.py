@@ -209,10 +209,11 @@ def _named(error: BaseException) -> RaygradError:
     if final is not None:
         return final
     away = next((one for one in errors if isinstance(one, IncompleteError)), None)
-    return away or RaygradError(f"training must finish, got {_first_cause(error)}")
+    # Of workers' errors Ray's own text holds pieces, cut anywhere.
+    return away or RaygradError(f"training must finish, got {_cause(next(iter(errors), error))}")
 
 
-def _first_cause(error: BaseException) -> str:
+def _cause(error: BaseException) -> str:
     """Returns the last line of the innermost error's text, which names what went wrong."""
     while error.__cause__ is not None:
         error = error.__cause__

@@ -8,6 +8,11 @@ imported them.
 There are two layers. The first has loaded torch and whatever knows nothing of Ray. Ray reads its
 variables once, while it is imported, and some differ between a node's workers (the job's number):
 so the first forks a second server for each set of them, which imports Ray, and forks workers.
+
+Ray names objects, tasks and actors by a generator that is seeded once a process. Had it been used
+before a fork, workers would draw the same names: a worker could be given another's object, or
+crash on a task that it seems to have twice. So nothing draws from it before, and a second server
+looks whether two forks of it draw the same before it forks the first worker.
 """
 
 import contextlib
@@ -24,7 +29,11 @@ import sys
 from collections.abc import Iterable
 from typing import Any, NoReturn
 
-from raygrad.engine.ray_private import threads_as_ray_says
+from raygrad.engine.ray_private import (
+    classes_named_by_the_system,
+    drawn_id,
+    threads_as_ray_says,
+)
 from raygrad.engine.workers.launcher import read_at_load
 
 LOADED = (
@@ -131,12 +140,12 @@ class FirstLayer:
             try:
                 socket.send_fds(server, [b"f"], streams)
                 server.sendall(json.dumps(wish).encode() + b"\n")
-                is_there = server.recv(1) == b"y"
+                answer = server.recv(1)
             except OSError:
-                is_there = False
-            if not is_there:
+                answer = b""
+            if not answer:
                 self._second.pop(name).close()
-            return is_there
+            return answer == b"y"
         finally:
             for stream in streams:
                 os.close(stream)
@@ -162,24 +171,45 @@ def second_layer(
 ) -> NoReturn:
     """Imports Ray with a set of its variables, and forks a worker for each wish.
 
-    Ends this process once the first layer has gone.
+    Where forks would share Ray's names, every wish is refused, and workers begin as Ray starts
+    them. Ends this process once the first layer has gone.
 
     Raises:
         Forked: In a worker that was forked, with its wish.
     """
     os.environ.clear()
     os.environ.update(environment)
-    load(modules)
+    with classes_named_by_the_system():
+        load(modules)
+    is_sound = forks_draw_their_own()
     with contextlib.suppress(OSError, ValueError):
         while select.select([asking], [], [])[0]:
             wish = hear(asking)
-            if os.fork() == 0:
+            if is_sound and os.fork() == 0:
                 asking.close()
                 raise Forked(wish)
             for stream in wish["streams"]:
                 os.close(stream)
-            asking.sendall(b"y")
+            asking.sendall(b"y" if is_sound else b"n")
     os._exit(0)
+
+
+def forks_draw_their_own() -> bool:
+    """Tells whether two forks of this process are given different names by Ray's generator."""
+    drawn = [_drawn_in_fork() for _ in range(2)]
+    return all(drawn) and drawn[0] != drawn[1]
+
+
+def _drawn_in_fork() -> bytes:
+    """Returns what a fork of this process draws; empty where it could not."""
+    reading, writing = os.pipe()
+    if os.fork() == 0:
+        with contextlib.suppress(BaseException):
+            os.write(writing, drawn_id())
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as drawn:
+        return drawn.read()
 
 
 def become(wish: Wish) -> None:

@@ -141,6 +141,13 @@ def test_the_weights_of_chosen_epochs_are_kept(monkeypatch, tmp_path):
     assert kept[1][0].digest() == kept[2][0].digest() != kept[2][1].digest()
 
 
+def test_a_worker_that_died_is_told_in_whole_words():
+    """Ray's text of several workers' errors is cut in the middle of a word."""
+    died = RuntimeError("The actor died.\nIts process has ended. " + "Some common causes. " * 40)
+    cut = ray.train.v2.api.exceptions.WorkerGroupError(f"[Rank 0]\n{str(died)[-300:]}", {0: died})
+    assert str(job._named(cut)).startswith("training must finish, got Its process has ended. Some")
+
+
 def test_a_long_epoch_tells_how_far_it_is(tmp_path, monkeypatch):
     """Every NOTE_S seconds, from the rate since the last time; the epoch's end tells for itself."""
     clock = SimpleNamespace(now_s=0.0)

@@ -3,8 +3,10 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -14,8 +16,13 @@ from raygrad.engine.workers import launcher, starting
 TELLS = """
 import json, os, signal, sys, threading
 import numpy, torch
-from raygrad.engine.workers.fork_server import LOADED
+from raygrad.engine.ray_private import drawn_id
+drawn = [drawn_id().hex()]
+thread = threading.Thread(target=lambda: drawn.append(drawn_id().hex()))
+thread.start()
+thread.join()
 told = {
+    "drawn": drawn,
     "name": __name__, "arguments": sys.argv, "path": sys.path[0], "folder": os.getcwd(),
     "variable": os.environ.get("ONE"), "group": os.getpgid(0) == os.getpid(),
     "usr1": signal.getsignal(signal.SIGUSR1) == signal.SIG_IGN,
@@ -106,6 +113,7 @@ def test_forks_share_no_random_state_no_thread_and_no_device(worker):
     assert one["pid"] != other["pid"]
     assert one["random"][0] != other["random"][0]
     assert one["random"][1] != other["random"][1]
+    assert len({*one["drawn"], *other["drawn"]}) == 4
     assert one["threads"] == 1
     assert not one["cuda"]
     assert one["torch_threads"] == 1
@@ -125,8 +133,6 @@ def test_what_is_read_while_loading_is_not_forked(worker, name):
 
 
 def test_rubbish_at_the_socket_changes_nothing(worker, server):
-    import socket
-
     for rubbish in (b"", b"x", b"x{not json}\n"):
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as one:
             one.connect(server.path)
@@ -142,6 +148,37 @@ def test_what_training_needs_is_loaded_for_later_workers(worker, server):
     assert (before["compiler"], after["compiler"]) == (False, True)
     assert after["parent"] != before["parent"]
     assert after["threads"] == 1
+
+
+def test_forks_of_a_process_that_has_drawn_names_of_ray_are_refused(worker):
+    """Two workers would give different objects, or tasks, the same name."""
+    one = starting.ForkServer()
+    try:
+        assert worker(path=one.path)["name"] == "__main__"
+        wish = {"load": [], "load_with_ray": ["tests.engine.workers.draws_at_import"]}
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
+            asking.connect(one.path)
+            asking.sendall(b"f" + json.dumps(wish).encode() + b"\n")
+        assert worker(path=one.path) == "plain"
+    finally:
+        one.close()
+
+
+def test_actors_of_ray_name_what_they_put_differently(ray_session):
+    """Each from a thread of its own, as a training's ranks do; all of them are forks."""
+    import ray
+
+    @ray.remote(num_cpus=0)
+    class Puts:
+        def put(self):
+            names = []
+            thread = threading.Thread(target=lambda: names.append(ray.put(os.getpid()).hex()))
+            thread.start()
+            thread.join()
+            return names[0]
+
+    actors = [Puts.remote() for _ in range(6)]
+    assert len(set(ray.get([one.put.remote() for one in actors]))) == 6
 
 
 def test_a_server_that_has_loaded_by_other_variables_is_replaced(monkeypatch):
