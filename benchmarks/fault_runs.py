@@ -224,7 +224,9 @@ class _ScoreRun(Run):
         self._ended.set()
         self._reader.join()
         objects = self._objects()
-        names = [name.rsplit("/", 1)[-1] for name in objects]
+        # Parts of the index are named by all that they depend on, the run's folder too.
+        kept = [name for name in objects if "/index-parts/" not in name]
+        names = [name.rsplit("/", 1)[-1] for name in kept]
         self.outcome.leftovers = [name for name in objects if name.endswith(_LEFT)]
         uploads = self._client.list_multipart_uploads(Bucket="probe").get("Uploads", ())
         self.outcome.leftovers += [one["Key"] for one in uploads if self._name in one["Key"]]
@@ -235,6 +237,7 @@ class _ScoreRun(Run):
         self.outcome.tables = {
             SCORES: rows,
             "files": [(name,) for name in sorted(names) if name.startswith(("part-", "_man"))],
+            "index": [(str(len(objects) - len(kept)),)],
         }
         rejects = [name for name in objects if name.endswith("/rejects.parquet")]
         for name in rejects:
