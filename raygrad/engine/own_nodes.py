@@ -1,9 +1,15 @@
 """The processes of nodes that this process starts: waited for at their start, gone at their end."""
 
 import contextlib
+import os
+import shlex
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
+
+from raygrad.engine.workers import no_agent
 
 _GONE_WITHIN_S = 0.5
 """How long after its shutdown a node's raylet may take to be gone."""
@@ -30,6 +36,23 @@ def while_raylet_starts(get_node: Callable[..., Any]) -> Callable[..., Any]:
             time.sleep(_ASK_S)
 
     return found
+
+
+def without_agent(command: str, port_file: Callable[[str, str], str]) -> str:
+    """Returns what a node runs in place of its dashboard's agent: it says that there is none.
+
+    Args:
+        command: Ray's. One that is not as expected stays, but for the parts that serve a dashboard.
+        port_file: Says, of a node and a service, in which file the node reads the service's port.
+    """
+    arguments = shlex.split(command)
+    given = dict(one.split("=", 1) for one in arguments if "=" in one)
+    folder, node = given.get("--session-dir", ""), given.get("--node-id")
+    if node is None or not os.path.isdir(folder):
+        return command if "--minimal" in arguments else f"{command} --minimal"
+    services = ("METRICS_AGENT", "METRICS_EXPORT", "DASHBOARD_AGENT_LISTEN")
+    files = [os.path.join(folder, port_file(node, service)) for service in services]
+    return subprocess.list2cmdline([sys.executable, no_agent.__file__, *files])
 
 
 def _own_raylets() -> list[Any]:

@@ -79,10 +79,9 @@ def own_sigterm() -> Iterator[None]:
 def lean_node() -> Iterator[None]:
     """Starts of a Ray that ends with its driver take less CPU time.
 
-    They go without three servers that nobody asks, and their node's agent without the parts that
-    serve a dashboard, as where Ray is installed without them; their workers are forks of one
-    (`workers/`). A node that is slow to be there is waited for: Ray gives it half a minute, and
-    has no setting for it.
+    They go without three servers that nobody asks, and without the agent that would serve their
+    node's dashboard; their workers are forks of one (`workers/`). A node that is slow to be there
+    is waited for: Ray gives it half a minute, and has no setting for it.
     """
     import ray
     from ray._private import services
@@ -126,9 +125,16 @@ def _lean(argument: str) -> str:
     name, _, value = argument.partition("=")
     if name == "--num_prestart_python_workers":
         return f"{name}=0"
-    if name == "--dashboard_agent_command" and "--minimal" not in value.split():
-        return f"{argument} --minimal"
+    if name == "--dashboard_agent_command":
+        return f"{name}={own_nodes.without_agent(value, _port_file)}"
     return argument
+
+
+def _port_file(node: str, service: str) -> str:
+    """Returns the name of the file in which a node reads at which port a service is."""
+    from ray import _raylet
+
+    return str(_part(_raylet, "get_port_filename")(node, _part(_raylet, f"{service}_PORT_NAME")))
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ import ray
 from ray.data._internal import stats
 
 from raygrad.engine import ray_private
+from raygrad.engine.workers import no_agent
 from raygrad.errors import ResourceError
 
 ENGINE = Path(ray_private.__file__).parent
@@ -33,7 +34,6 @@ def test_the_installed_ray_is_one_that_was_tested():
     [
         ("--num_prestart_python_workers=2", "--num_prestart_python_workers=0"),
         ("--dashboard_agent_command=py a.py", "--dashboard_agent_command=py a.py --minimal"),
-        ("--dashboard_agent_command=py --minimal", "--dashboard_agent_command=py --minimal"),
         ("--runtime_env_agent_command=py b.py", "--runtime_env_agent_command=py b.py"),
         ("--head", "--head"),
     ],
@@ -109,9 +109,14 @@ def test_no_placement_group_cleaner_is_started_beside_a_training():
     assert "PlacementGroupCleanerCallback" not in names
 
 
-def test_an_own_ray_starts_no_monitor_and_no_dashboards_server(ray_session):
-    """Both are Python processes of seconds of CPU time, for an autoscaler and a browser."""
+def test_an_own_ray_starts_no_monitor_no_dashboards_server_and_no_agent_of_it(ray_session):
+    """They are Python processes of seconds of CPU time, for an autoscaler and a browser."""
+    import psutil
+
     node = ray._private.worker.global_worker.node
     assert {"monitor", "dashboard"}.isdisjoint(node.all_processes)
-    assert "raylet" in node.all_processes
+    (raylet,) = node.all_processes["raylet"]
+    commands = [" ".join(one.cmdline()) for one in psutil.Process(raylet.process.pid).children()]
+    assert [one for one in commands if no_agent.__file__ in one], "it stands in the agent's place"
+    assert not [one for one in commands if "dashboard/agent.py" in one or "Dashboard" in one]
     assert node.start_monitor.__name__ == "start_monitor", "others' Rays start as ever"

@@ -16,7 +16,7 @@ import ray
 
 from raygrad.engine import ray_private
 from raygrad.engine.session import ensure_ray
-from raygrad.engine.workers import starting
+from raygrad.engine.workers import no_agent, starting
 from raygrad.errors import ResourceError
 
 psutil: Any = importlib.import_module("psutil")  # Ray brings its own, and only then is it found
@@ -78,6 +78,11 @@ STARTING = (
 )
 
 
+def is_agent(command):
+    """Of runtime environments, or what stands in the dashboard's agent's place."""
+    return command[:1] == ["ray::RuntimeEnvAgent"] or no_agent.__file__ in command
+
+
 def test_an_interrupted_start_leaves_no_process_however_slow_its_node_is():
     """A raylet that was slow to end was killed; its agents looked for Ray's store for a minute."""
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
@@ -90,7 +95,7 @@ def test_an_interrupted_start_leaves_no_process_however_slow_its_node_is():
         assert driver.stdout is not None
         assert driver.stdout.readline() == b"node is up\n"
         began = psutil.Process(driver.pid).children(recursive=True)
-        agents = [process for process in began if "Agent" in " ".join(process.cmdline())]
+        agents = [process for process in began if is_agent(process.cmdline())]
         [raylet] = {agent.parent() for agent in agents}
         for process in (raylet, *agents):
             process.suspend()
