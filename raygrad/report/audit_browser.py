@@ -1,6 +1,5 @@
 """The pictures of an audit, to be browsed, filtered and copied as a list."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -10,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from raygrad.report.markup import json_script
 from raygrad.report.thumbnails import SMALL_SIDE, Thumbnail
 from raygrad.report.wording import count
 
@@ -122,7 +122,6 @@ def audit_browser(found: Sequence[View], pictures: Mapping[str, Thumbnail]) -> s
             for view in found
         },
     }  # fmt: skip
-    blob = json.dumps(data, separators=(",", ":")).replace("</", "<\\/")
     classes = sorted({str(row[n]) for v in found for row in v.rows for n in _CLASS_COLUMNS})
     options = "".join(f"<option>{escape(name)}</option>" for name in classes)
     lists = "".join(
@@ -147,7 +146,7 @@ def audit_browser(found: Sequence[View], pictures: Mapping[str, Thumbnail]) -> s
         '<button type="button" class="copy clear" hidden>choose none</button>'
         f'<ul class="strip{" pixels" if data["small"] else ""}"></ul>'
         '<button type="button" class="more" hidden>show more</button>'
-        f'<script type="application/json">{blob}</script></div><script>\n{script}</script>'
+        f"{json_script(data)}</div><script>\n{script}</script>"
     )
 
 

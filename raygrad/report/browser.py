@@ -1,6 +1,5 @@
 """The image browser's data: a few thousand examples with all that the tables say of them."""
 
-import json
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
@@ -11,6 +10,7 @@ import pyarrow.compute as pc
 
 from raygrad.report.examples import hardest_first
 from raygrad.report.kept import Kept, members
+from raygrad.report.markup import json_script
 from raygrad.report.tables import Run, Scores, matched, number_columns, positions_of
 from raygrad.report.thumbnails import SMALL_SIDE, Thumbnail
 from raygrad.report.wording import count, percent
@@ -127,7 +127,6 @@ def browser_markup(data: Mapping[str, Any], name: str) -> str:
         if data["predictions"] is not None
         else ""
     )
-    blob = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("</", "<\\/")
     shown, total = count(len(data["keys"])), count(data["total"])
     return (
         f'<div class="browser" id="{name}"><h3>Browse the images</h3>'
@@ -148,5 +147,5 @@ def browser_markup(data: Mapping[str, Any], name: str) -> str:
         '<button type="button" class="copy" data-copies="shown" hidden>copy the keys</button>'
         f'<ul class="strip{" pixels" if data["small"] else ""}"></ul>'
         '<button type="button" class="more" hidden>show more</button>'
-        f'<script type="application/json">{blob}</script></div>'
+        f"{json_script(data)}</div>"
     )

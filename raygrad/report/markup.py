@@ -1,8 +1,10 @@
 """Pieces of HTML: escaped text, tables, and figures whose colours follow the page's theme."""
 
+import json
 import re
 from collections.abc import Iterable, Sequence
 from html import escape
+from typing import Any
 
 from raygrad.report.findings import Finding
 from raygrad.report.style import THEME
@@ -19,6 +21,19 @@ _FONT = re.compile(r"'DejaVu Sans'(, [^;\"]*)?")
 def slug(text: str) -> str:
     """Text as an element id: lower case, words joined by hyphens."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "x"
+
+
+def json_script(data: Any) -> str:
+    """Data as a script element that holds JSON, which no text in it can end or hide the end of.
+
+    Not only ``</script>`` would: after ``<!--<script>``, a browser takes the first end of a script
+    for text (the "script data double escaped state" of the HTML standard, section 13.2.5).
+
+    Args:
+        data: What JSON can hold.
+    """
+    blob = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+    return f'<script type="application/json">{blob}</script>'
 
 
 def inline_svg(svg: str, name: str, alt: str, css_class: str) -> str:

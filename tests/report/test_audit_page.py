@@ -23,7 +23,7 @@ def made_tables():
     labels = pa.table(
         base
         | {
-            "label_name": ["</script><b>cat"] * NUMBER,
+            "label_name": ["<!--<script></script><b>cat"] * NUMBER,
             "suggested_name": ["dog"] * NUMBER,
             "confidence": np.linspace(0.9, 0.1, NUMBER),
             "suspect": [at < 5 for at in range(NUMBER)],
@@ -75,11 +75,11 @@ def test_pictures_are_embedded_once_and_names_cannot_end_the_script():
     pictures = {key: make_thumbnail(np.zeros((8, 8), np.uint8)) for key in ("k00", "k07")}
     html = audit_browser(views(made_tables()), pictures)
     blob = re.search(r'<script type="application/json">(.*?)</script>', html, re.S).group(1)
-    data = json.loads(blob.replace("<\\/", "</"))
+    data = json.loads(blob)
     assert len(data["images"]) == 2
     places = {row[0]: row[6] for view in data["views"].values() for row in view["rows"]}
     assert (places["k00"], places["k07"], places["k01"]) == (0, 1, -1)
-    assert data["views"]["suspects"]["rows"][0][3] == "</script><b>cat"
+    assert data["views"]["suspects"]["rows"][0][3] == "<!--<script></script><b>cat"
 
 
 def test_the_page_and_the_report_say_the_same_and_only_where_there_is_an_audit(run, tmp_path):
