@@ -2,21 +2,31 @@
 
 Photographs are made, JPEGs of smooth noise of about 375 x 300 pixels, and written as shards to a
 folder, on disk or S3. Every round takes the same images in each way, in turn: decoded by one
-process beside this one, with nothing trained; trained on by this process, out of memory; streamed,
-which is both at the same time. And a random tenth of them, by ranges and from an exported copy.
+process beside this one, with nothing trained; trained on by this process, out of memory; both at
+the same time, but apart, each as if the other were not there; streamed, where the one is given what
+the other decodes. And a random tenth of them, by ranges and from an exported copy.
+
+A loop of two processes cannot be faster than both apart: two that compute on one machine share its
+caches, its memory and its turbo. How much slower it is, is what handing over and waiting for each
+other take. Processes beside this one decode ahead; they stand still (SIGSTOP) while another way is
+timed, so that each round pays for as many batches as it uses and for no other way's.
 """
 
 import dataclasses
 import functools
 import io
+import itertools
+import multiprocessing
 import statistics
 import tarfile
 import time
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
 import torch
+from beside import Timed
 from interleaved import time_interleaved
 from PIL import Image
 from recording import Record
@@ -38,16 +48,21 @@ SHARE = 0.1
 
 
 class Streamed:
-    """One way to take the images of an epoch, an epoch a call.
+    """One way to take the images of some steps, so many a call.
 
     Args:
         examples: The images.
         config: The network, and how it is trained.
         trains: Whether it is; else images are decoded alone.
+        steps: Of a call; by default an epoch.
     """
 
     def __init__(
-        self, examples: Examples | StreamedExamples, config: TrainConfig, trains: bool
+        self,
+        examples: Examples | StreamedExamples,
+        config: TrainConfig,
+        trains: bool,
+        steps: int | None = None,
     ) -> None:
         channels, height, width = examples.image_shape
         spec = ImageSpec(channels, height, width, 10)
@@ -56,11 +71,13 @@ class Streamed:
         )
         normalize = Normalize((0.5,) * channels, (0.25,) * channels)
         built = build_network(config.network, spec, 0)
-        self._loop = TrainingLoop(built, config, normalize, examples, few, order_seed=0)
+        self._loop = TrainingLoop(
+            built, config, normalize, examples, few, order_seed=0, steps_per_epoch=steps
+        )
         self._trains, self._step = trains, 0
 
     def __call__(self) -> None:
-        """Goes through an epoch."""
+        """Does the steps."""
         if self._trains:
             self._loop._run_epoch(None)
             return
@@ -69,11 +86,65 @@ class Streamed:
             self._step += 1
 
 
+class Apart:
+    """Trains in this process while another decodes as many images, which are handed to nobody.
+
+    Args:
+        train: Some steps of training out of memory.
+        whole: The images that are decoded.
+        config: As of `Streamed`.
+        steps: As of `Streamed`.
+    """
+
+    def __init__(
+        self, train: Callable[[], None], whole: StreamedExamples, config: TrainConfig, steps: int
+    ) -> None:
+        self._train = train
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        alone = dataclasses.replace(whole, processes=0)
+        self._process = context.Process(
+            target=_decode_when_told, args=(theirs, alone, config, steps)
+        )
+        self._process.start()
+        theirs.close()  # so that its end is an error here
+        self._pipe.recv()
+
+    @property
+    def pid(self) -> int:
+        """The process that decodes."""
+        assert self._process.pid is not None
+        return self._process.pid
+
+    def __call__(self) -> None:
+        """Does the steps in both."""
+        self._pipe.send(True)
+        self._train()
+        self._pipe.recv()
+
+    def end(self) -> None:
+        """Ends the process beside."""
+        self._pipe.send(False)
+        self._process.join()
+
+
+def _decode_when_told(
+    pipe: Connection, whole: StreamedExamples, config: TrainConfig, steps: int
+) -> None:
+    torch.set_num_threads(1)
+    decode = Streamed(whole, config, False, steps)
+    pipe.send(True)
+    while pipe.recv():
+        decode()
+        pipe.send(True)
+
+
 def measure_streamed(
     urls: list[str],
     count: int,
     size: int,
     network: str,
+    steps: int,
     rounds: int,
     clock: str,
     record: Record,
@@ -85,14 +156,16 @@ def measure_streamed(
 
     Args:
         urls: Folders that photographs are written to, on disk or S3.
-        count: Photographs.
+        count: Photographs; of more than 1,024 each comes several times. Encoded they should be more
+            than is read at a time (GROUP_BYTES), or several epochs are read at once.
         size: Pixels that they are cut to.
         network: What is trained.
+        steps: Of a round.
         rounds: Timed rounds of each way.
         clock: wall or cpu.
         record: Where every repetition goes.
     """
-    made = photographs(count)
+    made = list(itertools.islice(itertools.cycle(photographs(min(count, 1024))), count))
     transform = CropTransform.to_size(size)
     config = TrainConfig(
         network=network, epochs=9999, patience=9999, learning_rate=1e-4, lr_decay_epochs=(),
@@ -102,28 +175,47 @@ def measure_streamed(
         index = build_index(written(made, files.join(url, "shards")), [], val_fraction=0.0)
         whole = streamed(index, transform, int(clock == "wall"))
         if clock == "wall":
-            measure_loop(url, whole, config, rounds, record)
+            measure_loop(url, whole, config, steps, rounds, record)
         measure_subset(url, index, whole, config, rounds, clock, record)
 
 
 def measure_loop(
-    url: str, whole: StreamedExamples, config: TrainConfig, rounds: int, record: Record
+    url: str,
+    whole: StreamedExamples,
+    config: TrainConfig,
+    steps: int,
+    rounds: int,
+    record: Record,
 ) -> None:
-    """Measures decoding alone, training alone, and both beside each other."""
+    """Measures decoding alone, training alone, both apart, and both beside each other."""
     memory = Examples(whole.between(0, len(whole)), whole.labels)
     plain = dataclasses.replace(config, augment="none")
+    apart = Apart(Streamed(memory, plain, True, steps), whole, config, steps)
     ways = {
-        "decode alone": Streamed(whole, config, trains=False),
-        "train alone": Streamed(memory, plain, trains=True),
-        "streamed loop": Streamed(whole, config, trains=True),
+        "decode alone": Timed(Streamed(whole, config, False, steps)),
+        "train alone": Timed(Streamed(memory, plain, True, steps)),
+        "both apart": Timed(apart, [apart.pid]),
+        "streamed loop": Timed(Streamed(whole, config, True, steps)),
     }
-    seconds = time_interleaved(ways, rounds)
-    ratios = [
-        max(decode, train) / both
-        for decode, train, both in zip(*(seconds[way] for way in ways), strict=True)
-    ]
-    tell(url, "streamed loop, of the slower of decode alone and train alone", seconds, ratios)
-    record.add(url=url.split(":")[0], measured="loop", images=len(whole), seconds=seconds)
+    try:
+        seconds = time_interleaved(ways, rounds)
+    finally:
+        for way in ways.values():
+            way.go_on()
+        apart.end()
+    decode, train, both, loop = (seconds[way] for way in ways)
+    of_slower = [max(d, t) / s for d, t, s in zip(decode, train, loop, strict=True)]
+    of_apart = [b / s for b, s in zip(both, loop, strict=True)]
+    tell(url, "streamed loop, of the slower of decode alone and train alone", seconds, of_slower)
+    tell(url, "streamed loop, of both apart", seconds, of_apart)
+    for name, way in ways.items():
+        here, beside = (statistics.median(column) for column in zip(*way.cpu_s[1:], strict=True))
+        print(f"  {name}: {here:.2f} CPU s in this process, {beside:.2f} beside it")
+    cpu_s = {name: way.cpu_s[1:] for name, way in ways.items()}
+    record.add(
+        url=url.split(":")[0], measured="loop", images=len(whole), steps=steps, seconds=seconds,
+        cpu_s=cpu_s,
+    )  # fmt: skip
 
 
 def measure_subset(
@@ -145,11 +237,16 @@ def measure_subset(
     copy = streamed(copy_index, whole.images.transform, whole.processes)
     labels = whole.labels[torch.from_numpy(rows)]
     ranged = StreamedExamples(whole.images.chosen(rows), labels, whole.processes)
-    runs = [Streamed(examples, config, trains=True) for examples in (ranged, copy)]
-    names = ("by ranges", "exported copy")
-    ways = {name: functools.partial(_thrice, run) for name, run in zip(names, runs, strict=True)}
+    ways = {
+        name: Timed(functools.partial(_thrice, Streamed(examples, config, trains=True)))
+        for name, examples in (("by ranges", ranged), ("exported copy", copy))
+    }
     now = time.perf_counter if clock == "wall" else time.process_time
-    seconds = time_interleaved(ways, rounds, now)
+    try:
+        seconds = time_interleaved(ways, rounds, now)
+    finally:
+        for way in ways.values():
+            way.go_on()
     ratios = [a / b for a, b in zip(*seconds.values(), strict=True)]
     tell(url, f"a subset of {SHARE:.0%} by ranges, times its exported copy", seconds, ratios)
     record.add(url=url.split(":")[0], measured="subset", images=count, clock=clock, seconds=seconds)

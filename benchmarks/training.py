@@ -265,6 +265,7 @@ def main() -> None:
     parser.add_argument("--streamed", nargs="+", metavar="FOLDER", default=[])
     parser.add_argument("--streamed-network", default="cnn5", help="what is trained on streams")
     parser.add_argument("--streamed-size", type=int, default=64, help="pixels of its images")
+    parser.add_argument("--streamed-steps", type=int, default=12, help="of a round")
     args, record = recorded(parser, "The training loop costs what a bare PyTorch loop costs.")
     torch.set_num_threads(args.threads)
     capability = torch.backends.cpu.get_cpu_capability()
@@ -272,8 +273,8 @@ def main() -> None:
     begun_s = time.perf_counter()
     if args.streamed:
         measure_streamed(
-            args.streamed, args.images, args.streamed_size, args.streamed_network, args.rounds,
-            args.clock, record,
+            args.streamed, args.images, args.streamed_size, args.streamed_network,
+            args.streamed_steps, args.rounds, args.clock, record,
         )  # fmt: skip
         args.networks = []
     for name in args.networks:
