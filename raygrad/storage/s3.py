@@ -120,16 +120,17 @@ def object_size(url: str) -> int:
     Raises:
         FileNotFoundError: There is no such object.
     """
-    return int(_head(url, None)["ContentLength"])
+    return size_and_etag(url)[0]
 
 
-def object_etag(url: str) -> str | None:
-    """Returns what names this version of an object.
+def size_and_etag(url: str) -> tuple[int, str | None]:
+    """Returns an object's size in bytes and what names this version of it.
 
     Raises:
         FileNotFoundError: There is no such object.
     """
-    return _head(url, None).get("ETag")
+    head = _head(url, None)
+    return int(head["ContentLength"]), head.get("ETag")
 
 
 def exists(url: str) -> bool:

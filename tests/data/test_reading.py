@@ -155,8 +155,18 @@ def test_a_shard_that_is_gone_is_an_error(index, folder, tmp_path):
         list(read_rows(bad, bad.examples))
 
 
-def test_a_server_killed_and_started_in_the_middle(s3_env, s3_index, oracle):
+@pytest.fixture(params=["one after the other", "several at once"])
+def one_shard_ahead(request, monkeypatch):
+    """Both ways to read several shards of a server; of the second, one request at a time."""
+    if request.param == "one after the other":
+        monkeypatch.setattr(reading, "_LITTLE_BYTES", 0)
+    else:
+        monkeypatch.setattr(reading, "_IN_FLIGHT", 1)
+
+
+def test_a_server_killed_and_started_in_the_middle(s3_env, s3_index, oracle, monkeypatch):
     """All examples come, though the server was away between two of them."""
+    monkeypatch.setattr(reading, "_IN_FLIGHT", 1)  # so that not all of them are here before
     found = []
     restart = threading.Thread(target=s3_env.start)
     for one in read_rows(s3_index, s3_index.examples):
@@ -168,6 +178,7 @@ def test_a_server_killed_and_started_in_the_middle(s3_env, s3_index, oracle):
     assert as_dict(found) == oracle
 
 
+@pytest.mark.usefixtures("one_shard_ahead")
 def test_a_server_that_stays_away_ends_the_read_with_an_error(s3_index, monkeypatch):
     """Not with fewer examples."""
     monkeypatch.setattr(s3, "RETRY_S", 0.2)
@@ -176,6 +187,36 @@ def test_a_server_that_stays_away_ends_the_read_with_an_error(s3_index, monkeypa
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(IncompleteError, match="storage must answer"):
         list(read)
+
+
+def test_little_of_many_shards_is_asked_for_at_once_and_of_each_its_state_once(
+    s3_index, index, monkeypatch
+):
+    """No shard's images come before every shard was asked; size and version are one request."""
+    together, heads = threading.Barrier(NUM_SHARDS, timeout=20), []
+    get, head = s3._get, s3._head
+    monkeypatch.setattr(s3, "_get", lambda *asked: (together.wait(), get(*asked))[1])
+    monkeypatch.setattr(s3, "_head", lambda url, retry_s: heads.append(url) or head(url, retry_s))
+    few = [5, PER_SHARD + 7, 2 * PER_SHARD + 11]
+    found = list(read_rows(s3_index, s3_index.examples.take(few)))
+    assert found == list(read_rows(index, index.examples.take(few)))
+    assert sorted(heads) == sorted(s3_index.shards["url"].to_pylist())
+
+
+def test_a_shard_that_is_replaced_while_it_is_read_is_an_error(s3_index, monkeypatch):
+    """By another of the same size, between the look at it and the request for its images."""
+    url = s3_index.shards["url"][1].as_py()
+    content, head = files.read_bytes(url), s3._head
+
+    def replaced(at, retry_s):
+        found = head(at, retry_s)
+        if at == url:
+            files.write_bytes(url, bytes([content[0] ^ 1]) + content[1:])
+        return found
+
+    monkeypatch.setattr(s3, "_head", replaced)
+    with pytest.raises(IncompleteError, match="train-1"):
+        list(read_rows(s3_index, s3_index.examples))
 
 
 def test_few_examples_move_few_bytes_over_the_network(s3_index, monkeypatch):
