@@ -31,7 +31,7 @@ def while_raylet_starts(get_node: Callable[..., Any]) -> Callable[..., Any]:
             try:
                 return get_node(*arguments, **named)
             except RuntimeError:  # Ray's answer for a node that is not known
-                if time.monotonic() > end_s or all(map(_is_gone, _own_raylets())):
+                if time.monotonic() > end_s or all(map(is_gone, _own_raylets())):
                     raise
             time.sleep(_ASK_S)
 
@@ -55,12 +55,23 @@ def without_agent(command: str, port_file: Callable[[str, str], str]) -> str:
     return subprocess.list2cmdline([sys.executable, no_agent.__file__, *files])
 
 
+def children(*names: str) -> list[tuple[str, Any]]:
+    """Returns the processes, with their names, that this one has started and that are called so."""
+    import ray  # noqa: F401 - it brings its own psutil, which is found from then on
+
+    import psutil  # isort: skip
+
+    return [
+        (name, process)
+        for process in psutil.Process().children()
+        for name in names
+        if name in _name(process)
+    ]
+
+
 def _own_raylets() -> list[Any]:
     """Returns the raylets of the nodes that this process has started."""
-    # Ray brings its own psutil, which is found once Ray has been imported.
-    import psutil
-
-    return [process for process in psutil.Process().children() if "raylet" in _name(process)]
+    return [process for _, process in children("raylet")]
 
 
 @contextlib.contextmanager
@@ -76,13 +87,14 @@ def agents_end_with_their_node() -> Iterator[None]:
     finally:
         end_s = time.monotonic() + _GONE_WITHIN_S
         for node, processes in below.items():
-            while not (gone := _is_gone(node)) and time.monotonic() < end_s:
+            while not (gone := is_gone(node)) and time.monotonic() < end_s:
                 time.sleep(0.01)  # not psutil's wait, which would take the status from Ray
             if gone:
                 kill(processes)
 
 
-def _is_gone(process: Any) -> bool:
+def is_gone(process: Any) -> bool:
+    """Tells whether a process has ended, whoever has taken its status."""
     import psutil
 
     with contextlib.suppress(psutil.NoSuchProcess):

@@ -203,9 +203,11 @@ def shutdown() -> None:
     """
     import ray
 
+    from raygrad.engine import vital
     from raygrad.engine.workers import starting
 
     handler = signal.getsignal(signal.SIGTERM)
+    vital.unwatch()
     try:
         with own_nodes.agents_end_with_their_node():
             ray.shutdown()

@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Iterator
 
-from raygrad.engine import ray_private
+from raygrad.engine import ray_private, vital
 from raygrad.engine.address import check_answers
 from raygrad.engine.workers import starting
 from raygrad.errors import ResourceError
@@ -97,6 +97,7 @@ def ensure_ray() -> None:
         raise ResourceError(f"Ray must {what}, got {reason!r}. Mend that and run again.") from error
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     if address == "local":
+        vital.watch_own_ray()
         ray.remote(num_cpus=0)(_nothing).remote()
 
 
