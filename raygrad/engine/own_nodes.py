@@ -93,6 +93,29 @@ def agents_end_with_their_node() -> Iterator[None]:
                 kill(processes)
 
 
+@contextlib.contextmanager
+def whole_start() -> Iterator[None]:
+    """Ends, where the start of an own Ray fails or is interrupted, every process of it.
+
+    They are known by the path of Ray's package in their commands: what other threads of the driver
+    start meanwhile, such as workers that load data, is theirs.
+    """
+    import psutil
+    import ray
+
+    driver, package = psutil.Process(), ray.__path__[0]
+    before = set(driver.children())
+    try:
+        yield
+    except BaseException:
+        for process in driver.children():
+            with contextlib.suppress(psutil.Error):
+                if process not in before and package in " ".join(process.cmdline()):
+                    process.suspend()  # a stopped process starts no other before its end
+                    kill([*process.children(recursive=True), process])
+        raise
+
+
 def is_gone(process: Any) -> bool:
     """Tells whether a process has ended, whoever has taken its status."""
     import psutil

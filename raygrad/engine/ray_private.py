@@ -217,29 +217,6 @@ def shutdown() -> None:
             signal.signal(signal.SIGTERM, handler)
 
 
-@contextlib.contextmanager
-def whole_start() -> Iterator[None]:
-    """Ends, where the start of an own Ray fails or is interrupted, every process of it.
-
-    They are known by the path of Ray's package in their commands: what other threads of the driver
-    start meanwhile, such as workers that load data, is theirs.
-    """
-    import psutil
-    import ray
-
-    driver, package = psutil.Process(), ray.__path__[0]
-    before = set(driver.children())
-    try:
-        yield
-    except BaseException:
-        for process in driver.children():
-            with contextlib.suppress(psutil.Error):
-                if process not in before and package in " ".join(process.cmdline()):
-                    process.suspend()  # a stopped process starts no other before its end
-                    own_nodes.kill([*process.children(recursive=True), process])
-        raise
-
-
 def autoscaler_groups() -> list[tuple[dict[str, float], int | None]]:
     """Returns, for each group of nodes of the autoscaler, a node's resources and how many at most.
 

@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Iterator
 
-from raygrad.engine import ray_private, vital
+from raygrad.engine import own_nodes, ray_private, vital
 from raygrad.engine.address import check_answers
 from raygrad.engine.workers import starting
 from raygrad.errors import ResourceError
@@ -82,7 +82,7 @@ def ensure_ray() -> None:
             start.enter_context(ray_private.own_sigterm())
             if address == "local":
                 start.enter_context(ray_private.lean_node())
-                start.enter_context(ray_private.whole_start())
+                start.enter_context(own_nodes.whole_start())
             ray.init(
                 address=address,
                 include_dashboard=False if address == "local" else None,

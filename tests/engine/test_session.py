@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import ray
 
-from raygrad.engine import ray_private
+from raygrad.engine import own_nodes, ray_private
 from raygrad.engine.session import ensure_ray
 from raygrad.engine.workers import no_agent, starting
 from raygrad.errors import ResourceError
@@ -111,7 +111,7 @@ def test_an_interrupted_start_leaves_no_process_however_slow_its_node_is():
 
 def test_a_start_that_fails_ends_nothing_that_is_not_its_own():
     """Another thread of the driver may start a process in the same seconds."""
-    with contextlib.suppress(KeyboardInterrupt), ray_private.whole_start():
+    with contextlib.suppress(KeyboardInterrupt), own_nodes.whole_start():
         other = subprocess.Popen(["sleep", "60"])
         own = subprocess.Popen(["sh", "-c", "sleep 60; true", ray.__path__[0]])
         raise KeyboardInterrupt
