@@ -142,6 +142,8 @@ def rankings(
     p = said.probabilities
     suspect = column["suspect"].astype(bool)
     yield "the table's rank", -column["rank"].astype(float), suspect
+    yield "tempered odds", confident.tempered_odds(p, labels), None
+    yield "noise odds", confident.noise_odds(p, labels), None
     yield "log odds", confident.log_odds(p, labels), None
     yield "margin", column["margin"], None
     yield "loss (self-confidence)", column["loss"], None

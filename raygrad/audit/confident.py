@@ -19,6 +19,12 @@ Labels = NDArray[np.int64]
 NONE = -1
 """The class of an example that reaches the threshold of no class."""
 
+OTHERS_WEIGHT = 0.25
+"""How much the likeliest other class counts beside the label: measured, benchmarks/audit.py."""
+
+_ERRORS = 0.03
+"""The share of wrong labels from which their kinds are estimated."""
+
 _ROUNDING = 1e-6
 _CONFIDENCE = 0.95
 _LEAST = 1e-38
@@ -204,6 +210,65 @@ def log_odds(probabilities: Probabilities, labels: Labels) -> NDArray[np.float64
     own = values[rows, labels]
     values[rows, labels] = -np.inf
     return values.max(axis=1) - own
+
+
+def tempered_odds(
+    probabilities: Probabilities, labels: Labels, weight: float = OTHERS_WEIGHT
+) -> NDArray[np.float64]:
+    r"""Returns how unlikely the label is, and a little how likely one other class is.
+
+    .. math:: w \log \max_{k \ne y} p_k - \log p_y
+
+    Where any class may be given for another, the chance that a label is wrong goes by
+    :math:`(1 - p_y) / p_y`, and so in the order of the loss (w = 0, the score of cleanlab's
+    Datalab); where each class is given for one alone, by :math:`p_k / p_y` (w = 1, `log_odds`).
+    Which of both it is, is not known.
+
+    Args:
+        probabilities: ``[N, C]``, C at least 2.
+        labels: ``[N]``.
+        weight: w, in 0..1.
+
+    Returns:
+        float64 ``[N]``, finite; higher = likelier wrong.
+    """
+    own = probabilities[np.arange(len(labels)), labels].astype(np.float64)
+    loss = -np.log(np.maximum(own, _LEAST))
+    return (1 - weight) * loss + weight * log_odds(probabilities, labels)
+
+
+def noise_odds(probabilities: Probabilities, labels: Labels) -> NDArray[np.float64]:
+    r"""Returns the log odds that the label is wrong under an estimate of which errors are made.
+
+    .. math:: \log \sum_{k \ne y} p_k M_{ky} - \log p_y
+
+    where :math:`M_{ky}` says how often class k is labelled y, over the mean of all pairs. It is
+    what examples say whose label is unlikely: each of them counts as of class k by its posterior,
+    where any error were as likely (one step of expectation maximisation from there), and as much
+    as the mean is added to every pair. With :math:`M = 1` it has the order of the loss. By far
+    the best where classes are taken for one another and a good network judges; it mistakes what a
+    weak one confuses for what is labelled wrongly.
+
+    Args:
+        probabilities: ``[N, C]``, C at least 2.
+        labels: ``[N]``.
+
+    Returns:
+        float64 ``[N]``, finite; higher = likelier wrong.
+    """
+    rows, num_classes = np.arange(len(labels)), probabilities.shape[1]
+    others = np.maximum(probabilities.astype(np.float64), _LEAST)
+    own = others[rows, labels]
+    others[rows, labels] = 0.0
+    share = _ERRORS / (num_classes - 1)
+    posterior = others * share
+    posterior /= (posterior.sum(axis=1) + own * (1 - _ERRORS))[:, None]
+    made = np.zeros((num_classes, num_classes))
+    np.add.at(made, labels, posterior)  # [labelled, of class]
+    mean = made.sum() / (num_classes * (num_classes - 1))
+    weights = (made + mean) / (2 * mean) if mean > 0 else np.ones_like(made)
+    odds = np.maximum((others * weights[labels]).sum(axis=1), _LEAST)
+    return np.log(odds) - np.log(own)
 
 
 def threshold_margin(

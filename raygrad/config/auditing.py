@@ -5,7 +5,15 @@ from typing import Literal
 
 from raygrad.config.declaring import ACTED_ON, BASIC, EXECUTION, fraction, positive, require
 
-RANKINGS = ("log_odds", "loss", "margin", "gradient_norm", "aum")
+RANKINGS = (
+    "tempered_odds",
+    "noise_odds",
+    "log_odds",
+    "loss",
+    "margin",
+    "gradient_norm",
+    "aum",
+)
 """What labels can be ranked by; which is the default was measured: benchmarks/audit.py."""
 
 GOALS = ("clean", "accuracy", "coverage")
@@ -48,13 +56,14 @@ class AuditConfig:
     """clean: likely errors and repeats go first, then any. accuracy: those go, and of the rest
     stays what did best in the records at this share. coverage: those go, and the rest is spread
     over what the network sees."""
-    ranking: Literal["log_odds", "loss", "margin", "gradient_norm", "aum"] = field(
-        default="log_odds", metadata=BASIC
-    )
-    """What says which label is likeliest wrong. log_odds: how much likelier another class is to who
-    has not seen the example. loss: how unlikely the label is. margin: how far another class is
-    ahead. gradient_norm: of the last layer. aum: the margin while it was trained on, without a
-    checkpoint."""
+    ranking: Literal[
+        "tempered_odds", "noise_odds", "log_odds", "loss", "margin", "gradient_norm", "aum"
+    ] = field(default="tempered_odds", metadata=BASIC)
+    """What says which label is likeliest wrong. loss: how unlikely it is to who has not seen the
+    example. log_odds: how much likelier another class is. tempered_odds: between both. noise_odds:
+    by which classes seem to be labelled as which, best where classes are taken for one another and
+    the network is good. margin: how far another class is ahead. gradient_norm: of the last layer.
+    aum: the margin while it was trained on, without a checkpoint."""
     check: bool = field(default=False, metadata=BASIC)
     """Train on all, on what is kept and on as many at random, and say what leaving out costs in
     test accuracy: three trainings each."""

@@ -136,6 +136,8 @@ def _judgements(
         "confidence": pa.array(judged.probabilities[rows, suggested].astype(np.float64)),
         "label_probability": pa.array(own),
         "loss": pa.array(-np.log(np.maximum(own, 1e-12))),
+        "tempered_odds": pa.array(confident.tempered_odds(judged.probabilities, labels)),
+        "noise_odds": pa.array(confident.noise_odds(judged.probabilities, labels)),
         "log_odds": pa.array(confident.log_odds(judged.probabilities, labels)),
         "margin": pa.array(confident.normalized_margin(judged.probabilities, labels)),
         "gradient_norm": pa.array(judged.gradient_norms(labels)),

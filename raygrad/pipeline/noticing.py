@@ -33,7 +33,7 @@ FILE = "fingerprint.json"
 
 RESULTS: dict[str, tuple[int, str]] = {
     "score": (2, "the margin no longer saturates"),
-    "audit": (2, "labels are ranked by their log odds, and AUM and gradient norms stand beside"),
+    "audit": (3, "labels are ranked by tempered odds, and noise odds stand beside"),
     "sweep": (2, "trials of few epochs are validated more often"),
 }
 """Stages whose results came out otherwise in older versions of raygrad: which version of them this

@@ -20,6 +20,8 @@ PAGE = "audit.html"
 _MOST_PAIRS = 30
 
 _RANKED = {
+    "tempered_odds": "how unlikely they are, and a little how likely another class is",
+    "noise_odds": "how unlikely they are, by which classes seem to be labelled as which",
     "log_odds": "how much likelier another class is to who has not seen them",
     "loss": "the loss of who has not seen them",
     "margin": "how far another class is ahead",

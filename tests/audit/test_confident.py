@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sklearn.metrics import average_precision_score
 
 from raygrad.audit.confident import (
     NONE,
@@ -11,9 +12,11 @@ from raygrad.audit.confident import (
     confident_joint,
     label_errors,
     log_odds,
+    noise_odds,
     normalized_margin,
     self_confidence,
     suggested_labels,
+    tempered_odds,
     threshold_margin,
 )
 from raygrad.errors import ConfigError, DataError
@@ -118,6 +121,54 @@ def test_log_odds_are_the_margin_of_the_logits_and_finite_where_a_probability_is
     found = log_odds(sure, np.array([0, 1]))
     assert np.isfinite(found).all()
     assert found[0] == -found[1] < 0
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.25, 1.0])
+def test_tempered_odds_go_from_the_order_of_the_loss_to_the_log_odds(weight):
+    """Of the classes but the label's the likeliest counts, by the weight."""
+    rng = np.random.default_rng(0)
+    p, labels = rng.dirichlet(np.full(5, 0.3), 50), rng.integers(0, 5, 50)
+    other = np.array([np.delete(row, y).max() for row, y in zip(p, labels, strict=True)])
+    wanted = weight * np.log(other) - np.log(p[np.arange(50), labels])
+    np.testing.assert_allclose(tempered_odds(p, labels, weight), wanted, atol=1e-9)
+    loss, odds = -np.log(1 - self_confidence(p, labels)), log_odds(p, labels)
+    same = {0.0: loss, 1.0: odds}.get(weight)
+    assert same is None or (np.argsort(tempered_odds(p, labels, weight)) == np.argsort(same)).all()
+    sure = np.array([[1.0, 0.0, 0.0], [1.0, 0.0, 0.0]], np.float32)
+    found = tempered_odds(sure, np.array([0, 1]), weight)
+    assert np.isfinite(found).all()
+    assert found[0] < found[1]
+
+
+def test_noise_odds_are_the_posterior_under_errors_that_are_counted_in_a_loop():
+    rng = np.random.default_rng(0)
+    p, labels = rng.dirichlet(np.full(4, 0.5), 30), rng.integers(0, 4, 30)
+    made = np.zeros((4, 4))
+    for row, y in zip(p, labels, strict=True):
+        joint = [row[k] * (0.97 if k == y else 0.01) for k in range(4)]
+        for k in set(range(4)) - {y}:
+            made[k, y] += joint[k] / sum(joint)
+    weights = (made + made.sum() / 12) / (2 * made.sum() / 12)
+    wanted = [
+        np.log(sum(row[k] * weights[k, y] for k in range(4) if k != y) / row[y])
+        for row, y in zip(p, labels, strict=True)
+    ]
+    np.testing.assert_allclose(noise_odds(p, labels), wanted, atol=1e-9)
+    two = np.array([[1.0, 0.0], [1.0, 0.0], [0.2, 0.8]], np.float32)
+    assert np.isfinite(noise_odds(two, np.array([0, 1, 1]))).all()
+
+
+def test_noise_odds_find_errors_between_two_classes_that_the_loss_takes_for_any():
+    p, labels, wrong = planted(4000, noise=0.0, seed=1)
+    rng = np.random.default_rng(2)
+    changed = np.flatnonzero(labels == 0)[:120]
+    labels = labels.copy()
+    labels[changed] = 1
+    wrong = np.zeros(len(labels), bool)
+    wrong[changed] = True
+    p = 0.7 * p + 0.3 * rng.dirichlet(np.full(4, 0.3), len(p))
+    by = [average_precision_score(wrong, x(p, labels)) for x in (noise_odds, self_confidence)]
+    assert by[0] > by[1] + 0.05
 
 
 def test_a_class_without_examples_or_without_confidence_breaks_nothing():
