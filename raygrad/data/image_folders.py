@@ -145,7 +145,7 @@ def keys_of(names: Sequence[str]) -> list[str]:
     keys = []
     for name in names:
         stem = os.path.splitext(name)[0]
-        keys.append(_quoted(stem if stems[stem] == 1 else name))
+        keys.append(quoted(stem if stems[stem] == 1 else name))
     if len(set(keys)) < len(keys):
         twice = next(key for key, count in Counter(keys).items() if count > 1)
         raise DataError(f"file names must be unique in the data set, got {twice!r} twice.")
@@ -167,8 +167,12 @@ def _folders(root: Path) -> list[str]:
         return sorted(one.name for one in entries if one.is_dir() and not is_hidden(one.name))
 
 
-def _quoted(name: str) -> str:
-    """Makes a key of a file name: dots of the last part and bytes that are no UTF-8 as ``%XX``."""
+def quoted(name: str) -> str:
+    """Makes a key of a file name: dots of the last part and bytes that are no UTF-8 as ``%XX``.
+
+    Args:
+        name: A path below the data set's root.
+    """
     folder, slash, last = name.rpartition("/")
     text = folder + slash + last.replace("%", "%25").replace(".", "%2E")
     return "".join(f"%{ord(c) - 0xDC00:02X}" if "\udc80" <= c <= "\udcff" else c for c in text)

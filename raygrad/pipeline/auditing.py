@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import raygrad
 from raygrad.config import ScoreConfig, StudyConfig
 from raygrad.config.auditing import AuditConfig
-from raygrad.data.file_names import file_names
+from raygrad.data.file_names import file_names, folder_of
 from raygrad.data.index import Index, read_index
 from raygrad.data.reading import rows_of_keys
 from raygrad.errors import ConfigError
@@ -166,7 +166,7 @@ def _audit(
     for note in repeats.notes:
         log.info("audit: near copies: %s", note)
     judged = judge(options, network, index, seen, repeats.groups, len(names), channels, steps)
-    facts = _facts(index, seen)
+    facts = _facts(index, seen, folder_of(config.data))
     known = beside.columns(facts["key"])
     labels, estimate = label_table(facts, judged, names, known, options.ranking)
     found = outlier_table(facts, seen, judged)
@@ -202,13 +202,13 @@ def _audit(
     return {name: value for name, value in summary.items() if name not in ("joint", "classes")}
 
 
-def _facts(index: Index, seen: Seen) -> pa.Table:
+def _facts(index: Index, seen: Seen, folder: str | None) -> pa.Table:
     """Returns key, file, shard, split and label of each example that was seen, in its order."""
     rows = rows_of_keys(index, seen.rows["key"].to_pylist())
     return pa.table(
         {
             "key": seen.rows["key"],
-            "file": pa.array(file_names(index, rows), pa.string()),
+            "file": pa.array(file_names(index, rows, folder), pa.string()),
             "shard": seen.rows["shard"],
             "split": seen.rows["split"],
             "label": seen.rows["label"],

@@ -6,7 +6,7 @@ import pyarrow.compute as pc
 from raygrad.config import StudyConfig
 from raygrad.data.cleanlab_format import write_cleanlab
 from raygrad.data.export_formats import write_class_folders, write_fiftyone, write_huggingface
-from raygrad.data.file_names import file_names
+from raygrad.data.file_names import file_names, folder_of
 from raygrad.data.index import Index, read_index
 from raygrad.data.reading import rows_of_keys
 from raygrad.data.table_formats import format_of, write_as
@@ -42,7 +42,7 @@ def score_rows(config: StudyConfig, network: str | None = None) -> pa.Table:
     rows = rows_of_keys(index, scores["key"].to_pylist())
     columns = {
         "key": scores["key"],
-        "file": pa.array(file_names(index, rows), pa.string()),
+        "file": pa.array(file_names(index, rows, folder_of(config.data)), pa.string()),
         "shard": scores["shard"],
         "split": rows["split"],
         "label": scores["label"],
