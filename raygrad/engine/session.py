@@ -99,6 +99,8 @@ def ensure_ray() -> None:
     if address == "local":
         vital.watch_own_ray()
         ray.remote(num_cpus=0)(_nothing).remote()
+    else:
+        vital.watch_joined_ray(ray.get_runtime_context().gcs_address)
 
 
 def _nothing() -> None:

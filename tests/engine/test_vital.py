@@ -1,4 +1,4 @@
-"""A process of an own Ray that ends is told of: Ray itself ends the command without a word."""
+"""What a Ray cannot do without is told of when it goes: Ray ends the command without a word."""
 
 import os
 import shutil
@@ -10,6 +10,7 @@ import time
 import pytest
 
 from raygrad.engine import own_nodes, vital
+from raygrad.errors import ResourceError
 
 LOST = """
 import os, signal, sys
@@ -58,6 +59,30 @@ def test_nothing_is_said_of_one_that_is_shut_down(control_store, caplog):
     vital.unwatch()
     control_store.kill()
     assert heard(caplog, 2.5) == ""
+
+
+def test_a_joined_ray_that_answers_no_more_is_told_of_and_so_is_its_return(caplog, monkeypatch):
+    """After several questions in a row; one answer that is late on a busy head is nothing."""
+    answers = iter([True, False, True, False, False, False, False, True])
+    asked = []
+
+    def check(address):
+        asked.append(address)
+        if not next(answers, True):
+            raise ResourceError("nobody")
+
+    monkeypatch.setattr(vital, "check_answers", check)
+    monkeypatch.setattr(vital, "_ASK_S", 0.01)
+    caplog.set_level("WARNING", "raygrad")
+    vital.watch_joined_ray("head:6379")
+    end_s = time.monotonic() + 20
+    while len(asked) < 10 and time.monotonic() < end_s:
+        time.sleep(0.01)
+    vital.unwatch()
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 2
+    assert said[0].startswith("the Ray at head:6379 must answer as long as the command runs")
+    assert said[1] == "the Ray at head:6379 answers again"
 
 
 def test_a_command_whose_raylet_is_killed_says_so_before_ray_ends_it():
