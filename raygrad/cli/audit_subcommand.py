@@ -12,6 +12,7 @@ from raygrad.cli.run_flags import Redo, Run, Wait, layout
 from raygrad.config import DEFAULT_WAIT_S, StudyConfig
 from raygrad.config.auditing import AuditConfig
 from raygrad.errors import ConfigError
+from raygrad.runs.audit_tables import doubt
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,8 @@ def _lines(facts: dict[str, Any]) -> list[str]:
         f"keep     {facts['num_kept']:,} training images, drop {facts['num_dropped']:,}: "
         f"flaws first, then {facts['rule']}",
     ]
+    if doubt(facts["accuracy"]):
+        found.insert(2, f"         {doubt(facts['accuracy'])}")
     if "check" in facts:
         found.append(f"check    {facts['check']['words']}")
     if facts["not_judged"]:

@@ -13,7 +13,7 @@ from raygrad.report.page import Chapter, Section, render_page
 from raygrad.report.tables import Run
 from raygrad.report.thumbnails import Thumbnail, read_thumbnails
 from raygrad.report.wording import count, percent
-from raygrad.runs.audit_tables import read_audit
+from raygrad.runs.audit_tables import doubt, read_audit
 from raygrad.storage.files import join, write_bytes
 
 PAGE = "audit.html"
@@ -85,13 +85,15 @@ def audit_section(run: Run) -> Section:
 
 def _lead(summary: Mapping[str, Any]) -> list[str]:
     total = summary["num_examples"]
+    weak = doubt(summary["accuracy"])
     return [
         f"Of {count(total)} images about {count(round(summary['num_wrong']))} are labelled wrongly "
         f"({count(round(summary['num_wrong_low']))} to {count(round(summary['num_wrong_high']))}, "
         f"as far as the network is right where it is sure); {count(summary['num_suspects'])} are "
         f"suspects. {count(summary['num_repeated'])} images repeat one another, "
         f"{count(summary['num_across_splits'])} groups across splits and "
-        f"{count(summary['num_across_labels'])} across labels."
+        f"{count(summary['num_across_labels'])} across labels.",
+        *([f"{weak}."] if weak else []),
     ]
 
 

@@ -18,6 +18,26 @@ SUMMARY = "summary.json"
 """What the audit came to, and what decided it."""
 
 
+WEAK = 0.8
+"""A network that agrees with fewer labels is told of: with planted errors, of what one that agreed
+with 51 to 74% of the labels flagged, a tenth to two fifths was wrong (benchmarks/audit.py)."""
+
+
+def doubt(accuracy: float) -> str:
+    """Returns what to think of suspects where the network that judged is weak; else nothing.
+
+    Args:
+        accuracy: The share of the labels that it agrees with, in 0..1.
+    """
+    if accuracy >= WEAK:
+        return ""
+    return (
+        f"The network agrees with only {accuracy:.0%} of the labels: unless the others are wrong, "
+        "most suspects are errors of its own, and how many labels are wrong is not known. Look "
+        "before you leave any out, or let a better network judge (--checkpoint)"
+    )
+
+
 def table_url(folder: str, name: str) -> str:
     """Returns where a table is.
 

@@ -19,6 +19,7 @@ from raygrad.pipeline.audit_findings import (
 )
 from raygrad.pipeline.audit_judging import Judgement
 from raygrad.pipeline.audit_looking import Seen, typical_side
+from raygrad.runs.audit_tables import doubt
 
 NAMES = ["cat", "dog", "owl"]
 SPLITS = ["train"] * 8 + ["test"] * 2
@@ -154,5 +155,13 @@ def test_what_is_printed_names_what_was_not_judged_and_not_decoded():
     facts |= {"num_wrong": 2.0, "num_wrong_low": 1.0, "num_wrong_high": 4.0}
     text = "\n".join(_lines(facts))
     assert "about 2 wrong (1 to 4" in text
+    assert "agrees with only 50% of the labels" in text
     assert "3 images are alone in their class: not judged" in text
     assert "3 images could not be decoded: rejects.parquet" in text
+
+
+@pytest.mark.parametrize(("accuracy", "told"), [(0.4, True), (0.799, True), (0.8, False)])
+def test_a_network_that_agrees_with_few_labels_is_told_of(accuracy, told):
+    """Its own errors are most of what it flags, and a number of wrong labels would mislead."""
+    assert (f"only {accuracy:.0%} of the labels" in doubt(accuracy)) == told
+    assert bool(doubt(accuracy)) == told

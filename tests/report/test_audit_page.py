@@ -90,6 +90,7 @@ def test_the_page_and_the_report_say_the_same_and_only_where_there_is_an_audit(r
     assert "&lt;cat&gt;" in text
     assert "<cat>" not in text
     section = audit_section(run)
+    assert len(section.intro) == 1  # of a weaker network a second line tells
     assert section.intro[0].startswith("Of 30 images about 5")
     assert 'href="audit.html"' in section.parts[0]
     nothing = Run(url=str(tmp_path / "none"), name="none")
