@@ -147,6 +147,7 @@ def measure_streamed(
     steps: int,
     rounds: int,
     clock: str,
+    parts: list[str],
     record: Record,
 ) -> None:
     """Prints and records the streamed loop's rate, and a subset's, for each folder.
@@ -163,6 +164,7 @@ def measure_streamed(
         steps: Of a round.
         rounds: Timed rounds of each way.
         clock: wall or cpu.
+        parts: loop, subset or both.
         record: Where every repetition goes.
     """
     made = list(itertools.islice(itertools.cycle(photographs(min(count, 1024))), count))
@@ -174,9 +176,10 @@ def measure_streamed(
     for url in urls:
         index = build_index(written(made, files.join(url, "shards")), [], val_fraction=0.0)
         whole = streamed(index, transform, int(clock == "wall"))
-        if clock == "wall":
+        if clock == "wall" and "loop" in parts:
             measure_loop(url, whole, config, steps, rounds, record)
-        measure_subset(url, index, whole, config, rounds, clock, record)
+        if "subset" in parts:
+            measure_subset(url, index, whole, config, rounds, clock, record)
 
 
 def measure_loop(

@@ -266,6 +266,8 @@ def main() -> None:
     parser.add_argument("--streamed-network", default="cnn5", help="what is trained on streams")
     parser.add_argument("--streamed-size", type=int, default=64, help="pixels of its images")
     parser.add_argument("--streamed-steps", type=int, default=12, help="of a round")
+    parts = ["loop", "subset"]
+    parser.add_argument("--streamed-parts", nargs="+", choices=parts, default=parts)
     args, record = recorded(parser, "The training loop costs what a bare PyTorch loop costs.")
     torch.set_num_threads(args.threads)
     capability = torch.backends.cpu.get_cpu_capability()
@@ -274,7 +276,7 @@ def main() -> None:
     if args.streamed:
         measure_streamed(
             args.streamed, args.images, args.streamed_size, args.streamed_network,
-            args.streamed_steps, args.rounds, args.clock, record,
+            args.streamed_steps, args.rounds, args.clock, args.streamed_parts, record,
         )  # fmt: skip
         args.networks = []
     for name in args.networks:
