@@ -9,9 +9,9 @@ below it). The moment is a step that a seed draws from all steps of the sweep.
 
 Every training step is written down with its time. Steps that were done twice are those that the
 kill lost: the work lost is the time from the begin of the first of them to the kill, or to the
-begin of the last step of a process that outlived its driver or node. The rows of results.parquet, but for what a clock decides, must
-be those of the undisturbed sweep, bit for bit. Rows of a record are kept: the same command goes on
-where it was.
+begin of the last step of a process that outlived its driver or node. The rows of results.parquet,
+but for what a clock decides, must be those of the undisturbed sweep, bit for bit. Rows of a record
+are kept: the same command goes on where it was.
 """
 
 import argparse

@@ -8,6 +8,7 @@ import tempfile
 from raygrad.config import DataConfig, StudyConfig
 from raygrad.data.decoded_cache import room_for_pixels
 from raygrad.data.index import Index, read_index
+from raygrad.data.streaming import GROUP_BYTES
 from raygrad.engine.parallel import ray_map
 from raygrad.engine.session import ensure_ray
 from raygrad.errors import ConfigError
@@ -18,18 +19,25 @@ from raygrad.training.study_data import StudyData, StudySource, decoded_bytes, l
 
 log = logging.getLogger("raygrad")
 
+_BUFFER = 32768
+"""Examples that are mixed with each other, where this is suggested: runs of 128 from 256 places."""
 _HERE_BYTES = 2**26
 """Data sets of so many bytes decoded are looked at sooner here than tasks are started."""
 
 
 def training_data(config: StudyConfig) -> StudyData | StudySource:
     """Returns the data set for the stage train."""
-    return study_data(RunLayout(config.run), config.data, config.train.data, _photo(config))
+    return _data(config, config.train.data)
 
 
 def trial_data(config: StudyConfig) -> StudyData | StudySource:
     """Returns the data set for the stage sweep."""
-    return study_data(RunLayout(config.run), config.data, config.trial_data, _photo(config))
+    return _data(config, config.trial_data)
+
+
+def _data(config: StudyConfig, way: str) -> StudyData | StudySource:
+    layout, is_mixed = RunLayout(config.run), config.train.shuffle_buffer == 0
+    return study_data(layout, config.data, way, _photo(config), is_mixed)
 
 
 def is_streamed(config: StudyConfig, for_trials: bool = False) -> bool:
@@ -40,6 +48,18 @@ def is_streamed(config: StudyConfig, for_trials: bool = False) -> bool:
     needed = decoded_bytes(read_index(layout.data), facts["channels"], transform)
     way = config.trial_data if for_trials else config.train.data
     return _chosen(way, needed, config.data, _folder(config.data), _photo(config))[0] == "stream"
+
+
+def _tell_requests(index: Index) -> None:
+    """Says what an order without a buffer costs, of more on a server than is read at a time."""
+    is_much = index.examples["size"].to_numpy().sum() > GROUP_BYTES
+    if not is_much or files.is_local(index.shards["url"][0].as_py()):
+        return
+    log.info(
+        "data: in an order that mixes all images each is a request of its own to storage; with a "
+        "buffer, --train.shuffle-buffer %d, they are read in long pieces (and in another order)",
+        _BUFFER,
+    )
 
 
 def _folder(config: DataConfig) -> str:
@@ -53,7 +73,11 @@ def _photo(config: StudyConfig) -> str | None:
 
 @functools.lru_cache(maxsize=1)
 def study_data(
-    layout: RunLayout, config: DataConfig, way: str = "auto", photo: str | None = None
+    layout: RunLayout,
+    config: DataConfig,
+    way: str = "auto",
+    photo: str | None = None,
+    is_mixed: bool = False,
 ) -> StudyData | StudySource:
     """Returns the data set of a run, and says where it is had from; loaded once a process.
 
@@ -62,6 +86,7 @@ def study_data(
         config: `memory_bytes`, `cache_dir`, `cache_bytes` and `max_reject_share` are used.
         way: auto, memory, disk or stream.
         photo: The augmentation that cuts images out of their photographs, if there is one.
+        is_mixed: Whether an epoch's order mixes all images, without a buffer.
 
     Raises:
         ConfigError: Photographs are to be cut, to no size.
@@ -87,6 +112,8 @@ def study_data(
         log.info("data: %s decoded, kept in %s of each node: %s", size, folder, why)
         return source
     log.info("data: streamed, %s decoded every epoch and not kept: %s", size, why)
+    if is_mixed:
+        _tell_requests(index)
     return _looked_at(source, index, needed, config, layout)
 
 

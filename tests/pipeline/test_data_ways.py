@@ -4,6 +4,7 @@ import dataclasses
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from raygrad.config import DataConfig, StudyConfig, SweepConfig, TrainConfig
@@ -92,6 +93,43 @@ def test_the_choice_and_its_reason_are_said_in_one_line(study, tmp_path, caplog,
         opened.examples("test", loaders=0).between(0, 6).numpy(),
         training_data(study).test.images,
     )
+
+
+@pytest.mark.parametrize(
+    ("folder", "num_bytes", "is_said"),
+    [("s3://b", 2**28, True), ("s3://b", 2**20, False), ("/data", 2**28, False)],
+)
+def test_what_an_order_without_a_buffer_costs_on_a_server_is_said(
+    folder, num_bytes, is_said, monkeypatch, caplog
+):
+    """Where the data are more than is read at a time, streamed, and the user chose no buffer."""
+    index = SimpleNamespace(
+        shards=pa.table({"url": [f"{folder}/0.tar"]}),
+        examples=pa.table({"size": [num_bytes // 2, num_bytes // 2]}),
+    )
+    layout = SimpleNamespace(data="data")
+    monkeypatch.setattr(data_ways, "read_index", lambda _: index)
+    monkeypatch.setattr(data_ways, "facts_of_data", lambda _: {"num_classes": 2, "channels": 3})
+    monkeypatch.setattr(data_ways, "transform_of", lambda _: None)
+    monkeypatch.setattr(data_ways, "decoded_bytes", lambda *_: num_bytes)
+    monkeypatch.setattr(data_ways, "_looked_at", lambda source, *_: source)
+    for way, is_mixed, says in (
+        ("stream", True, is_said), ("stream", False, False), ("disk", True, False)
+    ):  # fmt: skip
+        caplog.clear()
+        with caplog.at_level("INFO", "raygrad"):
+            data_ways.study_data.__wrapped__(layout, DataConfig(), way, None, is_mixed)
+        assert ("--train.shuffle-buffer 32768" in caplog.text) == says
+
+
+@pytest.mark.parametrize("buffer", [0, 64])
+def test_the_order_without_a_buffer_is_known_where_data_are_loaded(study, monkeypatch, buffer):
+    seen = []
+    monkeypatch.setattr(data_ways, "study_data", lambda *arguments: seen.append(arguments[-1]))
+    config = with_(study, train={"shuffle_buffer": buffer})
+    training_data(config)
+    trial_data(config)
+    assert seen == [buffer == 0] * 2
 
 
 def test_retrainings_may_have_their_images_elsewhere(study, tmp_path):
