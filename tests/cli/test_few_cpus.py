@@ -1,11 +1,11 @@
 """On fewer CPUs than asked for nothing hangs: the work adapts and says so, or fails clearly."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.preloaded import ran
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 240
@@ -29,16 +29,7 @@ with no_pictures():
 def study_on(num_cpus, folder):
     """Runs the tiny study in a folder, named by a relative path as a user names it."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled"}
-    command = [sys.executable, "-c", PROGRAM, str(num_cpus)]
-    return subprocess.run(
-        command,
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_S,
-        check=False,
-    )
+    return ran(["-c", PROGRAM, str(num_cpus)], environment, folder, TIMEOUT_S)
 
 
 def test_one_cpu_is_enough_and_it_is_said(tmp_path):

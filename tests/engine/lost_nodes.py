@@ -1,14 +1,23 @@
 """A cluster of two nodes of one CPU each, one of which may be lost in the middle of some work."""
 
-import multiprocessing
 import os
+import pickle
+import tempfile
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.preloaded import ran
+
+ROOT = Path(__file__).parents[2]
+PROGRAM = """
+import pickle, sys
+from pathlib import Path
+from tests.engine.lost_nodes import _main
+_main(*pickle.loads(Path(sys.argv[1]).read_bytes()))
+"""
 TIMEOUT_S = 400  # on a machine that others use as well; alone it takes a tenth
 
 
@@ -36,15 +45,13 @@ def on_two_nodes(work: Callable[..., Any], *arguments: Any) -> None:
 def _in_a_process(
     work: Callable[..., Any], is_time: Callable[[], bool] | None, arguments: Any
 ) -> None:
-    process = multiprocessing.get_context("spawn").Process(
-        target=_main, args=(work, is_time, arguments)
-    )
-    process.start()
-    process.join(TIMEOUT_S)
-    if process.is_alive():
-        process.kill()
-        raise AssertionError(f"the work did not end in {TIMEOUT_S} s")
-    assert process.exitcode == 0, "see the output above"
+    with tempfile.TemporaryDirectory() as folder:
+        given = Path(folder, "given")
+        given.write_bytes(pickle.dumps((work, is_time, arguments)))
+        done = ran(
+            ["-c", PROGRAM, str(given)], {**os.environ, "PYTHONPATH": str(ROOT)}, ROOT, TIMEOUT_S
+        )
+    assert done.returncode == 0, done.stderr
 
 
 def _main(work: Callable[..., Any], is_time: Callable[[], bool] | None, arguments: Any) -> None:
@@ -76,9 +83,6 @@ def _main(work: Callable[..., Any], is_time: Callable[[], bool] | None, argument
             threading.Thread(target=lose, daemon=True).start()
         work(*arguments)
         assert is_time is None or was_lost.is_set(), "the work ended before the node was lost"
-    except BaseException:
-        traceback.print_exc()
-        raise
     finally:
         ray.shutdown()
         cluster.shutdown()

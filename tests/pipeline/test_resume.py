@@ -4,8 +4,6 @@ import dataclasses
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,9 +14,10 @@ from raygrad import pipeline
 from raygrad.runs.journal import read_journal
 from raygrad.runs.layout import RunLayout
 from tests.cases import make_tiny_config
+from tests.preloaded import started
+from tests.report.no_pictures import no_pictures
 
 ROOT = Path(__file__).parents[2]
-COMMAND = [sys.executable, "-m", "raygrad", "run", "--run"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled"}
 TIMEOUT_S = 240
 pytestmark = [pytest.mark.long(seconds=150), pytest.mark.timeout(900)]
@@ -27,9 +26,7 @@ COMPARED = ["trial", "test_accuracy", "test_loss", "val_loss", "best_epoch", "st
 
 def run_until(run: str, pattern: str | None, how: int = signal.SIGKILL) -> str:
     """Runs the study; ends its driver by a signal at the first line that matches `pattern`."""
-    process = subprocess.Popen(
-        [*COMMAND, run], stderr=subprocess.PIPE, text=True, cwd=run, env=ENVIRONMENT
-    )
+    process = started(["-m", "raygrad", "run", "--run", run], ENVIRONMENT, run)
     said, deadline_s = [], time.monotonic() + TIMEOUT_S
     for text in process.stderr:
         said.append(text)
@@ -71,7 +68,8 @@ def test_a_study_killed_in_every_stage_ends_as_an_undisturbed_one(
     """Same scores, same subsets, same trials, to the last bit, after four ends of the driver."""
     config = of_small_trials
     undisturbed = dataclasses.replace(config, run=str(tmp_path / "undisturbed"))
-    pipeline.run(undisturbed)
+    with no_pictures():
+        pipeline.run(undisturbed)
 
     run_until(config.run, r"train: \d\d of 100 epochs")
     said = run_until(config.run, "score-linear: starts")

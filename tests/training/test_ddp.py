@@ -1,17 +1,20 @@
 """Two ranks over gloo against one process: the same gradient, curve, dynamics and restart."""
 
+import os
+import signal
 import socket
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch.nn.parallel import DistributedDataParallel
 
 from raygrad.training.dynamics import DYNAMICS_COLUMNS, Dynamics
 from raygrad.training.loop import device_of
 from raygrad.training.probe import Probe
+from tests.preloaded import started
 from tests.training.test_loop import make_loop, weights
 
 # 50 examples in batches of 12 and 13: ranks' shares differ. A batch of one leaves a rank without.
@@ -50,6 +53,12 @@ def trained(case, n=50, stop_at=None, state=None):
     }
 
 
+ROOT = Path(__file__).parents[2]
+RANK = """
+import sys
+from tests.training.test_ddp import rank_main
+rank_main(int(sys.argv[1]), 2, int(sys.argv[2]), sys.argv[3])
+"""
 STOPPED = "augmented, in parts", 50
 """What is stopped within its second epoch, and gone on with."""
 FOLLOWED = [("mlp", 50), ("augmented, in parts", 49), ("lonely", 12)]
@@ -79,7 +88,18 @@ def on_two_ranks(tmp_path_factory):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    mp.spawn(rank_main, (2, port, str(folder)), nprocs=2)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    ranks = [
+        started(["-c", RANK, str(rank), str(port), str(folder)], environment, ROOT)
+        for rank in range(2)
+    ]
+    try:
+        for rank in ranks:
+            said = rank.stderr.read()
+            assert rank.wait(30) == 0, said
+    finally:
+        for rank in ranks:  # one alone would wait for the other
+            rank.send_signal(signal.SIGKILL)
     return lambda name: [
         torch.load(folder / f"{name}-{rank}.pt", weights_only=False) for rank in range(2)
     ]

@@ -3,8 +3,6 @@
 import os
 import re
 import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -19,6 +17,7 @@ from raygrad.runs import score_table
 from raygrad.storage import files
 from raygrad.training.models import ImageSpec
 from raygrad.training.outside import NetworkSource
+from tests import preloaded
 from tests.data.making import example, jpeg, tar
 from tests.jobs.slow_network import HURRY
 
@@ -63,12 +62,12 @@ def oracle():
 def started(tars, run, **more):
     """Starts the command, on a Ray of its own; `more` goes into its environment."""
     command = [
-        sys.executable, "-m", "raygrad", "score", "--data", tars, "--run", run,
+        "-m", "raygrad", "score", "--data", tars, "--run", run,
         "--network", NETWORK, "--fresh-weights", "--image-size", str(SIZE), "--columns", *COLUMNS,
         "--batch-size", str(PER_SHARD),
     ]  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled", **more}
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    return preloaded.started(command, environment, ROOT)
 
 
 def outage(server):
