@@ -1,15 +1,19 @@
 """A Ray cluster on loopback for tests: cluster/local.sh on free ports, ended by its own ids."""
 
 import contextlib
+import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tests.storage.s3_server import free_ports
 
@@ -31,6 +35,8 @@ class LocalCluster:
         folder: Logs, the token and the process ids.
         environment: What the nodes, and so the jobs on them, are started with beside ours.
         cpus: CPUs of the worker node.
+
+    Its workers are forks (`forking_node.py`); those of the head begin as Ray starts them.
     """
 
     def __init__(self, folder: Path, environment: Mapping[str, str], cpus: int = 2) -> None:
@@ -42,10 +48,24 @@ class LocalCluster:
             **environment,
             # Else workers are nicer than any other load, and next to no time would be theirs.
             "RAY_worker_niceness": "0",
-            "RAY": str(find_ray()),
+            "RAY": str(self._ray_that_forks()),
             "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}",
         }
         self.logs: Path | None = None
+
+    def _ray_that_forks(self) -> Path:
+        """Returns a command `ray`: that of this environment, but for `ray start` of a worker."""
+        command = self._folder / "commands" / "ray"
+        command.parent.mkdir(parents=True)
+        command.write_text(
+            "#!/bin/sh\n"
+            'case "$*" in\n'
+            f'  *--head*) exec "{find_ray()}" "$@" ;;\n'
+            f'  *) PYTHONPATH="{ROOT}" exec "{sys.executable}" -m tests.jobs.forking_node "$@" ;;\n'
+            "esac\n"
+        )
+        command.chmod(0o755)
+        return command
 
     def start(self) -> None:
         """Starts head and worker, and waits until the job server answers."""
@@ -92,6 +112,28 @@ class LocalCluster:
         given = [f"--submission-id={submission_id}", "--working-dir=.", "--no-wait"]
         done = self.jobs("submit", *given, "--", *entrypoint)
         assert done.returncode == 0, done.stdout + done.stderr
+
+    def send(self, submission_id: str, entrypoint: Sequence[str]) -> None:
+        """Sends a job as `submit` does, by the client that `ray job submit` uses."""
+        from ray.job_submission import JobSubmissionClient
+
+        client = JobSubmissionClient(self.address, headers=self._authorization())
+        client.submit_job(
+            entrypoint=shlex.join(entrypoint),
+            submission_id=submission_id,
+            runtime_env={"working_dir": str(ROOT)},
+        )
+
+    def tell(self, path: str) -> Any:
+        """Returns what the job server tells one who has the token: `JOB`, or `JOB/logs`."""
+        request = urllib.request.Request(
+            f"{self.address}/api/jobs/{path}", headers=self._authorization()
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.load(answer)
+
+    def _authorization(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.token()}"}
 
     def follow(self, submission_id: str) -> subprocess.Popen:
         """Follows a job's log; its lines come as they are written."""
