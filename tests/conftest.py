@@ -14,8 +14,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 # Ray starts its workers with niceness 15: beside other load they would get next to no time.
 os.environ.setdefault("RAY_worker_niceness", "0")
 
-SHARING = {"cli", "engine", "jobs", "pipeline", "training"}
-"""Folders whose files have fixtures that are worth making once."""
+SHARING = {"api", "cli", "engine", "jobs", "pipeline", "test_wheel.py", "training"}
+"""Folders whose files, and files, that have fixtures that are worth making once."""
 WHOLE = {"report"}
 """Folders all of whose files share one."""
 DEAR = (

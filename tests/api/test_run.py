@@ -19,6 +19,7 @@ from raygrad.runs.audit_tables import read_audit
 from raygrad.runs.score_table import write_manifest, write_part
 from raygrad.storage.manifest import read_json
 from tests.pipeline.making_runs import without_ray
+from tests.report.no_pictures import no_pictures
 
 NUMBER = 40
 SMALL = {"network": "linear", "folds": 2, "epochs": 1, "image_size": 8}
@@ -34,7 +35,7 @@ def place(tmp_path_factory):
         folder = root / "photos" / f"digit{label}"
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray((image * 15.9).astype(np.uint8)).save(folder / f"{at:02d}.png")
-    with pytest.MonkeyPatch.context() as patched:
+    with pytest.MonkeyPatch.context() as patched, no_pictures():
         without_ray(patched)
         patched.chdir(root)
         yield root

@@ -294,10 +294,10 @@ def test_columns_come_from_the_device_in_one_transfer_a_type(monkeypatch):
 
 def test_bf16_keeps_the_order_of_scores():
     """Rounded to 8 bits, but the order that a selection is made from stays."""
-    images = np.random.default_rng(0).integers(0, 256, (64, 3, 32, 32), dtype=np.uint8)
-    labels = np.arange(64) % 10
+    images = np.random.default_rng(0).integers(0, 256, (24, 3, 16, 16), dtype=np.uint8)
+    labels = np.arange(24) % 10
     network = build_network(
-        "resnet18", dataclasses.replace(SPEC, height=32, width=32, num_classes=10), 0
+        "resnet18", dataclasses.replace(SPEC, height=16, width=16, num_classes=10), 0
     )
     exact = scorer(network).score(images, labels)
     rough = scorer(network, numerics="bf16").score(images, labels)
