@@ -15,7 +15,6 @@ from raygrad.runs.journal import read_journal
 from raygrad.runs.layout import RunLayout
 from tests.cases import make_tiny_config
 from tests.preloaded import started
-from tests.report.no_pictures import no_pictures
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled"}
@@ -68,8 +67,7 @@ def test_a_study_killed_in_every_stage_ends_as_an_undisturbed_one(
     """Same scores, same subsets, same trials, to the last bit, after four ends of the driver."""
     config = of_small_trials
     undisturbed = dataclasses.replace(config, run=str(tmp_path / "undisturbed"))
-    with no_pictures():
-        pipeline.run(undisturbed)
+    pipeline.run(undisturbed)
 
     run_until(config.run, r"train: \d\d of 100 epochs")
     said = run_until(config.run, "score-linear: starts")

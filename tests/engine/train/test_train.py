@@ -27,6 +27,7 @@ from tests.cases import make_tiny_config
 from tests.engine.score import faulty_networks
 from tests.engine.sweep.sweeping import make_data
 from tests.engine.train.training_tasks import make_task
+from tests.report.no_pictures import no_pictures
 
 
 def test_a_diverging_recipe_ends_at_once_with_the_epoch_and_no_restart(
@@ -81,7 +82,8 @@ def test_bf16_on_a_cpu_without_it_is_said_by_every_stage_that_computes(
         select=SelectConfig(methods=("random",), keep_fractions=(0.05,), seeds=(0,)),
     )
     monkeypatch.setattr(arithmetic, "cpu_supports_bfloat16", lambda: False)
-    pipeline.run(config)
+    with no_pictures():
+        pipeline.run(config)
     said = [r.message.split(":")[0] for r in caplog.records if "bf16 is emulated" in r.message]
     assert said == ["train", "score", "sweep"]
 
