@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from raygrad.audit.folds import fold_numbers, head_probabilities
 from raygrad.config.auditing import AuditConfig
 from raygrad.data.index import Index
+from raygrad.errors import ConfigError
 from raygrad.pipeline.audit_looking import Seen, squares, typical_side
 from raygrad.progress import Progress
 from raygrad.selection.keyed_random import random_bits
@@ -79,10 +80,20 @@ def judge(
         num_classes: C.
         channels: 1 or 3.
         folder: Where finished folds are kept, so that an interrupted audit goes on.
+
+    Raises:
+        ConfigError: All pictures are copies of one.
     """
     labels = seen.rows["label"].to_numpy()
     hashes = seen.rows["key_hash"].to_numpy()
     folds = fold_of_groups(labels, hashes, groups, audit.folds, audit.seed)
+    # Copies share a fold: of few pictures that differ some folds can be empty.
+    numbers = np.unique(folds).tolist()
+    if len(numbers) < 2:
+        raise ConfigError(
+            f"an audit must have pictures that differ, got {len(labels):,} copies of one. Add "
+            "others, or look whether the images were read as they should be."
+        )
     if seen.features is not None:
         features = seen.features
         probabilities = head_probabilities(features, labels, folds, num_classes)
@@ -92,15 +103,15 @@ def judge(
     probabilities = np.empty((len(labels), num_classes), np.float32)
     parts: list[NDArray[np.float32]] = []
     margins: list[NDArray[np.float32]] = []
-    work = _Trainings(audit, network, side, folder, index, seen, channels)
-    for fold in range(audit.folds):
+    work = _Trainings(audit, len(numbers), network, side, folder, index, seen, channels)
+    for fold in numbers:
         held = folds == fold
         found = work.of(fold, held, num_classes)
         probabilities[held] = found["probabilities"]
         parts.append(found["features"])
         margins.append(found["aum"])
     gathered = np.zeros((len(labels), max(part.shape[1] for part in parts)), np.float32)
-    for fold, part in enumerate(parts):
+    for fold, part in zip(numbers, parts, strict=True):
         gathered[folds == fold, : part.shape[1]] = part
     how = f"{network} trained in {audit.folds} folds, at {side} pixels"
     return Judgement(probabilities, gathered, folds, how, _mean_of_known(margins))
@@ -141,6 +152,9 @@ def fold_of_groups(
     order = joined[np.lexsort((hashes[joined], groups[joined]))]
     _, first, inverse = np.unique(groups[order], return_index=True, return_inverse=True)
     folds[order] = folds[order[first]][inverse]
+    if len(np.unique(folds)) == 1:  # so few pictures differ that all of them fell into one
+        alone = len(groups) + np.arange(len(groups))
+        folds = np.unique(np.where(groups >= 0, groups, alone), return_inverse=True)[1] % num_folds
     return folds
 
 
@@ -150,6 +164,7 @@ class _Trainings:
     def __init__(
         self,
         audit: AuditConfig,
+        num_folds: int,
         network: str,
         side: int,
         folder: str,
@@ -160,7 +175,7 @@ class _Trainings:
         self._audit, self._network, self._side, self._folder = audit, network, side, folder
         self._index, self._seen, self._channels = index, seen, channels
         self._images: NDArray[np.uint8] | None = None
-        self._progress = Progress("audit", audit.folds, "folds")
+        self._progress = Progress("audit", num_folds, "folds")
 
     def of(
         self, fold: int, held: NDArray[np.bool_], num_classes: int

@@ -133,7 +133,7 @@ def _judged(
     trained: NDArray[np.bool_] | None,
     device: torch.device,
 ) -> Judged:
-    pixels, targets = torch.from_numpy(images), torch.from_numpy(labels)
+    pixels, targets = torch.from_numpy(images), torch.tensor(labels)
     seen = np.flatnonzero(~held if trained is None else trained)
     order = np.random.default_rng(recipe.seed).permutation(seen)
     cut = max(1, len(order) // _VALIDATED)

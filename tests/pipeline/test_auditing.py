@@ -196,6 +196,30 @@ def test_no_copy_stands_in_another_fold():
         assert len(set(folds[groups == group].tolist())) == 1
 
 
+@pytest.mark.parametrize("different", [1, 2])
+def test_few_pictures_many_times_are_judged_by_the_folds_there_are(different, tmp_path, capsys):
+    """Copies share a fold, so that others are empty; of one picture alone nothing is learned."""
+    for name in ("cat", "dog"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for at in range(6):
+            pixels = np.zeros((8, 8, 3), np.uint8)
+            pixels[:, : 1 + at % different] = 200
+            Image.fromarray(pixels).save(tmp_path / "data" / name / f"{at}.png")
+    run = str(tmp_path / "run")
+    with pytest.MonkeyPatch.context() as patched:
+        without_ray(patched)
+        flags = ["--network", "linear", "--epochs", "1", "--folds", "4", "--run", run]
+        status = command.main(["audit", str(tmp_path / "data"), *flags])
+    if different == 1:
+        assert status == 2
+        assert "pictures that differ, got 12 copies of one" in capsys.readouterr().err
+        return
+    tables, _ = read_audit(RunLayout(run).audit)
+    assert status == 0
+    assert np.isfinite(tables["labels"]["loss"].to_numpy()).all()
+    assert tables["labels"].num_rows == 12
+
+
 def test_with_a_checkpoint_heads_on_its_features_judge(audited, tmp_path, caplog):
     """Also of a network that tells other classes apart: its features are what is used."""
     torch.manual_seed(0)
