@@ -12,6 +12,7 @@ import pytest
 import ray
 
 from raygrad.config import SweepConfig
+from raygrad.engine.sweep import group
 from raygrad.engine.sweep import job as sweep_engine
 from raygrad.errors import IncompleteError
 from raygrad.runs.layout import RunLayout
@@ -82,6 +83,24 @@ def test_a_trial_killed_at_three_seeded_moments_goes_on_and_changes_nothing(
     assert row["test_loss"] == pytest.approx(alone["test_loss"], rel=1e-4)
     for name in ("trial", "test_accuracy", "best_epoch", "steps", "examples_seen"):
         assert row[name] == alone[name]
+
+
+@pytest.mark.slow
+def test_an_error_of_one_rank_alone_begins_all_of_them_again_at_once(ray_session, tmp_path):
+    """The other waits for it in a sum over ranks, and is not left there until its timeout."""
+    faults = tmp_path / "faults"
+    faults.mkdir()
+    network = faulty_networks.name("raises", faults, 1)
+    rows, took_s = [], []
+    for name in ("disturbed", "undisturbed"):
+        layout = RunLayout(str(tmp_path / name))
+        trials = make_trials(layout, make_data(), network=network, seeds=(0,), budgets=(90,))
+        begun_s = time.monotonic()
+        rows.append(comparable(run(layout, trials, workers_per_trial=2, max_failures=1)))
+        took_s.append(time.monotonic() - begun_s)
+    assert len(list(faults.glob("*.fault"))) == 1
+    assert rows[0] == rows[1]
+    assert took_s[0] - took_s[1] < group.TIMEOUT.total_seconds() / 4
 
 
 def _driver(address, folder, trials):
