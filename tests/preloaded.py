@@ -63,16 +63,20 @@ class Command:
 
 
 class Preloaded:
-    """The process that commands are forks of; it ends with this one."""
+    """The process that commands are forks of; it ends with this one.
 
-    def __init__(self) -> None:
+    Args:
+        asked: The variables of the first command: this process's own change as it imports.
+    """
+
+    def __init__(self, asked: Mapping[str, str]) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="raygrad-test-")
         self._path = os.path.join(self._folder.name, "socket")
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         listener.bind(self._path)
         listener.listen(8)
         ends, self._kept = os.pipe()
-        without_ray = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+        without_ray = {k: v for k, v in asked.items() if not k.startswith("RAY_")}
         given = {"OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1", "PYTHONPATH": str(ROOT)}
         environment = {**without_ray, **given}
         self._read = of_load(environment)
@@ -144,7 +148,7 @@ def started(
 ) -> "Command | subprocess.Popen[str]":
     """Starts `python ARGUMENTS`; what it says can be read from `stdout` and `stderr`."""
     if not _sessions:
-        _sessions.append(Preloaded())
+        _sessions.append(Preloaded(environment))
     if _sessions[0].can_be(environment):
         return _sessions[0].start(arguments, environment, str(folder))
     return subprocess.Popen(
