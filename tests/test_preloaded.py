@@ -4,10 +4,13 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from tests import preloaded
+
+ROOT = Path(__file__).parent.parent
 
 TELLS = """
 import json, os, signal, sys, time
@@ -29,7 +32,11 @@ sys.exit(3)
 def environment(tmp_path):
     """Variables with which a command may be a fork, and a folder in its path."""
     (tmp_path / "told.py").write_text(TELLS)
-    given = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(tmp_path), "MINE": "two"}
+    given = {
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)]),
+        "MINE": "two",
+    }
     return {**os.environ, **given}
 
 

@@ -8,6 +8,7 @@ import contextlib
 import datetime
 import json
 import logging
+import os
 import threading
 import time
 import uuid
@@ -27,7 +28,8 @@ BEAT_S = 30.0
 PATIENCE_S = 5.0
 """A store that takes longer is not waited for, at the beginning and at the end."""
 
-_PROCESS = uuid.uuid4().hex[:8]
+_names: dict[int, str] = {}
+"""The name of this process by its number: a fork of one that has a name draws its own."""
 
 Outcome = Literal["running", "complete", "failed", "interrupted"]
 
@@ -49,13 +51,17 @@ class Entry:
     """Of raygrad."""
 
 
+def _name() -> str:
+    return _names.setdefault(os.getpid(), uuid.uuid4().hex[:8])
+
+
 @contextlib.contextmanager
 def recorded(url: str, stage: str) -> Iterator[None]:
     """Records in the folder `url` how long the context lasts and what ends it.
 
     A journal that cannot be written costs the record, never the work.
     """
-    entry = Entry(stage, time.time(), 0.0, "running", _PROCESS, __version__)
+    entry = Entry(stage, time.time(), 0.0, "running", _name(), __version__)
     page = _Page(url, entry)
     outcome: Outcome = "failed"
     try:

@@ -90,3 +90,20 @@ def test_a_damaged_file_is_named(tmp_path, content):
 
 def test_a_run_of_before_there_was_a_journal_has_none(tmp_path):
     assert read_journal(str(tmp_path / "journal")) == []
+
+
+def test_a_fork_of_a_process_that_has_a_name_has_another(tmp_path):
+    """As where one process is kept ready that has loaded all, and commands are its forks."""
+    code = (
+        "import os, sys; from raygrad.runs.journal import recorded\n"
+        "def work():\n"
+        "    with recorded(sys.argv[1], 'train'): pass\n"
+        "work(); work()\n"
+        "for _ in range(2):\n"
+        "    if os.fork() == 0: work(); os._exit(0)\n"
+        "    os.wait()"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+    names = [entry.process for entry in read_journal(str(tmp_path))]
+    assert len(names) == 4
+    assert len(set(names)) == 3
