@@ -86,7 +86,7 @@ def one(schedules: "Schedules", seed: int, number: int) -> dict[str, object]:
     """Runs one schedule, and shrinks it where it fails; returns its row."""
     faults, begun_s = draw(schedules.stage, seed, number), time.monotonic()
     outcome = schedules.run(faults)
-    wrong = schedules.wrong(outcome)
+    wrong, said = schedules.wrong(outcome), schedules.said
     fewest = faults
     if wrong and len(faults) > 1:
         fewest = shrunk(faults, lambda some: bool(schedules.wrong(schedules.run(some))))
@@ -98,7 +98,7 @@ def one(schedules: "Schedules", seed: int, number: int) -> dict[str, object]:
         "num_late": outcome.num_late,
         "wrong": wrong,
         "fewest": [asdict(fault) for fault in fewest] if wrong else [],
-        "said": schedules.said[-4000:] if wrong else "",
+        "said": said[-8000:] if wrong else "",
         "took_s": round(time.monotonic() - begun_s, 1),
         "load": round(os.getloadavg()[0], 1),
         "commit": source()["commit"],
