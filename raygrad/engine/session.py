@@ -97,10 +97,12 @@ def ensure_ray() -> None:
         raise ResourceError(f"Ray must {what}, got {reason!r}. Mend that and run again.") from error
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     if address == "local":
-        vital.watch_own_ray()
+        vital.watch_own_ray(_is_running)
         ray.remote(num_cpus=0)(_nothing).remote()
     else:
-        vital.watch_joined_ray(ray.get_runtime_context().gcs_address)
+        # Ray finds "auto" on this machine; of a client (ray://) no other address need be reachable.
+        found = ray.get_runtime_context().gcs_address if address == "auto" else address
+        vital.watch_joined_ray(found, _is_running)
 
 
 def _nothing() -> None:

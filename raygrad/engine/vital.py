@@ -28,19 +28,24 @@ _watches: list[threading.Event] = []
 """What ends the watch that goes on, if any."""
 
 
-def watch_own_ray() -> None:
-    """Begins to watch the processes of the Ray that this process has started."""
-    vital = own_nodes.children("raylet", "gcs_server")
-    _begin(lambda ended: _watch_processes(vital, ended))
-
-
-def watch_joined_ray(address: str) -> None:
-    """Begins to ask the control store of the Ray that this process has joined whether it is there.
+def watch_own_ray(is_running: Callable[[], bool]) -> None:
+    """Begins to watch the processes of the Ray that this process has started.
 
     Args:
-        address: As `check_answers` takes it.
+        is_running: Whether Ray was not shut down, by whomever.
     """
-    _begin(lambda ended: _watch_address(address, ended))
+    vital = own_nodes.children("raylet", "gcs_server")
+    _begin(lambda ended: _watch_processes(vital, is_running, ended))
+
+
+def watch_joined_ray(address: str, is_running: Callable[[], bool]) -> None:
+    """Begins to ask the Ray that this process has joined whether it is there.
+
+    Args:
+        address: Where it was joined, as `check_answers` takes it.
+        is_running: Whether Ray was not shut down, by whomever.
+    """
+    _begin(lambda ended: _watch_address(address, is_running, ended))
 
 
 def _begin(watch: Callable[[threading.Event], None]) -> None:
@@ -56,11 +61,13 @@ def unwatch() -> None:
         _watches.pop().set()
 
 
-def _watch_processes(vital: Sequence[tuple[str, Any]], ended: threading.Event) -> None:
+def _watch_processes(
+    vital: Sequence[tuple[str, Any]], is_running: Callable[[], bool], ended: threading.Event
+) -> None:
     while not ended.wait(_POLL_S):
         gone = [name for name, process in vital if own_nodes.is_gone(process)]
         if gone:
-            if not ended.wait(_SURE_S):
+            if not ended.wait(_SURE_S) and is_running():
                 log.error(
                     "Ray's processes must run as long as the command, got the end of its %s "
                     "(killed, as a machine does that runs out of memory?). Ray ends what needs it "
@@ -70,9 +77,9 @@ def _watch_processes(vital: Sequence[tuple[str, Any]], ended: threading.Event) -
             return
 
 
-def _watch_address(address: str, ended: threading.Event) -> None:
+def _watch_address(address: str, is_running: Callable[[], bool], ended: threading.Event) -> None:
     unanswered = 0
-    while not ended.wait(_ASK_S):
+    while not ended.wait(_ASK_S) and is_running():
         try:
             check_answers(address)
         except ResourceError:

@@ -113,7 +113,7 @@ def judge(
     gathered = np.zeros((len(labels), max(part.shape[1] for part in parts)), np.float32)
     for fold, part in zip(numbers, parts, strict=True):
         gathered[folds == fold, : part.shape[1]] = part
-    how = f"{network} trained in {audit.folds} folds, at {side} pixels"
+    how = f"{network} trained in {len(numbers)} folds, at {side} pixels"
     return Judgement(probabilities, gathered, folds, how, _mean_of_known(margins))
 
 

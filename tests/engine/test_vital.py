@@ -48,15 +48,18 @@ def heard(caplog, within_s):
 
 
 def test_its_end_is_said_with_what_to_do(control_store, caplog):
-    vital.watch_own_ray()
+    vital.watch_own_ray(lambda: True)
     control_store.kill()
     assert "got the end of its gcs_server (killed" in heard(caplog, 20)
     assert "run the same line again" in caplog.text
 
 
-def test_nothing_is_said_of_one_that_is_shut_down(control_store, caplog):
-    vital.watch_own_ray()
-    vital.unwatch()
+@pytest.mark.parametrize("by_raygrad", [True, False])
+def test_nothing_is_said_of_one_that_is_shut_down(control_store, caplog, by_raygrad):
+    """By raygrad, or by a user's own `ray.shutdown()`."""
+    vital.watch_own_ray(lambda: by_raygrad)
+    if by_raygrad:
+        vital.unwatch()
     control_store.kill()
     assert heard(caplog, 2.5) == ""
 
@@ -74,7 +77,7 @@ def test_a_joined_ray_that_answers_no_more_is_told_of_and_so_is_its_return(caplo
     monkeypatch.setattr(vital, "check_answers", check)
     monkeypatch.setattr(vital, "_ASK_S", 0.01)
     caplog.set_level("WARNING", "raygrad")
-    vital.watch_joined_ray("head:6379")
+    vital.watch_joined_ray("head:6379", lambda: True)
     end_s = time.monotonic() + 20
     while len(asked) < 10 and time.monotonic() < end_s:
         time.sleep(0.01)
