@@ -64,18 +64,7 @@ def ended() -> list[tuple[int, int]]:
 
 def become(wish: fork_server.Wish) -> Task:
     """Makes this process what was asked for; returns the command that is left to be run."""
-    for at, stream in enumerate(wish["streams"]):
-        os.dup2(stream, at)
-        os.close(stream)
-    os.environ.clear()
-    os.environ.update(wish["environment"])
-    os.chdir(wish["folder"])
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    for number in wish["ignored"]:
-        signal.signal(number, signal.SIG_IGN)
-    sys.modules["numpy"].random.seed()
+    fork_server.take_over(wish)
     task = spare_fork_server()
     if task is not None:
         return task

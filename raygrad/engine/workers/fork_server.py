@@ -216,24 +216,29 @@ def become(wish: Wish) -> None:
     """Makes this forked process what the asking one would have become."""
     if wish["leads_group"]:
         os.setpgid(0, 0)
+    take_over(wish)
+    os.setpriority(os.PRIO_PROCESS, 0, wish["nice"])
+    signal.pthread_sigmask(signal.SIG_SETMASK, wish["blocked"])
+    sys.argv = wish["arguments"]
+    sys.path[0] = os.path.dirname(sys.argv[0])
+    threads_as_ray_says()
+
+
+def take_over(wish: Wish) -> None:
+    """Gives this forked process the asking one's streams, variables, folder and signals."""
     for at, stream in enumerate(wish["streams"]):
         os.dup2(stream, at)
         os.close(stream)
     os.environ.clear()
     os.environ.update(wish["environment"])
     os.chdir(wish["folder"])
-    os.setpriority(os.PRIO_PROCESS, 0, wish["nice"])
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in wish["ignored"]:
         signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_SETMASK, wish["blocked"])
-    sys.argv = wish["arguments"]
-    sys.path[0] = os.path.dirname(sys.argv[0])
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed()  # Python's own generator does so by itself
-    threads_as_ray_says()
 
 
 def main() -> None:
