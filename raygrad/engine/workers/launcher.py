@@ -19,11 +19,17 @@ SCRIPT = "RAYGRAD_SETUP_WORKER"
 """The variable with the path of Ray's own script."""
 READ_AT_LOAD = ("PYTHON", "LD_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "OMP_", "MALLOC_")
 """Beginnings of variables that a process reads once, while it loads Python or a library."""
+READ_LATER = frozenset({"PYTHONBREAKPOINT"})
+"""Of these names, those that are read when they are needed; Ray sets this one as it starts."""
 
 
 def read_at_load(environment: dict[str, str]) -> dict[str, str]:
     """Returns the variables that cannot be changed once what reads them has been loaded."""
-    return {name: value for name, value in environment.items() if name.startswith(READ_AT_LOAD)}
+    return {
+        name: value
+        for name, value in environment.items()
+        if name.startswith(READ_AT_LOAD) and name not in READ_LATER
+    }
 
 
 def forkable(arguments: list[str]) -> tuple[list[str], dict[str, str]] | None:

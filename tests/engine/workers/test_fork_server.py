@@ -132,6 +132,11 @@ def test_what_is_read_while_loading_is_not_forked(worker, name):
     assert worker(env={name: "7"}.items()) == "plain"
 
 
+def test_what_ray_sets_as_it_starts_leaves_the_next_ones_workers_forks(worker):
+    """A session that starts Ray a second time has this variable, and its fork server has not."""
+    assert worker(env={"PYTHONBREAKPOINT": "ray.util.rpdb.set_trace"}.items()) != "plain"
+
+
 def test_rubbish_at_the_socket_changes_nothing(worker, server):
     for rubbish in (b"", b"x", b"x{not json}\n"):
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as one:
