@@ -156,7 +156,7 @@ def check_ever(stage: str, need: Need) -> None:
         )
 
 
-def wait_for(stage: str, need: Need, bound_s: float) -> None:
+def wait_for(stage: str, need: Need, bound_s: float) -> list[str]:
     """Returns once what a stage needs is free at the same time.
 
     It is asked for as a placement group, which an autoscaler sees too, and given back at once.
@@ -166,12 +166,16 @@ def wait_for(stage: str, need: Need, bound_s: float) -> None:
         need: As of `Waiting`.
         bound_s: As of `Waiting`.
 
+    Returns:
+        The id of the node on which each process would have stood: Ray would place the same again,
+        unless the cluster changes meanwhile.
+
     Raises:
         ResourceError: The cluster can never hold it.
         IncompleteError: It was not free in time.
     """
-    with granted(stage, need, 1, bound_s, 0.0):
-        pass
+    with granted(stage, need, 1, bound_s, 0.0) as groups:
+        return list(placement_group_table(groups[0])["bundles_to_node_id"].values())
 
 
 @contextlib.contextmanager

@@ -140,6 +140,11 @@ class StudySource:
     """
 
     @property
+    def is_streamed(self) -> bool:
+        """Whether images are decoded as they are trained on, and none before."""
+        return self.survey_url is not None
+
+    @property
     def num_examples(self) -> dict[str, int]:
         """Examples of each split, those that cannot be decoded included."""
         index = read_index(self.index_url)

@@ -22,6 +22,7 @@ from raygrad.engine.notice import Notice
 from raygrad.engine.placement import Placement, place_training
 from raygrad.engine.relay import relayed
 from raygrad.engine.retries import Retries, final_error
+from raygrad.engine.train.decoding import decode_before
 from raygrad.engine.train.telling import Telling, warner
 from raygrad.engine.waiting import Need, Waiting, wait_for, watched
 from raygrad.engine.workers.starting import load_for_training
@@ -122,7 +123,9 @@ def train(
     scaling, need = _scaling(placed, config), _need(placed, config)
     log.info("%s", placed.line())
     load_for_training()
-    wait_for("train", need, wait_s)
+    nodes = wait_for("train", need, wait_s)
+    if isinstance(data, StudySource) and not data.is_streamed:
+        decode_before(data, placed, nodes, wait_s)
     tell_arithmetic("train", config.numerics, placed.device == "cuda")
     arguments = {"task": task, "data": ray.put(data), "use_gpu": placed.device == "cuda"}
     trainer = _trainer(task, scaling, arguments, wait_s)
@@ -232,7 +235,8 @@ def _train_worker(arguments: dict[str, Any]) -> dict[str, Any]:
     shared: StudyData | StudySource = ray.get(arguments["data"])
     data = shared if isinstance(shared, StudyData) else shared.open()
     if isinstance(shared, StudySource):
-        # Nodes decode for as long as it takes them; the process group would time out meanwhile.
+        # Nodes that were known had it decoded before, see `decode_before`. One that joins later, as
+        # to an elastic group, decodes here: torch's own collectives would time out meanwhile.
         ray.train.collective.barrier()
     torch.set_num_threads(config.cpus_per_worker)
     device = ray.train.torch.get_device() if arguments["use_gpu"] else torch.device("cpu")

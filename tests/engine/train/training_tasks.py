@@ -1,8 +1,16 @@
 """Training tasks whose files all go to one folder, and images in shards to train on."""
 
+import dataclasses
 import io
+import json
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
 
 from PIL import Image
+from ray.util.placement_group import placement_group_table
 
 from raygrad.data.index import build_index, write_index
 from raygrad.engine.train.job import TrainTask
@@ -46,3 +54,39 @@ def make_sharded(folder) -> tuple[StudyData, StudySource]:
     source = StudySource(str(folder / "data"), 3, 1, None, "", survey_url=str(folder / "survey"))
     source.surveyed()
     return load_study_data(index, 3, 1), source
+
+
+@dataclass(frozen=True)
+class TracedSource(StudySource):
+    """Images kept on a node's disk; each time they are opened leaves an event in a folder."""
+
+    trace: str = ""
+    """The folder."""
+    deaths: int = 0
+    """So many processes are killed that would decode."""
+
+    @staticmethod
+    def on_disk(source: StudySource, folder: Path, **changes) -> "TracedSource":
+        """Returns the images of another source, with a cache and a trace in a folder."""
+        (folder / "trace").mkdir()
+        here = {"cache_dir": str(folder / "cache"), "trace": str(folder / "trace")}
+        return TracedSource(**{**vars(source), "survey_url": None, **here, **changes})
+
+    @property
+    def events(self) -> list[dict]:
+        """What was left, the earliest first."""
+        found = [json.loads(path.read_text()) for path in Path(self.trace).glob("*.json")]
+        return sorted(found, key=lambda event: event["at_ns"])
+
+    def open(self) -> StudyData:
+        """Tells what it found, and opens."""
+        groups = [row["state"] for row in placement_group_table().values()]
+        here = list(Path(self.cache_dir).rglob("*.arrow"))
+        event = {"decodes": len(here) < 3, "groups": groups.count("CREATED")}
+        path, at_ns = Path(self.trace), time.time_ns()
+        (path / f"{at_ns}-{os.getpid()}.json").write_text(json.dumps({**event, "at_ns": at_ns}))
+        if len(list(path.iterdir())) <= self.deaths:
+            os.kill(os.getpid(), signal.SIGKILL)
+        # As the base, which is known again by what it holds.
+        names = [field.name for field in dataclasses.fields(StudySource)]
+        return StudySource(**{name: getattr(self, name) for name in names}).open()

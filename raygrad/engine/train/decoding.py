@@ -1,0 +1,110 @@
+"""Images decoded onto the disks of nodes before a training's workers hold their GPUs there."""
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from raygrad import stopping
+from raygrad.engine.nodes import held_by
+from raygrad.engine.placement import Placement
+from raygrad.engine.retries import final_error
+from raygrad.engine.waiting import Need, Waiting, wait_for
+from raygrad.errors import IncompleteError
+from raygrad.training.study_data import StudySource
+
+log = logging.getLogger("raygrad")
+
+_POLL_S = 1.0
+
+
+class _Decoder:
+    """Stands on one node with the CPUs of the workers that will stand there, and none of its GPUs.
+
+    An actor and no task, so that one that has no room yet is told from one that is at work.
+    """
+
+    def begin(self) -> None:
+        """Returns as soon as there is room for it."""
+
+    def decode(self, source: StudySource) -> None:
+        """Has the images on this node's disk, where they stay."""
+        source.open()
+
+
+def decode_before(
+    source: StudySource, placed: Placement, nodes: Sequence[str], wait_s: float
+) -> None:
+    """Has a data set decoded on every node that workers will stand on, each by one process.
+
+    What goes wrong in passing, as a node that is lost or storage that is away, is left to the
+    workers: they decode what is missing, and are tried again as at any other time. So do nodes that
+    an elastic group is given later, or that Ray chooses in place of these.
+
+    Args:
+        source: The data set.
+        placed: Where the workers will stand, and with what.
+        nodes: Ids of the nodes on which Ray would have put the fewest workers, one for each.
+        wait_s: How long CPUs are waited for at most.
+
+    Raises:
+        IncompleteError: There was no room in time.
+        RaygradError: What workers would find as well, such as a disk that is full.
+    """
+    workers = Counter(_more_nodes(placed, nodes))
+    where = "1 node" if len(workers) == 1 else f"{len(workers)} nodes"
+    log.info("train: images are on the disk of %s before the workers begin", where)
+    shares = {node: count * placed.each["CPU"] for node, count in workers.items()}
+    decoders = {node: _start(node, cpus) for node, cpus in shares.items()}
+    need = Need(len(shares), {"CPU": min(shares.values())}, placed.labels)
+    try:
+        _finished([one.begin.remote() for one in decoders.values()], Waiting("train", need, wait_s))
+        given = ray.put(source)
+        _finished([one.decode.remote(given) for one in decoders.values()], None)
+    finally:
+        for one in decoders.values():
+            ray.kill(one)
+
+
+def _more_nodes(placed: Placement, nodes: Sequence[str]) -> Sequence[str]:
+    """Returns the nodes of as many workers as there is room for now, of a group that may grow."""
+    there = sum(held_by(node, placed.each) for node in placed.offer.living)
+    most = min(placed.count, there)
+    if most > len(nodes):
+        try:
+            return wait_for("train", Need(most, placed.each, placed.labels), 0.0)
+        except IncompleteError:
+            log.info("train: begins with fewer workers, as others use the cluster")
+    return nodes
+
+
+def _start(node: str, cpus: float) -> Any:
+    there = NodeAffinitySchedulingStrategy(node, soft=False)
+    return ray.remote(num_cpus=cpus, scheduling_strategy=there)(_Decoder).remote()
+
+
+def _finished(tasks: list[Any], waiting: Waiting | None) -> None:
+    """Returns when all tasks have ended; says, while one has not, what is waited for.
+
+    Raises:
+        RaygradError: One found what another attempt would find again; at once.
+    """
+    while tasks:
+        ended, tasks = ray.wait(tasks, timeout=_POLL_S)
+        for one in ended:
+            try:
+                ray.get(one)
+            except ray.exceptions.RayError as error:
+                final = final_error([error])
+                if final is not None:
+                    raise final from error
+                log.warning(
+                    "train: a node is left to its workers, as it could not decode before them: %s",
+                    str(error).strip().splitlines()[-1],
+                )
+        stopping.go_on()
+        if waiting is not None and tasks:
+            waiting.still()

@@ -1,0 +1,89 @@
+"""Images are on the disks of nodes before a training's workers hold the nodes."""
+
+import dataclasses
+import logging
+import os
+
+import pytest
+import ray
+
+from raygrad.config import TrainConfig
+from raygrad.engine.nodes import Offer, living_nodes
+from raygrad.engine.placement import place_training
+from raygrad.engine.train import decoding
+from raygrad.engine.train.decoding import decode_before
+from raygrad.engine.train.job import train
+from raygrad.errors import IncompleteError, ResourceError
+from tests.engine.train.training_tasks import TracedSource, make_sharded, make_task
+
+CONFIG = TrainConfig(network="linear", epochs=1, num_workers=2, lr_decay_epochs=())
+
+
+@pytest.fixture
+def source(ray_session, tmp_path):
+    """The images of four shards, kept on disk, each opening of which is traced."""
+    _, streamed = make_sharded(tmp_path)
+    return TracedSource.on_disk(streamed, tmp_path)
+
+
+def decode_here(source, wait_s=60.0):
+    placed = place_training(CONFIG, Offer(living_nodes()))
+    node = ray.get_runtime_context().get_node_id()
+    decode_before(source, placed, [node, node], wait_s)
+
+
+def test_no_rank_holds_its_place_while_a_node_decodes(source, tmp_path):
+    """One process decodes while no placement group is there, then both ranks find all decoded."""
+    metrics = train(make_task(tmp_path / "disk", CONFIG), source)
+    assert metrics["world_size"] == 2
+    first, *ranks = source.events
+    assert first["decodes"]
+    assert first["groups"] == 0
+    assert [(one["decodes"], one["groups"]) for one in ranks] == [(False, 1)] * 2
+
+
+def test_a_disk_that_is_full_is_said_before_any_worker_starts(source):
+    small = dataclasses.replace(source, cache_bytes=10)
+    with pytest.raises(ResourceError, match=r"decoded images of .* must fit the node's disk"):
+        decode_here(small)
+    assert [event["groups"] for event in small.events] == [0]
+
+
+def test_a_process_that_dies_as_it_decodes_leaves_the_rest_to_the_workers(source, caplog):
+    """As a node that is lost: said, and not an end."""
+    with caplog.at_level(logging.WARNING, "raygrad"):
+        decode_here(dataclasses.replace(source, deaths=1))
+    assert [r.getMessage().split(",")[0] for r in caplog.records] == [
+        "train: a node is left to its workers"
+    ]
+    decode_here(source)
+    assert [event["decodes"] for event in source.events] == [True, True]
+
+
+def test_cpus_that_others_took_meanwhile_are_waited_for_within_the_bound(source):
+    holder = ray.remote(num_cpus=1)(_Holder).remote()
+    ray.get(holder.pid.remote())
+    try:
+        with pytest.raises(IncompleteError, match="train must find 2 CPU free within 0 s"):
+            decode_here(source, wait_s=0.0)
+    finally:
+        ray.kill(holder)
+    assert source.events == []
+
+
+class _Holder:
+    def pid(self):
+        return os.getpid()
+
+
+def test_a_group_that_may_grow_has_images_on_the_nodes_of_all_it_finds_now(ray_session):
+    """Not only of its fewest workers; where others hold some of the room, on those."""
+    placed = place_training(dataclasses.replace(CONFIG, min_workers=1), Offer(living_nodes()))
+    node = ray.get_runtime_context().get_node_id()
+    assert decoding._more_nodes(placed, [node]) == [node, node]
+    holder = ray.remote(num_cpus=1)(_Holder).remote()
+    ray.get(holder.pid.remote())
+    try:
+        assert decoding._more_nodes(placed, [node]) == [node]
+    finally:
+        ray.kill(holder)
