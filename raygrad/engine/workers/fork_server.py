@@ -49,6 +49,11 @@ LOADED = (
 """What the first layer loads: nothing of Ray."""
 LOADED_WITH_RAY = ("ray", "ray.data", "raygrad.engine.score.actor")
 """What the second layer loads."""
+READ_AT_USE = frozenset(
+    {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "RAY_WARN_BLOCKING_GET_INSIDE_ASYNC"}
+)
+"""Ray's variables that differ between the workers of one job and are read when they are needed, so
+that a fork may have others than the process it is a fork of had as it imported Ray."""
 _HEARD_WITHIN_S = 10.0
 
 Wish = dict[str, Any]
@@ -122,11 +127,13 @@ class FirstLayer:
                     connection.sendall(b"y" if self._hand_on(wish) else b"n")
 
     def _load(self, wish: Wish) -> None:
-        """Loads more, for the workers from now on: the second layer is forked anew."""
-        load(wish["load"])
-        self._with_ray = (*LOADED_WITH_RAY, *wish["load_with_ray"])
-        while self._second:
-            self._second.popitem()[1].close()
+        """Loads more, for the workers from now on: in second servers, where there are any."""
+        if not self._second:
+            load(wish["load"])
+        more = (*wish["load"], *wish["load_with_ray"])
+        self._with_ray = (*LOADED_WITH_RAY, *more)
+        for name in list(self._second):
+            self._answer_of(name, {"load": more}, [])
 
     def _hand_on(self, wish: Wish) -> bool:
         """Returns whether there is a worker now."""
@@ -135,24 +142,31 @@ class FirstLayer:
             # Threads that nobody has bounded are bounded by Ray, in `threads_as_ray_says`.
             if {"OMP_NUM_THREADS": "1", **read_at_load(environment)} != self._own:
                 return False
-            name = self._second_for(environment)
-            server = self._second[name]
-            try:
-                socket.send_fds(server, [b"f"], streams)
-                server.sendall(json.dumps(wish).encode() + b"\n")
-                answer = server.recv(1)
-            except OSError:
-                answer = b""
-            if not answer:
-                self._second.pop(name).close()
-            return answer == b"y"
+            return self._answer_of(self._second_for(environment), wish, streams) == b"y"
         finally:
             for stream in streams:
                 os.close(stream)
 
+    def _answer_of(self, name: str, wish: Wish, streams: list[int]) -> bytes:
+        """Returns what a second server answers; one that answers nothing is asked no more."""
+        server = self._second[name]
+        try:
+            socket.send_fds(server, [b"f"], streams)
+            server.sendall(json.dumps(wish).encode() + b"\n")
+            answer = server.recv(1)
+        except OSError:
+            answer = b""
+        if not answer:
+            self._second.pop(name).close()
+        return answer
+
     def _second_for(self, environment: dict[str, str]) -> str:
         """Returns the name of the second server for an environment, which is started if need be."""
-        of_ray = {name: value for name, value in environment.items() if name.startswith("RAY_")}
+        of_ray = {
+            name: value
+            for name, value in environment.items()
+            if name.startswith("RAY_") and name not in READ_AT_USE
+        }
         name = json.dumps(of_ray, sort_keys=True)
         if name not in self._second:
             ours, theirs = socket.socketpair()
@@ -185,7 +199,11 @@ def second_layer(
     with contextlib.suppress(OSError, ValueError):
         while select.select([asking], [], [])[0]:
             wish = hear(asking)
-            if is_sound and os.fork() == 0:
+            if "load" in wish:
+                with classes_named_by_the_system():
+                    load(wish["load"])
+                is_sound = is_sound and forks_draw_their_own()
+            elif is_sound and os.fork() == 0:
                 asking.close()
                 raise Forked(wish)
             for stream in wish["streams"]:

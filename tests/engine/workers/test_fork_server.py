@@ -11,7 +11,8 @@ import time
 
 import pytest
 
-from raygrad.engine.workers import launcher, starting
+from raygrad.engine.workers import fork_server, launcher, starting
+from tests import preloaded
 
 TELLS = """
 import json, os, signal, sys, threading
@@ -34,6 +35,7 @@ told = {
     "cuda": torch.cuda.is_initialized(), "asked": "RAYGRAD_FORK_SERVER" in os.environ,
     "pid": os.getpid(), "parent": os.getppid(), "ray": os.environ.get("RAY_JOB_ID"),
     "compiler": "torch._dynamo" in sys.modules,
+    "of_ray": sorted(n for n in os.environ if n.startswith(("RAY_TRAIN_", "RAY_WARN_"))),
 }
 print("err", file=sys.stderr)
 print(json.dumps(told), flush=True)
@@ -151,8 +153,34 @@ def test_what_training_needs_is_loaded_for_later_workers(worker, server):
     server.load_for_training()
     after = worker()
     assert (before["compiler"], after["compiler"]) == (False, True)
-    assert after["parent"] != before["parent"]
+    assert after["parent"] == before["parent"], "Ray is not imported a second time for it"
     assert after["threads"] == 1
+
+
+def test_what_is_read_when_it_is_needed_needs_no_server_of_its_own(worker):
+    one, other = worker(), worker(env=dict.fromkeys(fork_server.READ_AT_USE, "1").items())
+    assert one["parent"] == other["parent"]
+    assert other["of_ray"] == sorted(fork_server.READ_AT_USE), "but the worker has it"
+
+
+def test_nothing_reads_while_it_is_imported_what_a_fork_may_have_otherwise(tmp_path):
+    """Of the variables that Ray reads as it is imported, as a worker imports it."""
+    code = (
+        "import os\n"
+        "class Watched(type(os.environ)):\n"
+        "    read = set()\n"
+        "    def __getitem__(self, name):\n"
+        "        self.read.add(name)\n"
+        "        return super().__getitem__(name)\n"
+        "os.environ.__class__ = Watched\n"
+        "from raygrad.engine.workers import fork_server, starting\n"
+        "fork_server.load([*fork_server.LOADED_WITH_RAY, *starting.FOR_TRAINING_WITH_RAY])\n"
+        "assert 'RAY_JOB_ID' in os.environ.read or len(os.environ.read) > 20, os.environ.read\n"
+        "print(sorted(os.environ.read & fork_server.READ_AT_USE))\n"
+    )
+    environment = {**os.environ, **dict.fromkeys(fork_server.READ_AT_USE, "1")}
+    ran = preloaded.ran(["-c", code], environment, tmp_path, 60)
+    assert ran.stdout == "[]\n", ran.stderr
 
 
 def test_forks_of_a_process_that_has_drawn_names_of_ray_are_refused(worker):
