@@ -223,7 +223,7 @@ def _kept(url: str) -> Scanned | None:
     """Reads a part without its keys; None where it is no part, and the shard is scanned again."""
     try:
         with files.open_input(url) as stream:
-            rows = pq.read_table(stream, columns=["key_hash", "text"])
+            rows = _read(stream, ["key_hash", "text"])
     except (pa.ArrowInvalid, FileNotFoundError):
         return None
     if _META not in (rows.schema.metadata or {}):
@@ -239,9 +239,14 @@ def _kept(url: str) -> Scanned | None:
 def _rows_of(url: str) -> pa.Table:
     try:
         with files.open_input(url) as stream:
-            return pq.read_table(stream).cast(PART_SCHEMA)
+            return _read(stream).cast(PART_SCHEMA)
     except FileNotFoundError as error:  # it was written a moment ago, where the shard was scanned
         raise ConfigError(
             f"the run's folder must be the same on all nodes, got no {url} here, which one of them "
             "wrote. Name a --run on storage that all of them see, such as s3://."
         ) from error
+
+
+def _read(stream: pa.NativeFile, columns: Sequence[str] | None = None) -> pa.Table:
+    """Reads a part; `pq.read_table` would look for a data set of many files first."""
+    return pq.ParquetFile(stream).read(columns=columns, use_threads=False)

@@ -1,8 +1,10 @@
 """The index shard by shard: a scoring actor needs one shard's rows, never the whole data set's."""
 
+import bisect
 import functools
 import hashlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -31,32 +33,72 @@ class ShardRows:
         if not files.exists(url):
             raise ConfigError(f"an index must exist, got none in {data_url}. Do: raygrad prepare.")
         self._file = pq.ParquetFile(files.open_input(url))
+        self._bounds = _group_bounds(self._file)
         self._shards = read_shard_table(data_url)
-        self._column = self._file.schema_arrow.get_field_index("shard")
+        self._by_name = pc.array_sort_indices(self._shards["name"].combine_chunks())
 
     def load(self, shard: str) -> Index:
         """Returns an index of this shard alone; its rows are in the whole index's order."""
         tables = [
-            self._group(at).filter(pc.equal(self._group(at)["shard"], shard))
-            for at in range(self._file.num_row_groups)
-            if self._may_hold(at, shard)
+            group.table.slice(start, stop - start)
+            for at, bounds in enumerate(self._bounds)
+            if bounds is None or bounds[0] <= shard <= bounds[1]
+            for group in (_row_group(self._file, at),)
+            for start, stop in group.places.get(shard, ())
         ]
         rows = pa.concat_tables(tables) if tables else self._file.schema_arrow.empty_table()
-        shards = self._shards.filter(pc.equal(self._shards["name"], shard))
-        return Index(rows, shards, pa.table({}))
+        return Index(rows, self._shard(shard), pa.table({}))
 
-    def _may_hold(self, at: int, shard: str) -> bool:
-        found = self._file.metadata.row_group(at).column(self._column).statistics
-        return found is None or not found.has_min_max or found.min <= shard <= found.max
+    def _shard(self, shard: str) -> pa.Table:
+        """Returns the row of the table of shards, found without a look at all of them."""
+        names = self._shards["name"]
+        place = bisect.bisect_left(
+            range(len(names)), shard, key=lambda at: names[self._by_name[at].as_py()].as_py()
+        )
+        numbers = self._by_name[place : place + 1]
+        found = self._shards.take(numbers)
+        return found if found["name"].to_pylist() == [shard] else found.slice(0, 0)
 
-    def _group(self, at: int) -> pa.Table:
-        return _row_group(self._file, at)
+
+@dataclass(frozen=True)
+class _Group:
+    """A row group in memory."""
+
+    table: pa.Table
+    places: dict[str, list[tuple[int, int]]]
+    """From where to where each shard's rows are."""
+
+
+def _group_bounds(file: pq.ParquetFile) -> list[tuple[str, str] | None]:
+    """Returns the first and last name of a shard in each row group, None where it is not said."""
+    column = file.schema_arrow.get_field_index("shard")
+    stated = (
+        file.metadata.row_group(at).column(column).statistics for at in range(file.num_row_groups)
+    )
+    return [
+        (found.min, found.max) if found is not None and found.has_min_max else None
+        for found in stated
+    ]
 
 
 @functools.lru_cache(maxsize=2)
-def _row_group(file: pq.ParquetFile, at: int) -> pa.Table:
+def _row_group(file: pq.ParquetFile, at: int) -> _Group:
     # Shards that follow each other are in the same group, which is decoded once.
-    return file.read_row_group(at)
+    table = file.read_row_group(at)
+    places: dict[str, list[tuple[int, int]]] = {}
+    for name, start, stop in _runs(table):
+        places.setdefault(name, []).append((start, stop))
+    return _Group(table, places)
+
+
+def _runs(table: pa.Table) -> Iterator[tuple[str, int, int]]:
+    """Yields each shard's name, and from where to where its rows are."""
+    codes = table["shard"].combine_chunks().dictionary_encode()
+    numbers = codes.indices.to_numpy()
+    cuts = np.flatnonzero(np.diff(numbers)) + 1
+    for start, stop in zip([0, *cuts], [*cuts, len(numbers)], strict=True):
+        if start != stop:
+            yield codes.dictionary[int(numbers[start])].as_py(), int(start), int(stop)
 
 
 def shard_facts(data_url: str, split: str) -> dict[str, tuple[int, str]]:
@@ -97,13 +139,7 @@ def _by_shard(data_url: str, split: str) -> Iterator[tuple[str, list[pa.Table]]]
         for at in range(file.num_row_groups):
             group = file.read_row_group(at, columns=columns)
             group = group.filter(pc.equal(group["split"], split))
-            codes = group["shard"].combine_chunks().dictionary_encode()
-            numbers = codes.indices.to_numpy()
-            cuts = np.flatnonzero(np.diff(numbers)) + 1
-            for start, stop in zip([0, *cuts], [*cuts, len(numbers)], strict=True):
-                if start == stop:
-                    continue
-                name = codes.dictionary[int(numbers[start])].as_py()
+            for name, start, stop in _runs(group):
                 if name != current and tables:
                     yield current, tables
                     tables = []
