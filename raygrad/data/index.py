@@ -13,6 +13,7 @@ from raygrad.data.columns import columns_digest
 from raygrad.data.index_building import Head, IndexOptions, build, shard_names
 from raygrad.data.index_parts import PartFiles, PartsInMemory
 from raygrad.data.index_rows import INDEX_SCHEMA, SHARD_SCHEMA
+from raygrad.data.small_tables import SmallTables
 from raygrad.errors import ConfigError
 from raygrad.storage import files
 
@@ -160,23 +161,21 @@ class _RowGroups:
 
     def __init__(self, writer: pq.ParquetWriter) -> None:
         self._writer = writer
-        self._tables: list[pa.Table] = []
-        self._num = 0
+        self._waiting = SmallTables()
 
     def write_table(self, table: pa.Table) -> None:
         """Takes a shard's rows."""
-        self._tables.append(table)
-        self._num += table.num_rows
-        if self._num >= _ROW_GROUP:
-            whole = self._num - self._num % _ROW_GROUP
-            rows = pa.concat_tables(self._tables)
+        self._waiting.add(table)
+        if self._waiting.num_rows >= _ROW_GROUP:
+            rows = self._waiting.take()
+            whole = rows.num_rows - rows.num_rows % _ROW_GROUP
             self._writer.write_table(rows.slice(0, whole), row_group_size=_ROW_GROUP)
-            self._tables, self._num = [rows.slice(whole)], self._num - whole
+            self._waiting.add(rows.slice(whole))
 
     def flush(self) -> None:
         """Writes what is left."""
-        if self._num:
-            self._writer.write_table(pa.concat_tables(self._tables))
+        if self._waiting.num_rows:
+            self._writer.write_table(self._waiting.take())
 
 
 def write_index(data_url: str, index: Index) -> None:

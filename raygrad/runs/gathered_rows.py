@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from raygrad.data.small_tables import SmallTables
 from raygrad.storage import files
 
 log = logging.getLogger("raygrad")
@@ -79,19 +80,16 @@ def _digest(parts: Sequence[str], states: Mapping[str, tuple[int, str]]) -> str:
 
 def _groups(url: str, parts: Sequence[str]) -> Iterator[pa.Table]:
     """Yields the rows of all parts in order, about `_ROW_GROUP` at a time."""
-    waiting: list[pa.Table] = []
-    num = 0
+    waiting = SmallTables()
     with ThreadPoolExecutor(_IN_FLIGHT) as pool:
         for start in range(0, len(parts), _IN_FLIGHT):
             urls = [files.join(url, name) for name in parts[start : start + _IN_FLIGHT]]
             for table in pool.map(_read, urls):
-                waiting.append(table.replace_schema_metadata(None))
-                num += table.num_rows
-                if num >= _ROW_GROUP:
-                    yield pa.concat_tables(waiting).combine_chunks()
-                    waiting, num = [], 0
-    if waiting:
-        yield pa.concat_tables(waiting).combine_chunks()
+                waiting.add(table.replace_schema_metadata(None))
+                if waiting.num_rows >= _ROW_GROUP:
+                    yield waiting.take()
+    if waiting.num_rows:
+        yield waiting.take()
 
 
 def _read(url: str) -> pa.Table:

@@ -5,10 +5,11 @@ other. A part that is new, or was written again, is asked itself; a list that is
 time and nothing else. Older tables have none.
 """
 
+import itertools
 import json
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 
 import pyarrow as pa
@@ -80,17 +81,24 @@ def write_part_list(
         provenance: What the scores came from.
         parts: What each shard's part says.
     """
-    columns: dict[str, list[object]] = {name: [] for name in _SCHEMA.names}
-    for name, (size, version) in files.states_in(url, ".parquet").items():
-        shard = shard_of(name)
-        if shard is None or shard not in parts:
-            continue
-        row = {"shard": shard, "bytes": size, "version": version, **asdict(parts[shard])}
-        for column, values in columns.items():
-            values.append(json.dumps(row[column]) if column in _AS_JSON else row[column])
-    table = pa.table(columns, _SCHEMA)
+    rows = _rows(files.states_in(url, ".parquet"), parts)
+    pieces = [_SCHEMA.empty_table()]
+    while piece := list(itertools.islice(rows, _PIECE)):
+        pieces.append(pa.Table.from_pylist(piece, _SCHEMA))
+    table = pa.concat_tables(pieces).combine_chunks()
     said = json.dumps(dict(provenance), sort_keys=True)
     write_table(files.join(url, PARTS), table.replace_schema_metadata({_META: said}))
+
+
+def _rows(
+    states: Mapping[str, tuple[int, str]], parts: Mapping[str, PartFacts]
+) -> Iterator[dict[str, object]]:
+    """Yields a row of the list for each part that is there."""
+    for name, (size, version) in states.items():
+        shard = shard_of(name)
+        if shard is not None and shard in parts:
+            row = {"shard": shard, "bytes": size, "version": version, **asdict(parts[shard])}
+            yield row | {name: json.dumps(row[name]) for name in _AS_JSON}
 
 
 def listed_parts(
