@@ -12,6 +12,9 @@ on average, as a shard does (see preemption.py), restarts excluded.
     python benchmarks/trial_preemption.py saving --network vgg16 --image-size 224 --url s3://BUCKET/x
     python benchmarks/trial_preemption.py check --trials 12 --mean-life-s 25
 
+What a save and a restart take is by default the median of what was measured here, see `Measured`;
+how long another node takes to come, rates of losses, hours of work and prices stay assumptions.
+
 `saving` measures what a save takes the loop, and until it is on storage. `check` runs a real sweep
 whose trials are killed by their process ids, compares its results with those of an undisturbed one,
 bit for bit, and its wall time with the simulator's.
@@ -19,6 +22,7 @@ bit for bit, and its wall time with the simulator's.
 
 import argparse
 import heapq
+import json
 import math
 import random
 import shutil
@@ -27,11 +31,13 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from preemption import Killer, Outcome, _life, expected_busy_s
 from recording import Record, recorded
 
+RECORDS = Path(__file__).parent / "records"
 _NEVER = 1e4
 """A piece that takes this many times the work of the longest trial is not simulated."""
 
@@ -54,6 +60,40 @@ class Saves:
         if math.isinf(self.interval_s):
             return 0.0
         return self.interval_s * math.floor(spent_s / (self.interval_s + self.cost_s))
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured of saves and restarts, as medians."""
+
+    save_s: float
+    """Seconds that the loop waits for a copy of VGG16's state; it is written beside the loop."""
+    begin_s: float
+    """Seconds from a kill to a trial's first step, of a state of no size."""
+    restore_s: float
+    """Seconds that reading VGG16's state takes."""
+
+    @property
+    def restart_s(self) -> float:
+        """Seconds until a killed trial works again, on a node that is there."""
+        return self.begin_s + self.restore_s
+
+
+SAVING, KILLS = "2026-11-29-trial-saving.json", "2026-11-28-trial-kills.json"
+"""The records of `saving` and of `check` that stand for what saves and restarts take."""
+
+
+def measured() -> Measured:
+    """Returns what the records hold."""
+    saves = json.loads((RECORDS / SAVING).read_text())["rows"]
+    (kills,) = json.loads((RECORDS / KILLS).read_text())["rows"]
+    # Of a row is the mean restart, and of each kill the part until the next process is alive.
+    before_s = kills["restart_s"] - statistics.mean(kills["restarts_s"])
+    return Measured(
+        statistics.median(row["copy_s"] for row in saves),
+        statistics.median(kills["restarts_s"]) + before_s,
+        statistics.median(row["restore_s"] for row in saves),
+    )
 
 
 def simulate_trials(
@@ -94,22 +134,28 @@ def print_trials(args: argparse.Namespace, record: Record) -> None:
     """Prints and records what a sweep on spot nodes takes and costs, over intervals of saves."""
     work_s = sorted((hours * 3600 for hours in args.trial_hours), reverse=True)
     ideal_h = sum(work_s) / 3600
+    taken = measured()
+    save_s = taken.save_s if args.save_s is None else args.save_s
+    restart_s = taken.restart_s if args.restart_s is None else args.restart_s
     print(
         f"{len(work_s)} trials of {ideal_h:g} GPU-hours, {args.places} at a time; a save takes "
-        f"{args.save_s:g} s, a restart {args.restart_s:g} s; n = {args.runs} simulations"
+        f"{save_s:.2f} s, a restart {restart_s:.2f} s and {args.node_s:g} s for another node; "
+        f"n = {args.runs} simulations"
     )
+    record.add(save_s=save_s, restart_s=restart_s, node_s=args.node_s, sources=[SAVING, KILLS])
+    restart_s += args.node_s
     print("| saved every | lost an hour, each | hours, mean | 95% | x GPU-hours | losses | cost |")
     print("|---|---|---|---|---|---|---|")
     for interval_s in args.interval_s:
         for rate in args.per_hour:
             life_s, rng = 3600 / rate if rate else math.inf, random.Random(0)
-            saves = Saves(interval_s, args.save_s)
+            saves = Saves(interval_s, save_s)
             if expected_busy_s(min(interval_s, work_s[0]), life_s) > _NEVER * work_s[0]:
                 record.add(interval_s=interval_s, an_hour=rate, hours=None)
                 print(f"| {interval_s:g} s | {rate:g} | never | | | | |")
                 continue
             found = [
-                simulate_trials(work_s, args.places, life_s, args.restart_s, saves, rng)
+                simulate_trials(work_s, args.places, life_s, restart_s, saves, rng)
                 for _ in range(args.runs)
             ]
             hours = sorted(one.wall_s / 3600 for one in found)
@@ -270,8 +316,9 @@ def main() -> None:
     simulated.add_argument("--trial-hours", type=float, nargs="+", default=[65, 48, 33, 16, 8] * 3)
     simulated.add_argument("--places", type=int, default=8)
     simulated.add_argument("--interval-s", type=float, nargs="+", default=[60, 300, 1800, math.inf])
-    simulated.add_argument("--save-s", type=float, default=5.0)
-    simulated.add_argument("--restart-s", type=float, default=300.0)
+    simulated.add_argument("--save-s", type=float, help="by default as measured")
+    simulated.add_argument("--restart-s", type=float, help="by default as measured")
+    simulated.add_argument("--node-s", type=float, default=300.0, help="assumed: a node that comes")
     simulated.add_argument("--per-hour", type=float, nargs="+", default=[0, 0.1, 1])
     simulated.add_argument("--price", type=float, default=0.6, help="of a GPU-hour, spot")
     simulated.add_argument("--runs", type=int, default=200)

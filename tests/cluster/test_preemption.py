@@ -1,6 +1,7 @@
 """The simulator behind the sizing page, against what can be worked out by hand."""
 
 import importlib.util
+import json
 import math
 import random
 import statistics
@@ -91,3 +92,20 @@ def test_a_trial_takes_what_the_exponential_law_says_of_each_piece(trials, preem
     wall = statistics.mean(one.wall_s for one in found)
     assert statistics.mean(one.lost_attempts for one in found) == pytest.approx(lost, rel=0.05)
     assert wall == pytest.approx(busy_s + restart_s * lost, rel=0.05)
+
+
+def test_costs_take_what_was_measured_of_saves_and_restarts(trials, monkeypatch, tmp_path):
+    """Medians of every save, of every kill, and what of a restart comes after the kill's gap."""
+    saves = [{"copy_s": c, "restore_s": r} for c, r in ((9.0, 5.0), (1.0, 3.0), (2.0, 4.0))]
+    kills = [{"restart_s": 2.5, "restarts_s": [1.0, 1.0, 4.0]}]
+    for name, rows in ((trials.SAVING, saves), (trials.KILLS, kills)):
+        (tmp_path / name).write_text(json.dumps({"rows": rows}))
+    monkeypatch.setattr(trials, "RECORDS", tmp_path)
+    found = trials.measured()
+    assert (found.save_s, found.begin_s, found.restore_s) == (2.0, 1.5, 4.0)
+    assert found.restart_s == 5.5
+
+
+def test_the_records_of_measured_costs_are_there(trials):
+    found = trials.measured()
+    assert 0 < found.save_s < found.restart_s < 60
