@@ -10,7 +10,8 @@ PHOTO_AUGMENTATIONS = ("photo_crop", "photo_resized_crop")
 """Those that start from the stored photograph, which streamed images alone do."""
 
 AUGMENTATIONS = (
-    "shift", "shift_flip", "flip", "random_resized_crop", "cutout", "mixup", *PHOTO_AUGMENTATIONS
+    "shift", "shift_flip", "flip", "alternating_flip", "random_resized_crop", "cutout", "mixup",
+    *PHOTO_AUGMENTATIONS,
 )  # fmt: skip
 """The names that `augment` may join by +."""
 
@@ -33,16 +34,26 @@ class TrainConfig:
     class_weights=W0,W1,..., binary_cross_entropy, focal=GAMMA, or your own as `module:callable`, of
     logits [B, C] and classes [B] to [B] or to their sum (no mean). Scores are gradients of the same
     loss; validation is by accuracy, then cross-entropy."""
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    """The update rule; sgd is with Nesterov momentum."""
+    optimizer: Literal["sgd", "adamw", "muon"] = "sgd"
+    """The update rule; sgd is with Nesterov momentum. muon moves filters of convolutions by
+    orthogonalised momentum and keeps their norm, for networks with batch norm behind each; the rest
+    by sgd, at rates of its own."""
     learning_rate: float = field(default=0.05, metadata=BASIC)
     """The learning rate before any decay."""
     momentum: float = 0.9
-    """Momentum of sgd."""
+    """Momentum of sgd, and of the filters with muon."""
     weight_decay: float = 5e-4
-    """L2 penalty of sgd, decoupled decay of adamw."""
-    schedule: Literal["step", "cosine"] = "step"
-    """How the learning rate falls: by steps at `lr_decay_epochs`, or along half a cosine to 0."""
+    """L2 penalty of sgd, decoupled decay of adamw; with muon the share that a step at the full rate
+    takes from all that is no filter."""
+    rest_learning_rate: float = 0.05
+    """With `optimizer` muon: the rate of what is neither a filter nor the last layer's weight."""
+    last_layer_learning_rate: float = 0.05
+    """With `optimizer` muon: the rate of the last layer's weight."""
+    rest_momentum: float = 0.9
+    """With `optimizer` muon: momentum of all that is no filter."""
+    schedule: Literal["step", "cosine", "linear"] = "step"
+    """How the learning rate falls: by steps at `lr_decay_epochs`, along half a cosine to 0, or
+    along a line to 0."""
     lr_decay_epochs: tuple[int, ...] = (18, 25)
     """With `schedule` step: the rate is multiplied by `lr_decay_factor` when each of these epochs
     begins."""
@@ -55,14 +66,22 @@ class TrainConfig:
     (.pt), .safetensors, or raygrad's own; a last layer for other classes is fresh."""
     augment: str = field(default="none", metadata=BASIC)
     """How training images are varied: none, or names joined by +, such as shift_flip+cutout+mixup.
-    shift: moved by up to `augment_pixels` and filled with black; shift_flip: that, and mirrored
-    half of the time; flip; random_resized_crop: a part of `crop_scale` or more, scaled up;
-    cutout: a black square of `cutout_pixels`; mixup: blended with another by `mixup_alpha`. Out of
-    the stored photograph, where data are streamed: photo_crop, the paper's for ImageNet (scaled to
-    8/7 of `image_size`, a random square of it, mirrored half of the time); photo_resized_crop, as
-    random_resized_crop."""
+    shift: moved by up to `augment_pixels`; shift_flip: that, and mirrored half of the time; flip;
+    alternating_flip: half of the images mirrored in a pass over the data, the others in the next;
+    random_resized_crop: a part of `crop_scale` or more, scaled up; cutout: a black square of
+    `cutout_pixels`; mixup: blended with another by `mixup_alpha`. Out of the stored photograph,
+    where data are streamed: photo_crop, the paper's for ImageNet (scaled to 8/7 of `image_size`, a
+    random square of it, mirrored half of the time); photo_resized_crop, as random_resized_crop."""
     augment_pixels: int = 2
     """The farthest that an image is moved along each side, in pixels."""
+    augment_fill: Literal["black", "reflect"] = "black"
+    """What moves in where an image is moved: black, or the image itself, mirrored at its edge."""
+    small_epochs: int = 0
+    """In so many first epochs training images are scaled down to `small_size` pixels a side, which
+    costs less by the square of it; validation, test and scores are of the whole size always. For
+    networks that take images of any size."""
+    small_size: int = 24
+    """With `small_epochs`: pixels a side."""
     crop_scale: float = 0.08
     """The smallest part of an image that random_resized_crop and photo_resized_crop keep, as a
     share of its area."""
@@ -145,17 +164,20 @@ class TrainConfig:
         for name in (
             "epochs", "batch_size", "learning_rate", "patience", "validation_steps",
             "lr_decay_factor", "cpus_per_worker", "augment_pixels", "bound_batches",
+            "rest_learning_rate", "last_layer_learning_rate", "small_size",
         ):  # fmt: skip
             positive(name, getattr(self, name))
         for name in (
             "save_interval_s", "weight_decay", "probe_size", "warmup_epochs", "min_workers",
-            "micro_batch", "num_workers", "shuffle_buffer",
+            "micro_batch", "num_workers", "shuffle_buffer", "small_epochs",
         ):  # fmt: skip
             value = getattr(self, name)
             require(value >= 0, f"{name} must be at least 0", value)
         first = self.dynamics_epochs
         require(first is None or first >= 2, "dynamics_epochs must be at least 2", first)
-        require(0 <= self.momentum < 1, "momentum must be in [0, 1)", self.momentum)
+        for name in ("momentum", "rest_momentum"):
+            value = getattr(self, name)
+            require(0 <= value < 1, f"{name} must be in [0, 1)", value)
         for name in ("lr_decay_epochs", "bound_epochs", "keep_epochs"):
             epochs = getattr(self, name)
             require(list(epochs) == sorted(set(epochs)), f"{name} must increase", epochs)
@@ -168,7 +190,9 @@ class TrainConfig:
         self._check_augment()
         check_nodes(self.nodes)
         for name, known in (
-            ("schedule", ("step", "cosine")),
+            ("optimizer", ("sgd", "adamw", "muon")),
+            ("schedule", ("step", "cosine", "linear")),
+            ("augment_fill", ("black", "reflect")),
             ("numerics", ("exact", "tf32", "bf16")),
             ("device", ("auto", "cpu", "cuda")),
             ("data", DATA_WAYS),
@@ -203,7 +227,7 @@ class TrainConfig:
         require(len(set(names)) == len(names), "augment must not repeat a name", self.augment)
         moves = {"shift", "shift_flip", "random_resized_crop", *PHOTO_AUGMENTATIONS} & set(names)
         require(len(moves) <= 1, "augment must move images in one way", self.augment)
-        mirrors = {"shift_flip", "flip", "photo_crop"} & set(names)
+        mirrors = {"shift_flip", "flip", "alternating_flip", "photo_crop"} & set(names)
         require(len(mirrors) <= 1, "augment must mirror once", self.augment)
         require(
             not (self.dynamics and "mixup" in names),

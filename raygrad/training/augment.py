@@ -9,13 +9,20 @@ from torch import Tensor
 from raygrad.config import TrainConfig
 
 # Keeps the augmentation's random numbers apart from those of the data order, which share a seed.
-_STREAM, _FLIP, _CROP, _CUTOUT, _MIXUP = 0xA06, 0xA07, 0xA08, 0xA09, 0xA0A
+_STREAM, _FLIP, _CROP, _CUTOUT, _MIXUP, _ALTERNATE = 0xA06, 0xA07, 0xA08, 0xA09, 0xA0A, 0xA0B
 _RATIO = 4 / 3
 """A crop's sides differ by this factor at most."""
 
 
 def augment(
-    images: Tensor, config: TrainConfig, *, seed: int, step: int, rows: NDArray[np.int64], of: int
+    images: Tensor,
+    config: TrainConfig,
+    *,
+    seed: int,
+    step: int,
+    rows: NDArray[np.int64],
+    of: int,
+    alternate: NDArray[np.bool_] | None = None,
 ) -> Tensor:
     """Returns the images varied at random, as the recipe says; `mixup` is a function of its own.
 
@@ -29,6 +36,7 @@ def augment(
         step: The step, counted over all epochs.
         rows: The images' rows in the global batch, ``[B]``.
         of: Rows of the global batch.
+        alternate: Which images alternating_flip mirrors, ``[B]``, see `alternately_mirrored`.
 
     Returns:
         uint8 ``[B, C, H, W]``; the very same tensor where the recipe says ``none``.
@@ -36,10 +44,13 @@ def augment(
     names = config.augmentations
     for name in names:
         if name in ("shift", "shift_flip"):
-            images = _shifted(images, config.augment_pixels, name, [seed, _STREAM, step], rows, of)
+            images = _shifted(images, config, name, [seed, _STREAM, step], rows, of)
         elif name == "flip":
             flips = np.random.default_rng([seed, _FLIP, step]).integers(0, 2, of)[rows]
             images = _mirrored(images, flips)
+        elif name == "alternating_flip":
+            assert alternate is not None
+            images = _mirrored(images, alternate)
         elif name == "random_resized_crop":
             images = _cropped(images, config.crop_scale, [seed, _CROP, step], rows, of)
         elif name == "cutout":
@@ -70,6 +81,35 @@ def mixup_partners(
     return generator.permutation(of)[rows], share
 
 
+def alternately_mirrored(
+    positions: NDArray[np.int64], number: int, epoch: int, seed: int
+) -> NDArray[np.bool_]:
+    """Returns which images a pass over the data mirrors: a random half first, then the others.
+
+    Every two passes show both views of each image, where coins show the same one twice as often as
+    not (Jordan 2024, arXiv 2404.00498, section 3.6).
+
+    Args:
+        positions: Where the images are in the split, ``[B]``.
+        number: Images of the split.
+        epoch: The pass, from 0.
+        seed: The seed of the data order.
+    """
+    first = np.random.default_rng([seed, _ALTERNATE]).integers(0, 2, number, dtype=np.int8)
+    return (first[positions] + epoch) % 2 == 1
+
+
+def scaled_down(images: Tensor, side: int) -> Tensor:
+    """Returns uint8 images ``[B, C, side, side]``, smoothed as they are made smaller.
+
+    Images that are as small already are returned as they are.
+    """
+    if max(images.shape[2:]) <= side:
+        return images
+    small = F.interpolate(images.float(), (side, side), mode="bilinear", antialias=True)
+    return small.round().clamp(0, 255).to(torch.uint8)
+
+
 def mixed_labels(labels: Tensor, partners: Tensor, share: float, num_classes: int) -> Tensor:
     """Returns blended labels, float32 ``[B, num_classes]``, of classes int64 ``[B]``."""
     hot = F.one_hot(labels, num_classes) * share
@@ -77,24 +117,32 @@ def mixed_labels(labels: Tensor, partners: Tensor, share: float, num_classes: in
 
 
 def _shifted(
-    images: Tensor, reach: int, name: str, seeds: list[int], rows: NDArray[np.int64], of: int
+    images: Tensor,
+    config: TrainConfig,
+    name: str,
+    seeds: list[int],
+    rows: NDArray[np.int64],
+    of: int,
 ) -> Tensor:
-    """Moves by up to p pixels with black moving in: the crop from an image padded by p.
+    """Moves by up to p pixels with black, or the reflection, moving in.
+
+    It is the crop from an image padded by p.
 
     It is usual for CIFAR (He et al. 2016, arXiv 1512.03385, section 4.2).
     """
-    generator = np.random.default_rng(seeds)
+    generator, reach = np.random.default_rng(seeds), config.augment_pixels
     moves = generator.integers(0, 2 * reach + 1, (of, 2))[rows]
     flips = generator.integers(0, 2, of)[rows]
     down, right = torch.from_numpy(moves).to(images.device).unbind(1)
     height, width = images.shape[2:]
     # Every position of the window over the padded image as a view; one gather copies the chosen.
-    windows = F.pad(images, (reach,) * 4).unfold(2, height, 1).unfold(3, width, 1)
+    mode = "reflect" if config.augment_fill == "reflect" else "constant"
+    windows = F.pad(images, (reach,) * 4, mode).unfold(2, height, 1).unfold(3, width, 1)
     moved = windows[torch.arange(len(images), device=images.device), :, down, right]
     return moved if name == "shift" else _mirrored(moved, flips)
 
 
-def _mirrored(images: Tensor, flips: NDArray[np.int64]) -> Tensor:
+def _mirrored(images: Tensor, flips: NDArray[np.int64] | NDArray[np.bool_]) -> Tensor:
     chosen = torch.from_numpy(flips).to(images.device).bool().view(-1, 1, 1, 1)
     return torch.where(chosen, images.flip(3), images)
 

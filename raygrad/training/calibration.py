@@ -62,7 +62,9 @@ def _measure_rates(
         examples = _first(data, "train", batch, device)
         # The images are in memory, whatever training does.
         augment = "+".join(n for n in recipe.augmentations if n not in PHOTO_AUGMENTATIONS)
-        config = dataclasses.replace(recipe, epochs=1, batch_size=batch, augment=augment or "none")
+        config = dataclasses.replace(
+            recipe, epochs=1, batch_size=batch, augment=augment or "none", small_epochs=0
+        )
         loop = TrainingLoop(
             network,
             config,

@@ -17,8 +17,8 @@ from raygrad.errors import ConfigError, DataError, RaygradError
 from raygrad.scoring.chunks import in_chunks
 from raygrad.scoring.numerics import autocast
 from raygrad.training import ranks
-from raygrad.training.augment import augment, mixed_labels, mixup_partners
-from raygrad.training.batches import Batch, Batches
+from raygrad.training.augment import mixed_labels
+from raygrad.training.batches import Batches
 from raygrad.training.checkpoints import on_cpu
 from raygrad.training.data_order import DataOrder
 from raygrad.training.examples import Examples
@@ -29,6 +29,8 @@ from raygrad.training.optimizers import learning_rate_at, make_optimizer
 from raygrad.training.preprocess import Normalize
 from raygrad.training.streamed_examples import PhotoCrops, StreamedExamples
 from raygrad.training.validating import validation_epochs
+from raygrad.training.variation import Variation
+from raygrad.training.whitening import fit_whitening
 
 # On CPUs activations of more examples leave the caches: 1,024 took 2.4 times as long an image.
 EVAL_BATCH_SIZE = 256
@@ -105,6 +107,8 @@ class TrainingLoop:
         order = DataOrder(len(train), config.batch_size, order_seed, config.shuffle_buffer)
         crops = PhotoCrops.of(config, order_seed)
         self._batches = Batches(self._train, order, self._device, crops)
+        self._variation = Variation(config, order, order_seed, self._train, self._batches)
+        fit_whitening(network, self._train, normalize)
         self.steps_per_epoch = steps_per_epoch or order.steps_per_epoch
         self._min_validations = min_validations
         self._micro_batches = MicroBatches(network, config.micro_batch)
@@ -286,7 +290,8 @@ class TrainingLoop:
         """Does one update; returns this rank's summed loss and number of examples, `[2]`."""
         batch = self._batches.take(step)
         num_mine = batch.num_mine
-        images, partners, share = self._varied(batch, step)
+        small = self.outcome.epoch < self._config.small_epochs
+        images, partners, share = self._variation.of(batch, step, small)
         logits: list[Tensor] = []
         losses: list[Tensor] = []
 
@@ -311,7 +316,7 @@ class TrainingLoop:
 
         rate = learning_rate_at(self._config, step, self.steps_per_epoch)
         for group in self._optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("scale", 1.0)
         self._micro_batches.run(self._ddp, len(images), passes, clear)
         self._optimizer.step()
         if self._observers:
@@ -320,22 +325,6 @@ class TrainingLoop:
                 observer.on_batch(batch.positions[:num_mine], seen, batch.labels[:num_mine])
         counted = torch.full((), num_mine, dtype=torch.float64, device=self._device)
         return torch.stack([torch.stack(losses).sum(), counted])
-
-    def _varied(self, batch: Batch, step: int) -> tuple[Tensor, Tensor | None, float]:
-        """Returns the images as the recipe varies them, and what mixup blended their labels with.
-
-        Partners are of the global batch: another number of ranks blends the same pairs.
-        """
-        names = self._config.augmentations
-        seeds = {"seed": self._order_seed, "step": step, "of": batch.num_global}
-        images = augment(batch.images, self._config, rows=batch.rows, **seeds)
-        if "mixup" not in names:
-            return images, None, 1.0
-        rows, share = mixup_partners(self._config, rows=batch.rows, **seeds)
-        at = torch.from_numpy(batch.everyone[rows])
-        others = augment(self._batches.others(at, step), self._config, rows=rows, **seeds)
-        blended = images.float() * share + others.float() * (1 - share)
-        return blended, self._train.labels[at.to(self._device)], share
 
     def _forward(self, network: nn.Module, images: Tensor) -> Tensor:
         """Returns float32 logits of uint8 images, computed by the recipe's numerics."""

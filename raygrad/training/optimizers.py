@@ -6,10 +6,13 @@ import torch
 from torch import nn
 
 from raygrad.config import TrainConfig
+from raygrad.training.muon import make_muon
 
 
 def make_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     """Returns the recipe's optimiser over the network's parameters."""
+    if config.optimizer == "muon":
+        return make_muon(network, config)
     if config.optimizer == "adamw":
         return torch.optim.AdamW(
             network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
@@ -31,6 +34,8 @@ def learning_rate_at(config: TrainConfig, step: int, steps_per_epoch: int) -> fl
 
     .. math:: \eta_t = \eta \, (1 + \cos \pi t) / 2
 
+    With linear it is :math:`\eta \, (1 - t)`.
+
     In the first ``warmup_epochs`` the rate is multiplied by the share of them that is over after
     the step, so that it is never 0.
 
@@ -45,6 +50,7 @@ def learning_rate_at(config: TrainConfig, step: int, steps_per_epoch: int) -> fl
         rate = config.learning_rate * config.lr_decay_factor**decays
     else:
         share = step / (config.epochs * steps_per_epoch)
-        rate = config.learning_rate * (1 + math.cos(math.pi * share)) / 2
+        left = 1 - share if config.schedule == "linear" else (1 + math.cos(math.pi * share)) / 2
+        rate = config.learning_rate * left
     warmup_steps = config.warmup_epochs * steps_per_epoch
     return rate * min(1.0, (step + 1) / warmup_steps) if warmup_steps else rate

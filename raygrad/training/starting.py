@@ -2,6 +2,7 @@
 
 import logging
 
+import torch
 from torch import nn
 
 from raygrad.config import TrainConfig
@@ -20,14 +21,17 @@ def initial_network(name: str, config: TrainConfig, spec: ImageSpec, seed: int) 
 
     Args:
         name: The network, as `build_network` takes it.
-        config: `start_from` is used.
+        config: `start_from`, and `small_size` with `small_epochs`, are used.
         spec: Its images and classes.
         seed: Seeds fresh weights.
 
     Raises:
-        ConfigError: The name is unknown, or the file does not hold this network's weights.
+        ConfigError: The name is unknown, the file does not hold this network's weights, or the
+            network does not take images scaled down as the recipe's first epochs have them.
     """
     network = build_network(name, spec, seed)
+    if config.small_epochs:
+        _check_small(name, network, spec, config.small_size)
     if config.start_from is None:
         return network
     fresh = network.state_dict()
@@ -51,3 +55,19 @@ def initial_network(name: str, config: TrainConfig, spec: ImageSpec, seed: int) 
     if other_classes:
         log.info("train: fresh for %d classes: %s", spec.num_classes, ", ".join(other_classes))
     return network
+
+
+@torch.no_grad()
+def _check_small(name: str, network: nn.Module, spec: ImageSpec, side: int) -> None:
+    """Raises ConfigError where a network does not take images of `side` pixels."""
+    if max(spec.height, spec.width) <= side:
+        return
+    was_training = network.training
+    try:
+        network.eval()(torch.zeros(2, spec.channels, side, side))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise ConfigError(
+            f"with small_epochs, network {name!r} must take images of small_size too, got "
+            f"{str(error).splitlines()[0]!r} at {side} pixels. Leave small_epochs at 0."
+        ) from error
+    network.train(was_training)

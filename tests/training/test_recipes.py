@@ -17,7 +17,8 @@ def test_every_recipe_names_its_network_and_measures_what_the_paper_shows(data_s
     assert found.probe_size == 512
     assert all(epoch <= found.epochs for epoch in found.bound_epochs)
     # Patience must outlast the wait for the first decay, or no plateau would ever reach it.
-    assert data_set == "digits" or found.patience >= found.lr_decay_epochs[0] / 3
+    if data_set != "digits" and found.schedule == "step":
+        assert found.patience >= found.lr_decay_epochs[0] / 3
 
 
 def test_the_papers_schedules():
