@@ -6,7 +6,7 @@ Labels in a table beside the shards are the exception, for that table is read as
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -14,6 +14,7 @@ import pyarrow as pa
 from raygrad.data.class_numbers import ClassNumbers, found_classes, given_classes
 from raygrad.data.index_parts import Parts, Scanned, Task, scanned
 from raygrad.data.index_rows import (
+    PART_SCHEMA,
     SHARD_SCHEMA,
     Rejects,
     text_counts,
@@ -28,6 +29,7 @@ from raygrad.data.shard_scan import ShardScan, tar_stem
 from raygrad.errors import ConfigError
 
 MAX_REJECT_SHARE = 0.01
+_NO_ROWS = PART_SCHEMA.empty_table()
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,8 @@ class _Shards:
             zip(self.tasks, map_fn(scanned, self.tasks), strict=True)
         ):
             self.rejects.add_scan(task.name, found.scan)
-            self.scans[task.name] = found.scan
+            # A table without rows takes kilobytes too, and keeps what it was sent with.
+            self.scans[task.name] = replace(found.scan, examples=_NO_ROWS)
             self.places.append(found.place)
             hashes.add(found.hashes)
             self._counts.update(found.text_counts if task.is_train else {})
