@@ -28,6 +28,15 @@ KINDS = {
     "study": (*ENDED, *WORKERS),
 }
 """What is done to each stage."""
+NODES = {"kill_node": signal.SIGKILL, "stop_node": signal.SIGSTOP}
+"""Faults of the node that a command starts for itself; one that is stopped comes back."""
+MORE = {
+    "score": tuple(NODES),
+    "train": (*NODES, "full_disk"),
+    "sweep": (*NODES, "full_disk"),
+    "study": (*NODES, "full_disk"),
+}
+"""What `--more` draws as well: apart, so that the schedules of a seed stay what they were."""
 MAX_FAULTS = 4
 LONGEST_S = 12.0
 
@@ -50,6 +59,15 @@ class Run(Protocol):
     broken: Path
     """The folder that `fault_networks` looks into."""
 
+    def nodes(self) -> list[int]:
+        """Returns the processes that are nodes."""
+
+    def fill_disk(self) -> None:
+        """Leaves no room where the run writes."""
+
+    def empty_disk(self) -> None:
+        """Gives the room back."""
+
     @property
     def driver(self) -> int:
         """The process of the command."""
@@ -64,12 +82,13 @@ class Run(Protocol):
         """Makes storage behave in a way of the proxy's modes."""
 
 
-def draw(stage: str, seed: int, number: int) -> list[Fault]:
-    """Returns the faults of one schedule, in the order of their moments."""
-    rng = random.Random(f"{stage}/{seed}/{number}")
+def draw(stage: str, seed: int, number: int, *, more: bool = False) -> list[Fault]:
+    """Returns the faults of one schedule, in the order of their moments; `more`: of `MORE` too."""
+    rng = random.Random(f"{stage}/{seed}/{number}" + "/more" * more)
+    kinds = KINDS[stage] + MORE[stage] * more
     faults = [
         Fault(
-            rng.choice(KINDS[stage]),
+            rng.choice(kinds),
             rng.randrange(1000) / 1000,
             round(rng.uniform(1, LONGEST_S), 1),
         )
@@ -97,6 +116,13 @@ def do(fault: Fault, run: Run, later: Callable[[float, Callable[[], None]], None
     elif fault.kind == "broken_device":
         run.broken.mkdir(exist_ok=True)
         (run.broken / "on").write_text(str(1 + int(fault.for_s) % 3))
+    elif fault.kind == "full_disk":
+        run.fill_disk()
+        later(fault.for_s, run.empty_disk)
+    elif fault.kind in NODES:
+        for pid in run.nodes():
+            _send(pid, NODES[fault.kind])
+            later(fault.for_s, lambda pid=pid: _send(pid, signal.SIGCONT))
     else:
         pids = run.workers()
         for pid in pids if fault.kind.endswith("s") else pids[:1]:

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from benchmarks.fault_checks import SCORES, Outcome, Row
 from benchmarks.fault_networks import BROKEN
-from benchmarks.fault_processes import living
+from benchmarks.fault_processes import SmallDisk, living
 from benchmarks.fault_proxy import Proxy
 from benchmarks.interruptions import STUDY, tables
 from tests.data.making import example, jpeg, tar
@@ -30,7 +30,17 @@ SCORE = (
     "--network benchmarks.fault_networks:Slow --fresh-weights --columns grad_l2_all loss el2n "
     f"--image-size {SIZE} --batch-size {PER_SHARD} --shard-timeout-s 120 --max-reject-share 0.2"
 )
+_OF_STAGE = {
+    "prepare": "--shard-bytes 400000",
+    "train": "--network linear --epochs 3 --lr-decay-epochs 2 --batch-size 32 --dynamics",
+    "score": "",
+    "select": "--methods random gradient_cdf --keep-fractions 0.1 --seeds 0",
+    "sweep": "",
+    "run": STUDY,
+}
+"""What each command of a study is told; the run folder keeps it for those after it."""
 _LEFT = (".tmp", ".lock", ".part")
+_DISK_BYTES = 256 * 2**20
 
 
 class Runs(Protocol):
@@ -62,7 +72,7 @@ class Run:
     def __init__(
         self, command: Sequence[str], environment: dict[str, str], log: Path, outcome: Outcome
     ) -> None:
-        self.outcome, self.storage = outcome, "up"
+        self.outcome, self.storage, self.is_full = outcome, "up", False
         self.broken = log.with_suffix(".broken")
         self._command, self._log, self._at = list(command), log, 0
         self._environment = {
@@ -119,9 +129,23 @@ class Run:
         """Returns the processes that score or train."""
         return sorted(pid for pid, name in living(()).items() if self.worker in name)
 
+    def nodes(self) -> list[int]:
+        """Returns the processes that are nodes."""
+        return sorted(
+            pid for pid, name in living(()).items() if name.split(" ")[0].endswith("/raylet")
+        )
+
     def set_storage(self, mode: str) -> None:
         """Makes storage behave in a way of the proxy's modes."""
         self.storage = mode
+
+    def fill_disk(self) -> None:
+        """Leaves no room where the run writes."""
+        raise NotImplementedError
+
+    def empty_disk(self) -> None:
+        """Gives the room back."""
+        raise NotImplementedError
 
     def said(self) -> str:
         """Returns what all commands have said."""
@@ -281,15 +305,18 @@ class LocalRuns:
     Args:
         stage: ``train``, ``sweep`` or ``study``.
         folder: Where the runs are.
+        on_small_disk: They are on one that can be filled.
     """
 
-    def __init__(self, stage: str, folder: Path) -> None:
+    def __init__(self, stage: str, folder: Path, *, on_small_disk: bool = False) -> None:
         self.own: set[int] = set()
+        self._disk = SmallDisk(folder / "disk", _DISK_BYTES) if on_small_disk else None
+        self._logs, folder = folder, folder / "disk" if on_small_disk else folder
         self._stage, self._folder, self._number = stage, folder, 0
         self._took_s = 0.0
         before = {"train": ("prepare",), "sweep": ("prepare", "train", "score", "select")}
         for name in before.get(stage, ()):
-            run = _LocalRun(name, folder / "base", folder / "base.log", Outcome(), 0.0)
+            run = _LocalRun(name, folder / "base", self._logs / "base.log", Outcome(), 0.0)
             run.start()
             assert run.wait() == 0, run.said()
 
@@ -301,25 +328,51 @@ class LocalRuns:
             shutil.copytree(self._folder / "base", path)
         begun_s, took_s = time.monotonic(), self._took_s
         name = "run" if self._stage == "study" else self._stage
-        run = _LocalRun(name, path, path.with_suffix(".log"), outcome, took_s)
+        log = self._logs / f"{path.name}.log"
+        run = _LocalRun(name, path, log, outcome, took_s, self._disk)
         if not self._took_s:
             run.when_collected = lambda: setattr(self, "_took_s", time.monotonic() - begun_s)
         return run
 
     def close(self) -> None:
         """Leaves nothing."""
+        if self._disk is not None:
+            self._disk.unmount()
 
 
 class _LocalRun(Run):
     worker = "ray::"
     when_collected: Any = staticmethod(lambda: None)
 
-    def __init__(self, name: str, folder: Path, log: Path, outcome: Outcome, took_s: float) -> None:
-        super().__init__([name, "--run", str(folder), *STUDY.split()], {}, log, outcome)
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        log: Path,
+        outcome: Outcome,
+        took_s: float,
+        disk: SmallDisk | None = None,
+    ) -> None:
+        super().__init__([name, "--run", str(folder), *_OF_STAGE[name].split()], {}, log, outcome)
         self._folder, self._took_s, self._begun_s = folder, took_s, time.monotonic()
+        self._disk = disk
+
+    def fill_disk(self) -> None:
+        """Leaves no room where the run writes."""
+        assert self._disk is not None
+        self._disk.fill()
+        self.is_full = True
+
+    def empty_disk(self) -> None:
+        """Gives the room back."""
+        assert self._disk is not None
+        self._disk.empty()
+        self.is_full = False
 
     def __exit__(self, *of: object) -> None:
         super().__exit__(*of)
+        if self._disk is not None:
+            self._disk.empty()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def progress(self) -> float:

@@ -30,7 +30,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.fault_checks import Outcome, Start, check  # noqa: E402
-from benchmarks.fault_kinds import ENDED, KINDS, STORAGE, Fault, do, draw, shrunk  # noqa: E402
+from benchmarks.fault_kinds import ENDED, KINDS, NODES, STORAGE, Fault, do, draw, shrunk  # noqa: E402
 from benchmarks.fault_processes import PR_SET_CHILD_SUBREAPER, bury, end, living  # noqa: E402
 from benchmarks.fault_runs import LocalRuns, Runs, ScoreRuns  # noqa: E402
 from benchmarks.recording import Record, source  # noqa: E402
@@ -52,6 +52,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--stage", choices=tuple(KINDS), default="score")
     parser.add_argument("--replay", type=int, help="the number of one schedule, and no other")
+    parser.add_argument("--more", action="store_true", help="nodes and, on disk, full disks too")
     parser.add_argument("--bound-s", type=float, default=600.0, help="how long a start may take")
     parser.add_argument("--piece-s", type=float, default=1e9, help="no new one after")
     parser.add_argument("--record", type=Path)
@@ -64,13 +65,15 @@ def main() -> None:
     rows = json.loads(path.read_text())["rows"] if path.exists() else []
     record.content["rows"] = rows
     numbers = [args.replay] if args.replay is not None else range(args.schedules)
-    known = {(row["seed"], row["number"]) for row in rows if args.replay is None}
+    known = {
+        (row["seed"], row["number"], row.get("more", False)) for row in rows if args.replay is None
+    }
     with (
         tempfile.TemporaryDirectory(prefix="raygrad-faults-") as folder,
-        Schedules(args.stage, Path(folder), args.bound_s) as schedules,
+        Schedules(args.stage, Path(folder), args.bound_s, more=args.more) as schedules,
     ):
         for number in numbers:
-            if (args.seed, number) in known or time.monotonic() - begun_s > args.piece_s:
+            if (args.seed, number, args.more) in known or time.monotonic() - begun_s > args.piece_s:
                 continue
             row = one(schedules, args.seed, number)
             print(json.dumps(row), flush=True)
@@ -84,7 +87,7 @@ def main() -> None:
 
 def one(schedules: "Schedules", seed: int, number: int) -> dict[str, object]:
     """Runs one schedule, and shrinks it where it fails; returns its row."""
-    faults, begun_s = draw(schedules.stage, seed, number), time.monotonic()
+    faults, begun_s = draw(schedules.stage, seed, number, more=schedules.more), time.monotonic()
     outcome = schedules.run(faults)
     wrong, said = schedules.wrong(outcome), schedules.said
     fewest = faults
@@ -93,6 +96,7 @@ def one(schedules: "Schedules", seed: int, number: int) -> dict[str, object]:
     return {
         "seed": seed,
         "number": number,
+        "more": schedules.more,
         "faults": [asdict(fault) for fault in faults],
         "starts": [asdict(start) for start in outcome.starts],
         "num_late": outcome.num_late,
@@ -112,13 +116,16 @@ class Schedules:
         stage: What is run.
         folder: Where the server, the logs and local runs are.
         bound_s: How long one start may take.
+        more: Whether faults of nodes and disks are among those drawn.
     """
 
-    def __init__(self, stage: str, folder: Path, bound_s: float) -> None:
+    def __init__(self, stage: str, folder: Path, bound_s: float, *, more: bool = False) -> None:
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-        self.stage, self.said = stage, ""
+        self.stage, self.said, self.more = stage, "", more
         self._bound_s = bound_s
-        self._runs: Runs = ScoreRuns(folder) if stage == "score" else LocalRuns(stage, folder)
+        self._runs: Runs = (
+            ScoreRuns(folder) if stage == "score" else LocalRuns(stage, folder, on_small_disk=more)
+        )
 
     def __enter__(self) -> "Schedules":
         try:
@@ -172,6 +179,7 @@ class Schedules:
         run, begun_s = self._run, time.monotonic()
         run.start()
         wanted = {0} if run.storage == "up" else {0, 2, 3}
+        wanted |= {1, 2, 3} if run.is_full else set()
         while run.status() is None:
             if time.monotonic() - begun_s > self._bound_s:
                 os.kill(run.driver, signal.SIGKILL)
@@ -185,6 +193,9 @@ class Schedules:
                     )
                     break
                 wanted |= {2, 3} if fault.kind in STORAGE else set()
+                # Ray ends a command whose node has gone, with status 1.
+                wanted |= {1, 3} if fault.kind in NODES else set()
+                wanted |= {1, 2, 3} if fault.kind == "full_disk" else set()
             time.sleep(_POLL_S)
         status = self._bounded_wait(begun_s)
         took_s = round(time.monotonic() - begun_s, 1)
