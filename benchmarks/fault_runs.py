@@ -1,4 +1,4 @@
-"""The runs that faults are done to: scoring from S3 to S3, and stages of a study on disk."""
+"""The runs that faults are done to, and among them scoring from S3 to S3."""
 
 import hashlib
 import io
@@ -17,9 +17,8 @@ import pyarrow.parquet as pq
 
 from benchmarks.fault_checks import SCORES, Outcome, Row
 from benchmarks.fault_networks import BROKEN
-from benchmarks.fault_processes import SmallDisk, living
+from benchmarks.fault_processes import living
 from benchmarks.fault_proxy import Proxy
-from benchmarks.interruptions import STUDY, tables
 from tests.data.making import example, jpeg, tar
 from tests.storage import s3_server
 
@@ -30,17 +29,8 @@ SCORE = (
     "--network benchmarks.fault_networks:Slow --fresh-weights --columns grad_l2_all loss el2n "
     f"--image-size {SIZE} --batch-size {PER_SHARD} --shard-timeout-s 120 --max-reject-share 0.2"
 )
-_OF_STAGE = {
-    "prepare": "--shard-bytes 400000",
-    "train": "--network linear --epochs 3 --lr-decay-epochs 2 --batch-size 32 --dynamics",
-    "score": "",
-    "select": "--methods random gradient_cdf --keep-fractions 0.1 --seeds 0",
-    "sweep": "",
-    "run": STUDY,
-}
-"""What each command of a study is told; the run folder keeps it for those after it."""
-_LEFT = (".tmp", ".lock", ".part")
-_DISK_BYTES = 256 * 2**20
+LEFT = (".tmp", ".lock", ".part")
+"""How files end that nothing may leave behind."""
 
 
 class Runs(Protocol):
@@ -251,7 +241,7 @@ class _ScoreRun(Run):
         # Parts of the index are named by all that they depend on, the run's folder too.
         kept = [name for name in objects if "/index-parts/" not in name]
         names = [name.rsplit("/", 1)[-1] for name in kept]
-        self.outcome.leftovers = [name for name in objects if name.endswith(_LEFT)]
+        self.outcome.leftovers = [name for name in objects if name.endswith(LEFT)]
         uploads = self._client.list_multipart_uploads(Bucket="probe").get("Uploads", ())
         self.outcome.leftovers += [one["Key"] for one in uploads if self._name in one["Key"]]
         rows: list[Row] = []
@@ -297,98 +287,6 @@ class _ScoreRun(Run):
 
     def _body(self, name: str) -> bytes:
         return self._client.get_object(Bucket="probe", Key=name)["Body"].read()
-
-
-class LocalRuns:
-    """Runs of a study of the digits on this disk, or of one of its stages.
-
-    Args:
-        stage: ``train``, ``sweep`` or ``study``.
-        folder: Where the runs are.
-        on_small_disk: They are on one that can be filled.
-    """
-
-    def __init__(self, stage: str, folder: Path, *, on_small_disk: bool = False) -> None:
-        self.own: set[int] = set()
-        self._disk = SmallDisk(folder / "disk", _DISK_BYTES) if on_small_disk else None
-        self._logs, folder = folder, folder / "disk" if on_small_disk else folder
-        self._stage, self._folder, self._number = stage, folder, 0
-        self._took_s = 0.0
-        before = {"train": ("prepare",), "sweep": ("prepare", "train", "score", "select")}
-        for name in before.get(stage, ()):
-            run = _LocalRun(name, folder / "base", self._logs / "base.log", Outcome(), 0.0)
-            run.start()
-            assert run.wait() == 0, run.said()
-
-    def new(self, outcome: Outcome) -> Run:
-        """Returns a run in a copy of what the stages before have left."""
-        self._number += 1
-        path = self._folder / f"run-{self._number}"
-        if (self._folder / "base").exists():
-            shutil.copytree(self._folder / "base", path)
-        begun_s, took_s = time.monotonic(), self._took_s
-        name = "run" if self._stage == "study" else self._stage
-        log = self._logs / f"{path.name}.log"
-        run = _LocalRun(name, path, log, outcome, took_s, self._disk)
-        if not self._took_s:
-            run.when_collected = lambda: setattr(self, "_took_s", time.monotonic() - begun_s)
-        return run
-
-    def close(self) -> None:
-        """Leaves nothing."""
-        if self._disk is not None:
-            self._disk.unmount()
-
-
-class _LocalRun(Run):
-    worker = "ray::"
-    when_collected: Any = staticmethod(lambda: None)
-
-    def __init__(
-        self,
-        name: str,
-        folder: Path,
-        log: Path,
-        outcome: Outcome,
-        took_s: float,
-        disk: SmallDisk | None = None,
-    ) -> None:
-        super().__init__([name, "--run", str(folder), *_OF_STAGE[name].split()], {}, log, outcome)
-        self._folder, self._took_s, self._begun_s = folder, took_s, time.monotonic()
-        self._disk = disk
-
-    def fill_disk(self) -> None:
-        """Leaves no room where the run writes."""
-        assert self._disk is not None
-        self._disk.fill()
-        self.is_full = True
-
-    def empty_disk(self) -> None:
-        """Gives the room back."""
-        assert self._disk is not None
-        self._disk.empty()
-        self.is_full = False
-
-    def __exit__(self, *of: object) -> None:
-        super().__exit__(*of)
-        if self._disk is not None:
-            self._disk.empty()
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-    def progress(self) -> float:
-        """Returns the share of the undisturbed run's time that has gone by."""
-        return min((time.monotonic() - self._begun_s) / max(self._took_s, 1.0), 0.99)
-
-    def collect(self) -> None:
-        """Takes all tables that no clock decides."""
-        self.when_collected()
-        found = tables(self._folder)
-        self.outcome.tables = {name: [(repr(value),)] for name, value in found.items()}
-        self.outcome.leftovers = [
-            str(path.relative_to(self._folder))
-            for path in self._folder.rglob("*")
-            if path.name.endswith(_LEFT)
-        ]
 
 
 def _is_part(name: str) -> bool:

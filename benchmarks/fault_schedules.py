@@ -31,8 +31,9 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.fault_checks import Outcome, Start, check  # noqa: E402
 from benchmarks.fault_kinds import ENDED, KINDS, NODES, STORAGE, Fault, do, draw, shrunk  # noqa: E402
+from benchmarks.fault_local_runs import LocalRuns  # noqa: E402
 from benchmarks.fault_processes import PR_SET_CHILD_SUBREAPER, bury, end, living  # noqa: E402
-from benchmarks.fault_runs import LocalRuns, Runs, ScoreRuns  # noqa: E402
+from benchmarks.fault_runs import Runs, ScoreRuns  # noqa: E402
 from benchmarks.recording import Record, source  # noqa: E402
 
 MAX_STARTS = 8

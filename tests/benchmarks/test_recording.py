@@ -39,6 +39,7 @@ NO_MEASUREMENT = {
     "audit_backbone",
     "fault_checks",
     "fault_kinds",
+    "fault_local_runs",
     "fault_networks",
     "fault_processes",
     "fault_proxy",
