@@ -6,6 +6,7 @@ import os
 
 import pytest
 import ray
+from ray import NodeID
 
 from raygrad.config import TrainConfig
 from raygrad.engine.nodes import Offer, living_nodes
@@ -58,6 +59,14 @@ def test_a_process_that_dies_as_it_decodes_leaves_the_rest_to_the_workers(source
     ]
     decode_here(source)
     assert [event["decodes"] for event in source.events] == [True, True]
+
+
+def test_a_node_that_is_gone_is_left_to_the_workers_as_well(source, caplog):
+    placed = place_training(CONFIG, Offer(living_nodes()))
+    with caplog.at_level(logging.WARNING, "raygrad"):
+        decode_before(source, placed, [NodeID.from_random().hex()] * 2, 60.0)
+    assert "train: a node is left to its workers" in caplog.text
+    assert source.events == []
 
 
 def test_cpus_that_others_took_meanwhile_are_waited_for_within_the_bound(source):
