@@ -190,6 +190,7 @@ def _sample(config: StudyConfig, layout: RunLayout) -> tuple[Sizes, StudyData, f
     few = limited_index(index, max(SAMPLE, 2 * config.train.batch_size))
     data = load_study_data(few, len(few.classes), facts["channels"], transform_of(facts))
     decode_s = _decode_s(few, facts["channels"], transform_of(facts))
+    sizes = dataclasses.replace(sizes, side=max(data.spec.height, data.spec.width))
     return sizes, dataclasses.replace(data, num_classes=facts["num_classes"]), decode_s
 
 

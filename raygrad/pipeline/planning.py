@@ -27,6 +27,7 @@ from raygrad.storage.manifest import digest, read_json, write_json
 from raygrad.training.payback import Cell, Payback
 from raygrad.training.payback import paybacks as paybacks_of
 from raygrad.training.plan import Prediction, Rates, Sizes, predict, trial_time
+from raygrad.training.study_data import StudyData, StudySource
 from raygrad.training.trials import Trial
 
 log = logging.getLogger("raygrad")
@@ -92,7 +93,7 @@ def plan(config: StudyConfig, seconds: float, own_subsets: Sequence[str] = ()) -
     data = trial_data(config)
     networks = config.sweep.networks or (config.train.network,)
     rates = calibrate(networks, config.train, data, placed, seconds, config.wait_s)
-    sizes = Sizes(**data.num_examples)
+    sizes = Sizes(**data.num_examples, side=_side(data))
     stored = {
         "key": _rates_key(config),
         "at_a_time": placed.count,
@@ -186,6 +187,13 @@ def _spent_s(config: StudyConfig) -> float:
         return scored_s
     trained = read_json(url)
     return scored_s + float(trained["train_time_s"]) * int(trained["world_size"])
+
+
+def _side(data: StudyData | StudySource) -> int:
+    """Returns the pixels of an image's longer side, 0 where none has been decoded yet."""
+    if isinstance(data, StudyData):
+        return max(data.spec.height, data.spec.width)
+    return data.transform.crop if data.transform else 0
 
 
 def _predict(

@@ -28,11 +28,13 @@ class Rates:
 
 @dataclass(frozen=True)
 class Sizes:
-    """Examples of each split."""
+    """Examples of each split, and how large images are."""
 
     train: int
     val: int
     test: int
+    side: int = 0
+    """Pixels of an image's longer side; 0 where it is not known."""
 
 
 @dataclass(frozen=True)
@@ -76,11 +78,14 @@ def trial_time(
     .. math:: t = t_{trial} + E \left(k\, t_{step} + k \frac{n}{\lceil n / B \rceil} t_{example}
         + N_{val}\, t_{eval} / v\right) + N_{test}\, t_{eval}
 
+    Examples of the recipe's ``small_epochs`` take :math:`t_{example}` times the share of the area
+    that is left of them.
+
     Args:
         trial: Its budget and protocol.
         rates: How fast its network trains.
-        recipe: Its batch size.
-        sizes: Examples of the whole splits.
+        recipe: Its batch size and small images.
+        sizes: Examples of the whole splits, and how large they are.
         epochs: The :math:`E` to predict for; the recipe's is the most there can be.
     """
     own_steps = math.ceil(trial.budget / recipe.batch_size)
@@ -91,7 +96,9 @@ def trial_time(
     every = validation_epochs(recipe.validation_steps, steps, recipe.epochs, MIN_VALIDATIONS)
     validated = sizes.val / every
     epoch_s = steps * rates.step_s + examples * rates.example_s + validated * rates.eval_example_s
-    time_s = rates.trial_s + epochs * epoch_s + sizes.test * rates.eval_example_s
+    area = min(1.0, recipe.small_size / sizes.side) ** 2 if sizes.side else 1.0
+    saved_s = min(recipe.small_epochs, epochs) * (1 - area) * examples * rates.example_s
+    time_s = rates.trial_s + epochs * epoch_s - saved_s + sizes.test * rates.eval_example_s
     return TrialTime(trial, epochs, round(epochs * steps), time_s)
 
 

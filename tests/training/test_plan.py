@@ -44,6 +44,16 @@ def test_equal_steps_gives_a_subset_the_full_runs_updates():
     assert found.time_s == pytest.approx(by_hand)
 
 
+@pytest.mark.parametrize(("side", "area"), [(32, 0.25), (16, 1.0), (12, 1.0), (0, 1.0)])
+def test_epochs_of_small_images_take_the_share_of_the_area_that_is_left(side, area):
+    """Where images are as small already, or nobody knows their size, nothing is taken off."""
+    recipe = dataclasses.replace(RECIPE, small_epochs=2, small_size=16)
+    found = trial_time(trial(100), RATES, recipe, dataclasses.replace(SIZES, side=side), 5)
+    images = (2 * area + 3) * 100 * 0.001
+    by_hand = 0.2 + 5 * (2 * 0.01 + 100 * 0.0005) + images + 200 * 0.0005
+    assert found.time_s == pytest.approx(by_hand)
+
+
 def test_a_small_subset_is_validated_every_few_epochs():
     seldom = dataclasses.replace(RECIPE, validation_steps=5)
     found = trial_time(trial(100), RATES, dataclasses.replace(seldom, epochs=60), SIZES, 6)
