@@ -51,6 +51,7 @@ CASES = {
     "cnn": Case(own("cnn", 1, 28), (1, 28, 28), 1024, (1, 28, 28)),
     "cnn5": Case(own("cnn5", 3, 32), (3, 32, 32), 512, (3, 32, 32)),
     "vgg16_32": Case(own("vgg16_32", 3, 32), (3, 32, 32), 512, (3, 32, 32)),
+    "airbench94": Case(own("airbench94", 3, 32), (3, 32, 32), 512, (3, 16, 16)),
     "resnet18": Case(torchvision.models.resnet18, FULL, 256, SMALL),
     "resnet50": Case(torchvision.models.resnet50, FULL, 128, SMALL),
     "vgg16": Case(torchvision.models.vgg16, FULL, 64, FULL),
@@ -59,7 +60,10 @@ CASES = {
     "convnext_t": Case(torchvision.models.convnext_tiny, FULL, 64, SMALL),
     "densenet121": Case(torchvision.models.densenet121, FULL, 64, SMALL),
 }
-EXACT = ("cnn", "cnn5", "vgg16_32", "resnet18", "resnet50", "vgg16", "vit_s_16", "convnext_t")
+EXACT = (
+    "cnn", "cnn5", "vgg16_32", "airbench94", "resnet18", "resnet50", "vgg16", "vit_s_16",
+    "convnext_t",
+)  # fmt: skip
 """Those whose norms are compared with float64."""
 QUICK = ("cnn", "cnn5")
 

@@ -157,7 +157,7 @@ def own_rate(step: Callable[[], object], batch: int, device: torch.device, repea
 def training_rows(device: torch.device, quick: bool, budget: Left) -> Iterator[dict[str, Any]]:
     """Yields rates of training steps in bf16, alone and as trials beside each other."""
     repeats = 2 if quick else 30
-    for name in ("cnn5",) if quick else ("cnn5", "resnet50"):
+    for name in ("cnn5",) if quick else ("cnn5", "airbench94", "resnet50"):
         step, batch = training_step(name, str(device), quick)
         yield {"network": name, "trials": 1, "images_per_s": own_rate(step, batch, device, repeats)}
     for trials in (2,) if quick else (2, 4):
