@@ -3,6 +3,7 @@ import signal
 import uuid
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests.cases import make_tiny_config
@@ -13,6 +14,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Ray starts its workers with niceness 15: beside other load they would get next to no time.
 os.environ.setdefault("RAY_worker_niceness", "0")
+
+# A bound by the clock would fail on a busy machine; every test has a limit of its own.
+hypothesis.settings.register_profile("raygrad", deadline=None)
+hypothesis.settings.load_profile("raygrad")
 
 SHARING = {"api", "cli", "engine", "jobs", "pipeline", "test_wheel.py", "training"}
 """Folders whose files, and files, that have fixtures that are worth making once."""
