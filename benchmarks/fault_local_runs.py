@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.fault_checks import Outcome
-from benchmarks.fault_processes import SmallDisk
+from benchmarks.fault_processes import SmallDisk, living
 from benchmarks.fault_runs import LEFT, Run
 from benchmarks.interruptions import STUDY, tables
 
@@ -64,7 +64,6 @@ class LocalRuns:
 
 
 class _LocalRun(Run):
-    worker = "ray::"
     when_collected: Any = staticmethod(lambda: None)
 
     def __init__(
@@ -79,6 +78,13 @@ class _LocalRun(Run):
         super().__init__([name, "--run", str(folder), *_OF_STAGE[name].split()], {}, log, outcome)
         self._folder, self._took_s, self._begun_s = folder, took_s, time.monotonic()
         self._disk = disk
+
+    def workers(self) -> list[int]:
+        """Returns the processes of tasks and actors, without the node's own: it ends with those."""
+        found = living(()).items()
+        return sorted(
+            pid for pid, name in found if name.startswith("ray::") and not name.endswith("Agent")
+        )
 
     def fill_disk(self) -> None:
         """Leaves no room where the run writes."""
