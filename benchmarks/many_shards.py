@@ -121,7 +121,13 @@ def watched(command: list[str], log: Path) -> dict[str, Any]:
             before["wall_s_before"] = took_s
         if own and took_s > _SAMPLE_S * (len(growth) + 1):
             done = _DONE.findall(log.read_bytes())
-            at = [took_s, int(done[-1]) if done else 0, own["cpu_s"], own["now_mib"]]
+            at = [
+                took_s,
+                int(done[-1]) if done else 0,
+                own["cpu_s"],
+                own["now_mib"],
+                own["own_mib"],
+            ]
             growth.append([round(one, 1) for one in at])
         below |= {pid: (kind(pid), found["cpu_s"]) for pid in under(process.pid)
                   if (found := usage(pid))}  # fmt: skip
@@ -145,8 +151,10 @@ def usage(pid: int) -> dict[str, float]:
     said = dict(line.split(":", 1) for line in status.splitlines())
     if "VmHWM" not in said:
         return {}
-    peak, now = (int(said[name].split()[0]) / 1024 for name in ("VmHWM", "VmRSS"))
-    return {"cpu_s": sum(map(int, times)) / _TICKS, "peak_mib": peak, "now_mib": now}
+    # What is not of files: of libraries as much is resident as the machine happens to map.
+    names = {"peak_mib": "VmHWM", "now_mib": "VmRSS", "own_mib": "RssAnon"}
+    memory = {name: int(said[of].split()[0]) / 1024 for name, of in names.items()}
+    return {"cpu_s": sum(map(int, times)) / _TICKS, **memory}
 
 
 def under(pid: int) -> list[int]:
