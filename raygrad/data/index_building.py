@@ -27,8 +27,11 @@ from raygrad.data.label_tables import LabelTable
 from raygrad.data.repeated_keys import Distinct, HashStore, RepeatedKeys
 from raygrad.data.shard_scan import ShardScan, tar_stem
 from raygrad.errors import ConfigError
+from raygrad.progress import Progress
 
 MAX_REJECT_SHARE = 0.01
+_MANY = 1000
+"""From so many shards on it is told how many have been scanned: they take minutes."""
 _NO_ROWS = PART_SCHEMA.empty_table()
 
 
@@ -135,6 +138,8 @@ class _Shards:
     def scan(self, map_fn: Callable[..., Iterable[Any]]) -> None:
         """Scans all shards, and looks for keys that repeat."""
         hashes, self._counts = HashStore(), Counter[str]()
+        is_long = len(self.tasks) >= _MANY
+        progress = Progress("prepare", len(self.tasks), "shards") if is_long else None
         found: Scanned
         for at, (task, found) in enumerate(
             zip(self.tasks, map_fn(scanned, self.tasks), strict=True)
@@ -146,6 +151,8 @@ class _Shards:
             hashes.add(found.hashes)
             self._counts.update(found.text_counts if task.is_train else {})
             self.parts.keep(at, found)
+            if progress is not None:
+                progress.add(1)
         self._repeated = RepeatedKeys(hashes.sorted(), [task.name for task in self.tasks])
         if self._repeated:
             self._tell_of_repeated()

@@ -222,8 +222,7 @@ def _write(url: str, found: Scanned) -> None:
 def _kept(url: str) -> Scanned | None:
     """Reads a part without its keys; None where it is no part, and the shard is scanned again."""
     try:
-        with files.open_input(url) as stream:
-            rows = _read(stream, ["key_hash", "text"])
+        rows = _read(url, ["key_hash", "text"])
     except (pa.ArrowInvalid, FileNotFoundError):
         return None
     if _META not in (rows.schema.metadata or {}):
@@ -238,8 +237,7 @@ def _kept(url: str) -> Scanned | None:
 
 def _rows_of(url: str) -> pa.Table:
     try:
-        with files.open_input(url) as stream:
-            return _read(stream).cast(PART_SCHEMA)
+        return _read(url).cast(PART_SCHEMA)
     except FileNotFoundError as error:  # it was written a moment ago, where the shard was scanned
         raise ConfigError(
             f"the run's folder must be the same on all nodes, got no {url} here, which one of them "
@@ -247,6 +245,8 @@ def _rows_of(url: str) -> pa.Table:
         ) from error
 
 
-def _read(stream: pa.NativeFile, columns: Sequence[str] | None = None) -> pa.Table:
+def _read(url: str, columns: Sequence[str] | None = None) -> pa.Table:
     """Reads a part; `pq.read_table` would look for a data set of many files first."""
+    # Whole: a part has a shard's rows, and on S3 every piece of it would be a request.
+    stream = pa.BufferReader(files.read_bytes(url))
     return pq.ParquetFile(stream).read(columns=columns, use_threads=False)

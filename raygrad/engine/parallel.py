@@ -20,7 +20,10 @@ Result = TypeVar("Result")
 
 
 def ray_map(
-    function: Callable[[Item], Result], items: Iterable[Item], nodes: Sequence[str] = ()
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    nodes: Sequence[str] = (),
+    at_once: int = 1,
 ) -> Iterator[Result]:
     """Applies a function to items in parallel on the cluster, results in the items' order.
 
@@ -31,6 +34,8 @@ def ray_map(
         function: What each task does.
         items: What it is given, one at a time.
         nodes: Labels of the nodes that tasks may stand on, as the configuration has them.
+        at_once: Items that one task does, one after the other: a task costs the driver a
+            millisecond or two, whatever it does.
 
     Raises:
         ResourceError: The cluster has no CPU for a task.
@@ -46,12 +51,13 @@ def ray_map(
     call, shared = ray.remote(num_cpus=1, **where)(_call), ray.put(function)
     window = 2 * min(room, MAX_UNDER_WAY)
     pending: list[Any] = []
-    for item in items:
-        pending.append(call.remote(shared, item))
+    rest = iter(items)
+    while several := list(itertools.islice(rest, at_once)):
+        pending.append(call.remote(shared, several))
         if len(pending) >= window:
-            yield _result(pending.pop(0))
+            yield from _results(pending.pop(0))
     while pending:
-        yield _result(pending.pop(0))
+        yield from _results(pending.pop(0))
 
 
 def few_here(
@@ -59,6 +65,7 @@ def few_here(
     items: Iterable[Item],
     nodes: Sequence[str] = (),
     few: int = FEW,
+    at_once: int = 1,
 ) -> Iterator[Result]:
     """Applies a function to a few items in this process, and to more of them as `ray_map` does.
 
@@ -68,14 +75,14 @@ def few_here(
     first = list(itertools.islice(rest, few + 1))
     if len(first) <= few:
         return map(function, first)
-    return ray_map(function, itertools.chain(first, rest), nodes)
+    return ray_map(function, itertools.chain(first, rest), nodes, at_once)
 
 
-def _call(function: Callable[[Item], Result], item: Item) -> Result:
-    return function(item)
+def _call(function: Callable[[Item], Result], items: list[Item]) -> list[Result]:
+    return [function(item) for item in items]
 
 
-def _result(reference: Any) -> Any:
+def _results(reference: Any) -> list[Any]:
     try:
         return ray.get(reference)
     except ray.exceptions.RayTaskError as error:

@@ -52,6 +52,8 @@ log = logging.getLogger("raygrad")
 
 _SMALL_BYTES = 64 << 20
 """Shards of so much in all are scanned sooner here than the first process for it is there."""
+_SHARDS_PER_STEP, _MOST_AT_ONCE = 1000, 32
+"""For each so many shards one task scans one more: a thousand tasks keep any cluster busy."""
 
 _Urls = tuple[Sequence[str], Sequence[str]]
 """Training and test shards."""
@@ -176,6 +178,11 @@ def _few(urls: _Urls) -> int:
     return len(shards) if num_bytes <= _SMALL_BYTES else parallel.FEW
 
 
+def _at_once(urls: _Urls) -> int:
+    """Returns how many shards one task scans: more than one where there are thousands."""
+    return min(_MOST_AT_ONCE, max(1, sum(map(len, urls)) // _SHARDS_PER_STEP))
+
+
 def _write_index(
     data: DataConfig,
     given: Data,
@@ -195,7 +202,9 @@ def _write_index(
         unpack_to=files.join(layout.shards, "unpacked"),
         max_reject_share=data.max_reject_share,
         strict=data.strict,
-        map_fn=functools.partial(parallel.few_here, nodes=data.nodes, few=_few(urls)),
+        map_fn=functools.partial(
+            parallel.few_here, nodes=data.nodes, few=_few(urls), at_once=_at_once(urls)
+        ),
     )
     if data.max_examples is None:
         finish = functools.partial(_with_rejects, source=given.source, data=data)

@@ -93,5 +93,4 @@ def _groups(url: str, parts: Sequence[str]) -> Iterator[pa.Table]:
 
 
 def _read(url: str) -> pa.Table:
-    with files.open_input(url) as stream:
-        return pq.ParquetFile(stream).read(use_threads=False)
+    return pq.ParquetFile(pa.BufferReader(files.read_bytes(url))).read(use_threads=False)

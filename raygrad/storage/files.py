@@ -32,6 +32,8 @@ else:
 S3_SCHEME = "s3://"
 
 _BUFFER_BYTES = 2**20
+_SMALL = 8 * 2**20
+"""What one request reads whole: it is soon read again where the answer breaks."""
 _SCHEME = re.compile(r"(pipe|file|[A-Za-z][A-Za-z0-9+.-]*(?=://)):")
 _ONE_SLASH = re.compile(r"(s3[an]?|gcs|gs|hf|https?):/?(?!/)", re.IGNORECASE)
 _SAME_SCHEMES = {"s3a": "s3", "s3n": "s3", "gcs": "gs"}
@@ -116,7 +118,9 @@ def exists(url: str) -> bool:
 
 
 def read_bytes(url: str) -> bytes:
-    """Returns the content of a file."""
+    """Returns the content of a file; of a small one on S3 by one request."""
+    if is_s3(url) and (small := s3.read_small(url, _SMALL)) is not None:
+        return small
     with open_input(url) as stream:
         return stream.read()
 

@@ -114,6 +114,24 @@ def read_range(url: str, offset: int, size: int, *, etag: str | None = None) -> 
     return data
 
 
+def read_small(url: str, most: int) -> bytes | None:
+    """Returns an object in one request, or None where it has more than `most` bytes.
+
+    One that breaks is read again from its start.
+
+    Raises:
+        FileNotFoundError: There is no such object.
+    """
+    bucket, key = split_url(url)
+
+    def call() -> bytes | None:
+        answer = client().get_object(Bucket=bucket, Key=key)
+        with contextlib.closing(answer["Body"]) as body:
+            return bytes(body.read()) if answer["ContentLength"] <= most else None
+
+    return retrying(call, url)
+
+
 def object_size(url: str) -> int:
     """Returns an object's size in bytes.
 

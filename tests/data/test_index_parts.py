@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raygrad.data import index_parts
+from raygrad.data import index_building, index_parts
 from raygrad.data.index import (
     build_index,
     build_index_files,
@@ -237,3 +237,12 @@ def test_an_index_of_an_older_raygrad_opens_and_goes_on(tmp_path, scans):
 def test_a_scan_without_its_rows_holds_none_of_their_buffers(tmp_path):
     task = index_parts.Task(shards(tmp_path, 1)[0], "s0", True, index_parts.LabelRule(), "", None)
     assert index_parts.scanned(task).scan.examples.get_total_buffer_size() < 64
+
+
+def test_of_very_many_shards_it_is_told_how_many_are_scanned(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(index_building, "_MANY", 4)
+    with caplog.at_level("INFO", "raygrad"):
+        build(tmp_path / "few", shards(tmp_path, num=3))
+        assert not caplog.records
+        build(tmp_path / "many", shards(tmp_path, num=4))
+    assert "prepare: 4 of 4 shards" in caplog.text

@@ -19,19 +19,23 @@ def failing(item):
 
 def test_it_is_map_in_order_also_for_partials_and_more_items_than_cpus(ray_session):
     double = functools.partial(scaled, factor=2)
-    assert list(ray_map(double, range(9))) == list(map(double, range(9)))
+    for at_once in (1, 2, 9, 20):
+        assert list(ray_map(double, range(9), at_once=at_once)) == list(map(double, range(9)))
+    assert list(ray_map(double, [], at_once=3)) == []
 
 
 def test_a_tasks_own_error_comes_out(ray_session):
     with pytest.raises(DataError, match="must not be 2"):
         list(ray_map(failing, range(4)))
+    with pytest.raises(DataError, match="must not be 2"):
+        list(ray_map(failing, range(4), at_once=4))
 
 
 @pytest.mark.parametrize(("count", "there"), [(0, False), (4, False), (5, True)])
 def test_a_few_items_are_done_here_and_more_of_them_on_the_cluster(count, there, monkeypatch):
     sent = []
     monkeypatch.setattr(
-        parallel, "ray_map", lambda function, items, nodes: map(function, sent.append(1) or items)
+        parallel, "ray_map", lambda function, items, *_: map(function, sent.append(1) or items)
     )
     double = functools.partial(scaled, factor=2)
     assert list(few_here(double, iter(range(count)))) == list(map(double, range(count)))

@@ -37,3 +37,10 @@ def test_large_ones_go_to_processes_and_the_look_ends_with_the_first_that_settle
     monkeypatch.setattr(os.path, "getsize", lambda path: asked.append(path) or size(path))
     assert preparing._few(([str(large), *shards], [])) == parallel.FEW
     assert asked == [str(large)]
+
+
+@pytest.mark.parametrize(
+    ("num", "at_once"), [(1, 1), (1281, 1), (2000, 2), (10_000, 10), (100_000, 32), (10**6, 32)]
+)
+def test_thousands_of_shards_are_scanned_several_a_task(num, at_once):
+    assert preparing._at_once((["s"] * (num - 1), ["t"])) == at_once

@@ -109,6 +109,48 @@ def test_a_broken_range_is_asked_again(object_url, content, monkeypatch):
     assert files.read_range(object_url, 5, 1_000) == content[5:1_005]
 
 
+class CountedClient:
+    """Stands in for a client; counts what is asked for, and breaks the first answers."""
+
+    def __init__(self, break_after=()):
+        self.real, self.asked, self.breaks = s3.client(), [], list(break_after)
+
+    def __getattr__(self, name):
+        self.asked.append(name)
+        return getattr(self.real, name)
+
+    def get_object(self, **request):
+        self.asked.append("get_object")
+        answer = self.real.get_object(**request)
+        if self.breaks:
+            answer["Body"] = BreakingBody(answer["Body"], self.breaks.pop(0))
+        return answer
+
+
+@pytest.mark.parametrize("size", [0, 1, 300_000])
+def test_a_small_object_takes_one_request_and_another_where_it_breaks(
+    s3_url, content, monkeypatch, size
+):
+    files.write_bytes(f"{s3_url}/small", content[:size])
+    client = CountedClient()
+    monkeypatch.setattr(s3, "client", lambda: client)
+    assert files.read_bytes(f"{s3_url}/small") == content[:size]
+    assert client.asked == ["get_object"]
+    client.breaks = [0, 0]
+    assert files.read_bytes(f"{s3_url}/small") == content[:size]
+    assert client.asked == ["get_object"] * 4
+    with pytest.raises(FileNotFoundError):
+        files.read_bytes(f"{s3_url}/none")
+
+
+def test_a_large_object_is_read_on_where_it_breaks(object_url, content, monkeypatch):
+    monkeypatch.setattr(files, "_SMALL", 1_000_000)
+    gets = CountedGets(break_after=[70_000, 0])
+    monkeypatch.setattr(s3, "_get", gets)
+    assert files.read_bytes(object_url) == content
+    assert not gets.breaks
+
+
 def test_an_object_replaced_while_it_is_read_is_an_error(object_url, content):
     """Bytes of two versions are never mixed."""
     file = s3.S3File(object_url)
