@@ -32,7 +32,6 @@ from raygrad.progress import Progress
 MAX_REJECT_SHARE = 0.01
 _MANY = 1000
 """From so many shards on it is told how many have been scanned: they take minutes."""
-_NO_ROWS = PART_SCHEMA.empty_table()
 
 
 @dataclass(frozen=True)
@@ -140,13 +139,14 @@ class _Shards:
         hashes, self._counts = HashStore(), Counter[str]()
         is_long = len(self.tasks) >= _MANY
         progress = Progress("prepare", len(self.tasks), "shards") if is_long else None
+        no_rows = PART_SCHEMA.empty_table()
         found: Scanned
         for at, (task, found) in enumerate(
             zip(self.tasks, map_fn(scanned, self.tasks), strict=True)
         ):
             self.rejects.add_scan(task.name, found.scan)
             # A table without rows takes kilobytes too, and keeps what it was sent with.
-            self.scans[task.name] = replace(found.scan, examples=_NO_ROWS)
+            self.scans[task.name] = replace(found.scan, examples=no_rows)
             self.places.append(found.place)
             hashes.add(found.hashes)
             self._counts.update(found.text_counts if task.is_train else {})

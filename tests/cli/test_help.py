@@ -34,7 +34,7 @@ def test_short_help_shows_a_runs_own_values(capsys, tmp_path, monkeypatch):
     ("line", "text"),
     [
         ("train --run r --epochs x", "--epochs: invalid literal for int"),
-        ("train --run r --optimizer foo", "invalid choice 'foo' .* ('sgd', 'adamw')"),
+        ("train --run r --optimizer foo", "invalid choice 'foo' .* ('sgd', 'adamw', 'muon')"),
         ("train --run r --epoch 3", "--epoch, 3. Perhaps you meant: .*--epochs"),
         ("train --run", "Missing value for argument '--run'"),
         ("export s --run r", "Missing from raygrad export: --out"),
