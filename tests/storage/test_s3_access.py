@@ -92,6 +92,7 @@ def test_who_agrees_to_pay_says_so_in_every_request(bucket, monkeypatch):
     monkeypatch.setenv("AWS_REQUEST_PAYER", "requester")
     assert expand("s3://b/set/a-*.tar") == ["s3://b/set/a-0.tar"]
     assert files.read_bytes("s3://b/set/a-0.tar") == DATA
+    assert files.file_size("s3://b/set/a-0.tar") == len(DATA)
     assert files.read_range("s3://b/set/a-0.tar", 5, 7) == DATA[5:12]
     assert {"HEAD", "GET"} <= {command for command, _, _ in Handler.seen}
     assert all(signed and pays for _, signed, pays in Handler.seen)
