@@ -5,6 +5,7 @@ import pytest
 from raygrad.data.places import TableOptions, resolve
 from raygrad.data.sources import HeldOut
 from raygrad.errors import ConfigError
+from raygrad.storage import s3
 from tests.data import test_tables
 from tests.data.making import examples, jpeg, put, tar
 
@@ -141,3 +142,18 @@ def test_what_cannot_be_used_is_refused_in_a_line(tmp_path, monkeypatch, content
     with pytest.raises(ConfigError, match=says) as caught:
         at(*given)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("ending", ["tar", "tar.gz", "TGZ"])
+def test_a_store_is_not_asked_about_each_of_many_named_shards(monkeypatch, ending):
+    """Two questions a shard would take an hour before a hundred thousand are begun with."""
+
+    def asked(url, *_):
+        raise AssertionError(f"{url} was asked for")
+
+    for one in ("is_object", "exists", "entries_in"):
+        monkeypatch.setattr(s3, one, asked)
+    found = at(f"s3://b/train-{{000..999}}.{ending}", test=[f"s3://b/test.{ending}"])
+    assert (len(found.train_urls), len(found.test_urls)) == (1000, 1)
+    with pytest.raises(AssertionError, match="s3://b/folder was asked for"):
+        at("s3://b/folder")
