@@ -1,7 +1,9 @@
 """A real S3 server for tests: SeaweedFS on loopback, started and ended by its own process id."""
 
+import contextlib
 import json
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -30,7 +32,7 @@ class S3Server:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         (folder / "data").mkdir(parents=True)
-        self._ports = free_ports(4)
+        self._ports = free_ports(8)
         identity = {
             "name": "test",
             "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}],
@@ -47,7 +49,7 @@ class S3Server:
 
     def start(self, timeout_s: float = 60.0) -> None:
         """Starts the server and waits until it stores an object."""
-        master, volume, filer, s3 = self._ports
+        master, volume, filer, s3, *grpc = self._ports
         command = [
             str(find_weed()),
             "server",
@@ -55,17 +57,17 @@ class S3Server:
             "-ip.bind=127.0.0.1",
             f"-dir={self.folder / 'data'}",
             f"-master.port={master}",
-            f"-master.port.grpc={free_ports(1)[0]}",
+            f"-master.port.grpc={grpc[0]}",
             "-master.volumeSizeLimitMB=64",
             f"-volume.port={volume}",
-            f"-volume.port.grpc={free_ports(1)[0]}",
+            f"-volume.port.grpc={grpc[1]}",
             "-volume.max=100",
             "-filer",
             f"-filer.port={filer}",
-            f"-filer.port.grpc={free_ports(1)[0]}",
+            f"-filer.port.grpc={grpc[2]}",
             "-s3",
             f"-s3.port={s3}",
-            f"-s3.port.grpc={free_ports(1)[0]}",
+            f"-s3.port.grpc={grpc[3]}",
             "-s3.port.iceberg=0",
             "-s3.port.lance=0",
             f"-s3.config={self.folder / 's3.json'}",
@@ -106,12 +108,11 @@ class S3Server:
 
 
 def free_ports(count: int) -> list[int]:
-    """Returns ports that nobody listens on now."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
+    """Returns ports that nobody listens on now, below those that the system gives to clients."""
+    found: set[int] = set()
+    while len(found) < count:
+        port = random.SystemRandom().randrange(20_000, 32_000)
+        with contextlib.suppress(OSError), socket.socket() as one:
+            one.bind(("127.0.0.1", port))
+            found.add(port)
+    return list(found)
