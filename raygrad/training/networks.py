@@ -146,7 +146,7 @@ AIRBENCH_CHANNELS = (64, 256, 256)
 
 
 def airbench94(spec: ImageSpec) -> nn.Module:
-    """Six convolutions behind a whitening layer: 94% on CIFAR-10 in minutes of two CPU cores.
+    """Six convolutions behind a whitening layer, made for CIFAR-10 and short training.
 
     After K. Jordan's network (2024, arXiv 2404.00498; github.com/KellerJordan/cifar10-airbench, MIT
     licence): each group pools after its first convolution, batch norm has no scale, filters begin
