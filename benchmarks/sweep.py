@@ -42,8 +42,9 @@ from raygrad.runs.layout import RunLayout
 from raygrad.training.models import build_network
 from raygrad.training.plan import Sizes, predict, trial_time
 from raygrad.training.recipes import recipe
+from raygrad.training.retraining import positions_of
 from raygrad.training.study_data import StudyData
-from raygrad.training.trials import Trial, positions_of
+from raygrad.training.trial import Trial
 
 Planned = list[tuple[Trial, str]]
 

@@ -54,9 +54,11 @@ def test_no_folder_shadows_a_package_and_no_file_is_a_drawer():
     assert names.isdisjoint({"ray", "math", "io", "utils.py", "common.py"})
 
 
-def test_importing_scoring_or_selection_starts_nothing_heavy():
-    """A user of the scoring or selection functions alone does not pay for Ray."""
-    code = "import sys, raygrad.selection; assert 'torch' not in sys.modules; " + (
+def test_importing_scoring_selection_or_the_report_starts_nothing_heavy():
+    """Who selects or reports does not pay for torch and Ray, who scores in a loop not for Ray."""
+    code = (
+        "import sys, raygrad.selection, raygrad.report.report, raygrad.pipeline.stored; "
+        "import raygrad.cli.command; assert not {'torch', 'ray'} & set(sys.modules); "
         "import raygrad.scoring; assert 'ray' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

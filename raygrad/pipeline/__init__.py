@@ -21,7 +21,6 @@ if TYPE_CHECKING:
         check,
         complete_stages,
         is_trained,
-        stored_config,
     )
     from raygrad.pipeline.exporting import export_as, write_scores, write_subset_list
     from raygrad.pipeline.forecasting import Forecast, forecast
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from raygrad.pipeline.preparing import export, index_shards, is_place, prepare, write_source
     from raygrad.pipeline.scoring import score
     from raygrad.pipeline.selecting import grid, select, subset_urls
+    from raygrad.pipeline.stored import stored_config
     from raygrad.pipeline.study import report, run
     from raygrad.pipeline.surveying import StageStatus, status
     from raygrad.pipeline.sweeping import sweep
@@ -74,7 +74,7 @@ __all__ = [
 
 _MODULES = {
     "auditing": ("audit",),
-    "binding": ("bind", "bound", "check", "complete_stages", "is_trained", "stored_config"),
+    "binding": ("bind", "bound", "check", "complete_stages", "is_trained"),
     "exporting": ("export_as", "write_scores", "write_subset_list"),
     "forecasting": ("Forecast", "forecast"),
     "influencing": ("Influence", "influence"),
@@ -83,6 +83,7 @@ _MODULES = {
     "scoring": ("score",),
     "selecting": ("grid", "select", "subset_urls"),
     "surveying": ("StageStatus", "status"),
+    "stored": ("stored_config",),
     "study": ("report", "run"),
     "sweeping": ("sweep",),
     "training": ("train",),

@@ -11,7 +11,7 @@ from typing import Any
 import raygrad
 from raygrad.config import DataConfig, SelectConfig, StudyConfig
 from raygrad.config.declaring import declared
-from raygrad.config_values import asked_of, from_dict, identity, to_dict
+from raygrad.config_values import asked_of, identity, to_dict
 from raygrad.data.sources import check_source
 from raygrad.engine.score.networks import TABLE_COLUMNS
 from raygrad.errors import ConfigError, DataError, ResourceError
@@ -20,6 +20,7 @@ from raygrad.pipeline.noticing import code_of
 from raygrad.pipeline.redoing import forget_changed
 from raygrad.pipeline.score_inputs import check_weights, score_inputs
 from raygrad.pipeline.stages import completed, training_inputs
+from raygrad.pipeline.stored import stored_config
 from raygrad.runs.layout import RunLayout
 from raygrad.scoring import check_columns
 from raygrad.selection import COMPARING, check_method
@@ -205,15 +206,6 @@ def complete_stages(config: StudyConfig) -> list[str]:
     """Returns the stages of a study that are complete in its run folder."""
     layout = RunLayout(config.run)
     return [name for name in _stages(config).values() if files.exists(layout.marker(name))]
-
-
-def stored_config(run_url: str) -> StudyConfig | None:
-    """Returns the configuration of a run folder, or None where there is no run yet."""
-    url = RunLayout(run_url).config
-    if not files.exists(url):
-        return None
-    values = json.loads(files.read_bytes(url))
-    return from_dict({**values, "run": run_url})
 
 
 def _has_grown(now: DataConfig, was: DataConfig) -> bool:

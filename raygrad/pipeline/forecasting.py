@@ -37,7 +37,7 @@ from raygrad.storage import files
 from raygrad.storage.manifest import read_json, read_marker
 from raygrad.training.plan import Rates, Sizes, predict, trial_time
 from raygrad.training.study_data import StudyData, load_study_data
-from raygrad.training.trials import Trial
+from raygrad.training.trial import Trial
 
 Measure = Callable[[tuple[str, ...], Placement], dict[str, Rates]]
 """Measures the rates of networks, for what one trial takes and how many run at a time."""

@@ -28,7 +28,7 @@ from raygrad.training.payback import Cell, Payback
 from raygrad.training.payback import paybacks as paybacks_of
 from raygrad.training.plan import Prediction, Rates, Sizes, predict, trial_time
 from raygrad.training.study_data import StudyData, StudySource
-from raygrad.training.trials import Trial
+from raygrad.training.trial import Trial
 
 log = logging.getLogger("raygrad")
 

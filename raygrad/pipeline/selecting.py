@@ -11,11 +11,11 @@ import pyarrow as pa
 
 from raygrad.config import SelectConfig, StudyConfig
 from raygrad.errors import ConfigError
-from raygrad.pipeline.binding import stored_config
 from raygrad.pipeline.feature_tables import features_of
 from raygrad.pipeline.redoing import forget_trials
 from raygrad.pipeline.replicates import Replicate, replicates
 from raygrad.pipeline.stages import facts_of
+from raygrad.pipeline.stored import stored_config
 from raygrad.runs.feature_draws import draw_subset_by_features
 from raygrad.runs.journal import recorded
 from raygrad.runs.layout import RunLayout, folder_name
@@ -23,7 +23,7 @@ from raygrad.runs.subsets import draw_subset, read_subset
 from raygrad.selection.named import check_method, parsed_options, vectors_of
 from raygrad.storage import files
 from raygrad.storage.manifest import read_marker
-from raygrad.training.trials import replicate_seed
+from raygrad.training.trial import replicate_seed
 
 log = logging.getLogger("raygrad")
 

@@ -18,7 +18,7 @@ from raygrad.runs.journal import recorded
 from raygrad.runs.layout import RunLayout
 from raygrad.runs.reject_table import rejects_kept
 from raygrad.runs.result_rows import ResultRows
-from raygrad.training.trials import Trial
+from raygrad.training.trial import Trial
 
 log = logging.getLogger("raygrad")
 

@@ -22,7 +22,8 @@ from raygrad.runs.subsets import read_subset
 from raygrad.storage import files
 from raygrad.storage.manifest import digest
 from raygrad.storage.urls import expand
-from raygrad.training.trials import Trial, positions_of
+from raygrad.training.retraining import positions_of
+from raygrad.training.trial import Trial
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from raygrad.config import TrainConfig
-from raygrad.training.trials import Trial
+from raygrad.training.trial import Trial
 from raygrad.training.validating import MIN_VALIDATIONS, validation_epochs
 
 

@@ -18,7 +18,7 @@ from raygrad.report.results import panels_of, trials_of
 from raygrad.runs.layout import RunLayout
 from raygrad.runs.score_table import read_score_table
 from raygrad.runs.subsets import read_subset
-from raygrad.training.trials import Trial, replicate_seed
+from raygrad.training.trial import Trial, replicate_seed
 from tests.cases import make_tiny_config
 
 pytestmark = pytest.mark.timeout(900)  # two whole studies in a fixture

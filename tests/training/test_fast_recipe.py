@@ -25,9 +25,10 @@ from raygrad.training.networks import Whitening
 from raygrad.training.optimizers import learning_rate_at
 from raygrad.training.preprocess import Normalize, channel_statistics
 from raygrad.training.recipes import recipe
+from raygrad.training.retraining import retrain
 from raygrad.training.starting import initial_network
 from raygrad.training.study_data import StudyData
-from raygrad.training.trials import Trial, retrain
+from raygrad.training.trial import Trial
 from raygrad.training.whitening import fit_whitening, patch_covariance, whitening_filters
 
 SPEC = ImageSpec(3, 12, 12, 4)

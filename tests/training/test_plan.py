@@ -7,7 +7,7 @@ import pytest
 
 from raygrad.config import TrainConfig
 from raygrad.training.plan import Rates, Sizes, break_even, makespan_s, predict, trial_time
-from raygrad.training.trials import Trial
+from raygrad.training.trial import Trial
 
 RATES = Rates(step_s=0.01, example_s=0.001, eval_example_s=0.0005, trial_s=0.2, start_s=3.0)
 SIZES = Sizes(train=1000, val=100, test=200)

@@ -9,11 +9,11 @@ import torch
 
 from raygrad.errors import IncompleteError
 from raygrad.training import saved_state
+from raygrad.training.retraining import retrain
 from raygrad.training.saved_state import MOST_FAILED, StateFile
-from raygrad.training.trials import retrain
 from tests.engine.sweep.sweeping import COMPARED, RECIPE, make_data
 from tests.training.test_loop import make_loop, weights
-from tests.training.test_trials import TRIAL
+from tests.training.test_retraining import TRIAL
 
 LONGER = dataclasses.replace(RECIPE, epochs=6, patience=9)
 

@@ -38,7 +38,7 @@ from raygrad.runs.result_rows import ResultRows, write_failed, write_row
 from raygrad.storage import files
 from raygrad.training.arithmetic import tell_arithmetic
 from raygrad.training.study_data import StudyData, StudySource
-from raygrad.training.trials import Trial
+from raygrad.training.trial import Trial
 
 log = logging.getLogger("raygrad")
 

@@ -21,9 +21,10 @@ from raygrad.runs.subsets import read_subset
 from raygrad.storage import files
 from raygrad.training import ranks
 from raygrad.training.loop import TrainingLoop
+from raygrad.training.retraining import positions_of, retrain
 from raygrad.training.saved_state import StateFile
 from raygrad.training.study_data import StudyData, StudySource
-from raygrad.training.trials import Trial, positions_of, retrain
+from raygrad.training.trial import Trial
 
 STATES = "states"
 """The folder, in a sweep's own, of the saved states of trials under way."""

@@ -43,7 +43,7 @@ LOADED = (
     "PIL.Image",
     "raygrad.scoring",
     "raygrad.data.reading",
-    "raygrad.training.trials",
+    "raygrad.training.retraining",
     "raygrad.training.outside",
 )
 """What the first layer loads: nothing of Ray."""

@@ -13,7 +13,7 @@ from raygrad.data.index_rows import REJECT_SCHEMA
 from raygrad.runs.layout import RunLayout
 from raygrad.training.preprocess import Normalize
 from raygrad.training.study_data import StudyData
-from raygrad.training.trials import Trial
+from raygrad.training.trial import Trial
 
 RECIPE = TrainConfig(
     network="linear", epochs=3, batch_size=16, lr_decay_epochs=(), learning_rate=0.05

@@ -16,7 +16,7 @@ from raygrad.engine.sweep import group
 from raygrad.engine.sweep import job as sweep_engine
 from raygrad.errors import IncompleteError
 from raygrad.runs.layout import RunLayout
-from raygrad.training.trials import positions_of, retrain
+from raygrad.training.retraining import positions_of, retrain
 from tests.engine.lost_nodes import has_files, losing_a_node
 from tests.engine.score import faulty_networks
 from tests.engine.sweep.sweeping import COMPARED, RECIPE, comparable, make_data, make_trials

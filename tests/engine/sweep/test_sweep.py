@@ -10,7 +10,7 @@ from raygrad.config import SweepConfig
 from raygrad.engine.sweep import job as sweep_engine
 from raygrad.errors import IncompleteError, ResourceError
 from raygrad.runs.layout import RunLayout
-from raygrad.training.trials import positions_of, retrain
+from raygrad.training.retraining import positions_of, retrain
 from tests.engine.score import faulty_networks
 from tests.engine.sweep.sweeping import COMPARED, RECIPE, comparable, make_data, make_trials
 

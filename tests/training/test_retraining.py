@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raygrad.errors import DataError
-from raygrad.training import trials
-from raygrad.training.trials import Trial, positions_of, retrain
+from raygrad.training import retraining
+from raygrad.training.retraining import positions_of, retrain
+from raygrad.training.trial import Trial
 from tests.engine.sweep.sweeping import RECIPE, make_data
 
 TRIAL = Trial(
@@ -95,13 +96,13 @@ def test_a_key_that_stands_twice_is_refused():
 
 def test_a_trial_computes_by_its_numerics_and_its_row_says_so(monkeypatch):
     seen = set()
-    evaluate = trials.evaluate
+    evaluate = retraining.evaluate
 
     def watched(*args):
         seen.add(torch.backends.cudnn.conv.fp32_precision)
         return evaluate(*args)
 
-    monkeypatch.setattr(trials, "evaluate", watched)
+    monkeypatch.setattr(retraining, "evaluate", watched)
     row = retrain(TRIAL, np.arange(30), dataclasses.replace(RECIPE, numerics="exact"), make_data())
     assert seen == {"ieee"}
     assert (row["numerics"], row["torch"]) == ("exact", torch.__version__)
