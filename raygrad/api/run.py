@@ -198,10 +198,11 @@ class Run:
                  "channels": channels}  # fmt: skip
         asked = settings.section_with(config, "score", score)
         config = settings.scoring_config(config, asked, named, score_seeds, max_reject_share)
+        seen = None
         with _stage(), pipeline.bound(config, redo, "score"):
             if config.data.tars and named["tars"]:
-                pipeline.index_shards(config)
-            pipeline.score(settings.accepting(config, max_reject_share))
+                seen = pipeline.index_shards(config)
+            pipeline.score(settings.accepting(config, max_reject_share), seen)
         return self.scores()
 
     def audit(

@@ -133,8 +133,9 @@ class IndexTars:
         from raygrad.storage.urls import expand
 
         known, named = (expand(urls) if urls else [] for urls in (stored.data.tars, self.tars))
-        more = tuple(url for url in named if url not in known)
-        tars = self.tars if set(known) <= set(named) else stored.data.tars + more
+        there = set(known)
+        more = tuple(url for url in named if url not in there)
+        tars = self.tars if there <= set(named) else stored.data.tars + more
         config = replace(stored, data=replace(stored.data, tars=tars), wait_s=self.wait_s)
         with pipeline.bound(config):
             pipeline.index_shards(config)

@@ -106,12 +106,13 @@ class Score:
     def execute(self) -> None:
         """Indexes what has to be, and runs the stage."""
         config, before = self._config(), stored_or_new(self.run).select
+        seen = None
         with pipeline.bound(config, self.redo, "score"):
             if config.select.score_column != before.score_column:
                 log.info("select: subsets are drawn by %s now", config.select.score_column)
             if config.data.tars and self.tars:
-                pipeline.index_shards(config)
-            facts = pipeline.score(accepting(config, self.max_reject_share))
+                seen = pipeline.index_shards(config)
+            facts = pipeline.score(accepting(config, self.max_reject_share), seen)
         print(f"{facts['num_examples']} examples scored in {facts['num_shards']} parts")
         print(layout(self.run).scores(config.scored_network))
         print(f"next: raygrad scores {self.run} --out scores.csv, raygrad select {self.run}")

@@ -9,7 +9,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, final
 
 from raygrad.storage import files
 from raygrad.storage.manifest import digest
@@ -26,6 +26,28 @@ _SOURCE_FOLDERS = {
     "cifar100": ("cifar-100-python",),
 }
 """What of its data folder a source reads, where that is not all of it."""
+
+
+@final
+class Seen:
+    """Files as they were when they were first looked at, for checks that follow on each other.
+
+    A folder of very many shards takes seconds to list, on S3 also money: checks between which
+    nothing is done take one look. Whoever makes one says by it for how long that is enough.
+    """
+
+    def __init__(self) -> None:
+        self._states: dict[str, tuple[int, str] | None] = {}
+
+    def states(self, urls: Iterable[str]) -> dict[str, tuple[int, str]]:
+        """Returns what `files.states` does, of files that were seen as they were then."""
+        urls = list(urls)
+        new = [url for url in urls if url not in self._states]
+        if new:
+            self._states |= dict.fromkeys(new)
+            self._states |= files.states(new)
+        found = ((url, self._states[url]) for url in urls)
+        return {url: state for url, state in found if state is not None}
 
 
 @dataclass(frozen=True)
@@ -63,9 +85,13 @@ class Fingerprint:
         sizes = {name: (size, "") for name, (size, _) in self.states.items()}
         return Fingerprint(sizes, self.places)
 
-    def stored(self) -> dict[str, Any]:
-        """Returns the fingerprint as plain values."""
-        named = self.states if len(self.states) <= _MAX_NAMED else None
+    def stored(self, *, all_named: bool = False) -> dict[str, Any]:
+        """Returns the fingerprint as plain values.
+
+        Args:
+            all_named: Keep every file by name, however many there are.
+        """
+        named = self.states if all_named or len(self.states) <= _MAX_NAMED else None
         return {
             "listing": self.listing,
             "content": self.content(),
@@ -75,14 +101,14 @@ class Fingerprint:
         }
 
 
-def fingerprint(places: Mapping[str, str]) -> Fingerprint:
+def fingerprint(places: Mapping[str, str], seen: Seen | None = None) -> Fingerprint:
     """Lists files, each named by a key of `places`; those that are not there are left out."""
-    states = files.states(list(places.values()))
+    states = (seen or Seen()).states(places.values())
     found = {name: states[url] for name, url in places.items() if url in states}
     return Fingerprint(found, places)
 
 
-def named_fingerprint(urls: Iterable[str]) -> Fingerprint:
+def named_fingerprint(urls: Iterable[str], seen: Seen | None = None) -> Fingerprint:
     """Lists files as the user named them, and what is in the folders among them, by full URL."""
     places = []
     for url in map(files.absolute, urls):
@@ -99,7 +125,7 @@ def named_fingerprint(urls: Iterable[str]) -> Fingerprint:
             ]
         else:
             places.append(url)
-    return fingerprint({url: url for url in places})
+    return fingerprint({url: url for url in places}, seen)
 
 
 def source_fingerprint(source: str, folder: str) -> Fingerprint:

@@ -212,7 +212,8 @@ def _has_grown(now: DataConfig, was: DataConfig) -> bool:
     """Tells whether only training shards were added."""
     if not (was.tars and now.tars) or identity(replace(now, tars=was.tars)) != identity(was):
         return False
-    return set(expand(was.tars)) <= set(expand(now.tars))
+    # The same names stand for what they stood for, or for more: a folder is not listed to know it.
+    return was.tars == now.tars or set(expand(was.tars)) <= set(expand(now.tars))
 
 
 def _tell_ignored(config: StudyConfig, stored: StudyConfig, sections: Sequence[str]) -> None:

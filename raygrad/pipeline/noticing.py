@@ -13,6 +13,7 @@ from typing import Any
 from raygrad.config import DataConfig, StudyConfig
 from raygrad.data.fingerprint import (
     Fingerprint,
+    Seen,
     difference,
     fingerprint,
     named_fingerprint,
@@ -40,10 +41,16 @@ RESULTS: dict[str, tuple[int, str]] = {
 is, counted from 1, and what changed last. A change of results adds or raises an entry."""
 
 
-def taken(data: DataConfig) -> Fingerprint | None:
-    """Lists what the stage prepare reads, before it does; None for a source without files."""
+def taken(data: DataConfig, seen: Seen | None = None) -> Fingerprint | None:
+    """Lists what the stage prepare reads, before it does; None for a source without files.
+
+    Args:
+        data: What it reads.
+        seen: The files that were looked at a moment ago, here and below.
+    """
     if data.tars:
-        return named_fingerprint([*expand(data.tars), *_test_tars(data), *_label_table(data)])
+        urls = [*expand(data.tars), *_test_tars(data), *_label_table(data)]
+        return named_fingerprint(urls, seen)
     if data.data_dir is None:
         return None
     return source_fingerprint(data.source, files.absolute(data.data_dir))
@@ -57,17 +64,19 @@ def record(layout: RunLayout, before: Fingerprint | None, *, is_written: bool) -
         before: What was listed; None for a source without files.
         is_written: Whether the run has shards of its own, and not the user's as they are.
     """
-    listed = None if before is None else before.stored()
+    # Of shards each is named, for there are far fewer than files of a source can be: nothing else
+    # tells which of them changed, and which are new.
+    listed = None if before is None else before.stored(all_named=not is_written)
     kept = {"source": listed, "shards": None} if is_written else {"source": None, "shards": listed}
     if is_written:
         written = fingerprint(_shards_by_name(layout))
         # A run folder may be moved or copied, which changes the times of its own shards.
         lasting = written if written.content() is not None else written.without_versions()
-        kept["shards"] = lasting.stored()
+        kept["shards"] = lasting.stored(all_named=True)
     write_json(files.join(layout.data, FILE), kept)
 
 
-def source_change(layout: RunLayout, data: DataConfig) -> str | None:
+def source_change(layout: RunLayout, data: DataConfig, seen: Seen | None = None) -> str | None:
     """Returns what changed of the files that the stage prepare read, None where nothing did.
 
     A data folder that is not there any more changes nothing where the run has shards of its own.
@@ -77,7 +86,7 @@ def source_change(layout: RunLayout, data: DataConfig) -> str | None:
         stored, is_written = _stored(layout, "shards"), False
     if stored is None:
         return None
-    now = taken(data)
+    now = taken(data, seen)
     if now is None or (is_written and not now.states):
         return None
     found = difference(stored, now)
@@ -85,28 +94,35 @@ def source_change(layout: RunLayout, data: DataConfig) -> str | None:
     return None if found is None else f"{where}: {found}"
 
 
-def shard_change(layout: RunLayout, data: DataConfig) -> str | None:
+def shard_change(layout: RunLayout, data: DataConfig, seen: Seen | None = None) -> str | None:
     """Returns what changed of the shards that are indexed, None where nothing did."""
     stored = _stored(layout, "shards")
-    if stored is None or stored["files"] is None:
+    if stored is None:
+        return None
+    if stored["files"] is None:
+        log.warning(
+            "prepare: whether the %s shards are as they were is not known: an older raygrad did "
+            "not keep the names of so many. Index them into another --run to have it checked",
+            f"{stored['num_files']:,}",
+        )
         return None
     is_written = not data.tars or _stored(layout, "source") is not None
     by_name = _shards_by_name(layout) if is_written else {url: url for url in stored["files"]}
-    now = fingerprint(by_name)
+    now = fingerprint(by_name, seen)
     if not any(version for _, version in stored["files"].values()):
         now = now.without_versions()
     found = difference(stored, now)
     return None if found is None else f"indexed shards: {found}"
 
 
-def new_shards(layout: RunLayout, data: DataConfig) -> str | None:
+def new_shards(layout: RunLayout, data: DataConfig, seen: Seen | None = None) -> str | None:
     """Returns which shards are named now, are there, and are not indexed; None where none is."""
     stored = _stored(layout, "shards")
     is_written = not data.tars or _stored(layout, "source") is not None
     if stored is None or stored["files"] is None or is_written:
         return None
     try:
-        now = taken(data)
+        now = taken(data, seen)
     except ConfigError:  # named relative to a folder that is not the current one
         return None
     new = [] if now is None else [url for url in now.states if url not in stored["files"]]
@@ -123,10 +139,10 @@ def _label_table(data: DataConfig) -> list[str]:
     return [] if table is None else [table[0]]
 
 
-def refuse_changed_shards(config: StudyConfig) -> None:
+def refuse_changed_shards(config: StudyConfig, seen: Seen | None = None) -> None:
     """Raises ConfigError where shards are not those that were indexed, or more are named now."""
-    layout = RunLayout(config.run)
-    changed = shard_change(layout, config.data) or new_shards(layout, config.data)
+    layout, seen = RunLayout(config.run), seen or Seen()
+    changed = shard_change(layout, config.data, seen) or new_shards(layout, config.data, seen)
     if changed is not None:
         raise changed_error("prepare", layout, changed)
 

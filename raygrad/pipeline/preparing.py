@@ -14,6 +14,7 @@ from raygrad.config import DataConfig, StudyConfig
 from raygrad.config.nodes import selector_of
 from raygrad.config_values import identity
 from raygrad.data.export import export_subset
+from raygrad.data.fingerprint import Seen
 from raygrad.data.index import (
     build_index,
     build_index_files,
@@ -68,14 +69,18 @@ def prepare(config: StudyConfig) -> None:
     """
     layout, data = RunLayout(config.run), config.data
     if files.exists(layout.marker("prepare")):
-        changed = source_change(layout, data) or shard_change(layout, data)
+        seen = Seen()
+        changed = source_change(layout, data, seen) or shard_change(layout, data, seen)
         if changed is not None:
             raise changed_error("prepare", layout, changed)
     stage(layout, "prepare", digest(identity(data)), lambda: _prepare(config, layout))
 
 
-def index_shards(config: StudyConfig) -> None:
+def index_shards(config: StudyConfig) -> Seen | None:
     """Indexes the run's own shards, again where there are more of them than there were.
+
+    Returns the shards as they were seen where nothing was to be done: who goes on at once need not
+    look again. None where they were indexed, which takes time.
 
     Raises:
         ConfigError: A shard that was indexed is no longer named.
@@ -87,15 +92,16 @@ def index_shards(config: StudyConfig) -> None:
         given = resolved(data)
         if given.source is not None:
             prepare(config)
-            return
+            return None
         known = set(read_shard_table(layout.data)["source"].to_pylist())
         named = {*given.train_urls, *given.test_urls}
-        changed = shard_change(layout, data)
+        seen = Seen()
+        changed = shard_change(layout, data, seen)
         if changed is not None and known <= named:
             raise changed_error("prepare", layout, changed)
         if known == named:
             log.info("prepare: complete, skipped")
-            return
+            return seen
         if not known <= named:
             raise ConfigError(
                 f"shards that are indexed must stay in the data set, got none of "
@@ -105,6 +111,7 @@ def index_shards(config: StudyConfig) -> None:
     with recorded(layout.journal, "prepare"):
         facts = _prepare(config, layout)
         write_marker(layout.marker("prepare"), digest(identity(data)), **facts)
+    return None
 
 
 def _prepare(config: StudyConfig, layout: RunLayout) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Collection
 
 from raygrad.config import StudyConfig
 from raygrad.config_values import identity
+from raygrad.data.fingerprint import Seen
 from raygrad.errors import ConfigError
 from raygrad.pipeline.noticing import code_of, shard_change, source_change
 from raygrad.pipeline.score_inputs import score_inputs
@@ -39,7 +40,8 @@ def _is_prepare_stale(config: StudyConfig) -> bool:
     if marker is None:
         return False
     other = marker["inputs_digest"] != digest(identity(data))
-    return other or bool(source_change(layout, data) or shard_change(layout, data))
+    seen = Seen()
+    return other or bool(source_change(layout, data, seen) or shard_change(layout, data, seen))
 
 
 def _is_stale(config: StudyConfig, stage: str) -> bool:

@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 from raygrad.config import ScoreConfig, StudyConfig
+from raygrad.data.fingerprint import Seen
 from raygrad.engine.score import job as score_engine
 from raygrad.engine.score.networks import TABLE_COLUMNS
 from raygrad.engine.score.pool import scoring_placement
@@ -23,13 +24,17 @@ from raygrad.storage.manifest import digest, write_marker
 log = logging.getLogger("raygrad")
 
 
-def score(config: StudyConfig) -> dict[str, Any]:
+def score(config: StudyConfig, seen: Seen | None = None) -> dict[str, Any]:
     """Scores every training example; returns the facts of the table of the run's own network.
 
     With `score_seeds` every network that was trained from one of them is scored too, and so is each
     of `compare_networks`. A table that
     is complete is left as it is, unless shards were added to the data set or parts were removed
     since: then these are scored, and nothing else.
+
+    Args:
+        config: The study.
+        seen: What `index_shards` has just seen of the shards.
 
     Raises:
         ConfigError: A column is unknown, or the network, its weights and the data do not fit.
@@ -38,7 +43,7 @@ def score(config: StudyConfig) -> dict[str, Any]:
     check_columns(config.score.columns, TABLE_COLUMNS)
     others = [*trained_replicates(config), *compared_networks(config)]
     facts_of(RunLayout(config.run), "prepare")
-    refuse_changed_shards(config)
+    refuse_changed_shards(config, seen)
     facts = _score(config, config.scored_network)
     for other, name in others:
         _score(other, name)

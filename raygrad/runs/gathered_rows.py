@@ -27,14 +27,15 @@ _ROW_GROUP = 2**16
 _IN_FLIGHT = 16
 
 
-def gather_rows(url: str, parts: Sequence[str]) -> None:
+def gather_rows(url: str, parts: Sequence[str], states: Mapping[str, tuple[int, str]]) -> None:
     """Writes the rows of all parts into one file, where they are many.
 
     Args:
         url: The folder of the table.
         parts: The names of its parts, in the order in which the table is read.
+        states: Size and version of the files that are there, by name, listed before this: of a part
+            that is written again meanwhile, the file is not taken for what it then is.
     """
-    states = files.states_in(url, ".parquet")
     if len(parts) < MIN_PARTS or gathered_rows(url, parts, states) is not None:
         return
     said = {_META: _digest(parts, states).encode()}

@@ -10,7 +10,7 @@ import json
 import logging
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -72,7 +72,10 @@ def shard_of(name: str) -> str | None:
 
 
 def write_part_list(
-    url: str, provenance: Mapping[str, str], parts: Mapping[str, PartFacts]
+    url: str,
+    provenance: Mapping[str, str],
+    parts: Mapping[str, PartFacts],
+    states: Mapping[str, tuple[int, str]] | None = None,
 ) -> None:
     """Writes the list of the parts that are there now.
 
@@ -80,8 +83,10 @@ def write_part_list(
         url: The folder of the table.
         provenance: What the scores came from.
         parts: What each shard's part says.
+        states: Size and version of the files that are there, by name, where the folder has been
+            listed since the last of the parts was written.
     """
-    rows = _rows(files.states_in(url, ".parquet"), parts)
+    rows = _rows(files.states_in(url, ".parquet") if states is None else states, parts)
     pieces = [_SCHEMA.empty_table()]
     while piece := list(itertools.islice(rows, _PIECE)):
         pieces.append(pa.Table.from_pylist(piece, _SCHEMA))
@@ -94,10 +99,12 @@ def _rows(
     states: Mapping[str, tuple[int, str]], parts: Mapping[str, PartFacts]
 ) -> Iterator[dict[str, object]]:
     """Yields a row of the list for each part that is there."""
+    names = [one.name for one in fields(PartFacts)]
     for name, (size, version) in states.items():
         shard = shard_of(name)
         if shard is not None and shard in parts:
-            row = {"shard": shard, "bytes": size, "version": version, **asdict(parts[shard])}
+            said = {name: getattr(parts[shard], name) for name in names}
+            row = {"shard": shard, "bytes": size, "version": version, **said}
             yield row | {name: json.dumps(row[name]) for name in _AS_JSON}
 
 

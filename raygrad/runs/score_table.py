@@ -131,13 +131,25 @@ def release_unused(url: str) -> None:
         files.remove(files.join(url, PROVENANCE))
 
 
-def finished_parts(url: str, provenance: dict[str, str]) -> dict[str, PartFacts]:
+def files_of(url: str) -> dict[str, tuple[int, str]]:
+    """Returns size and version, as of `files.states`, of a table's parts and lists, by name."""
+    return files.states_in(url, ".parquet")
+
+
+def finished_parts(
+    url: str, provenance: dict[str, str], states: Mapping[str, tuple[int, str]] | None = None
+) -> dict[str, PartFacts]:
     """Returns the shards that have their part already, with what its footer says.
+
+    Args:
+        url: The folder of the table.
+        provenance: What they must have come from.
+        states: Its `files_of`, where they were just listed.
 
     Raises:
         ConfigError: A part came from something else.
     """
-    states = files.states_in(url, ".parquet")
+    states = files_of(url) if states is None else states
     shards = [shard for name in states if (shard := shard_of(name)) is not None]
     return _facts_of(url, shards, provenance, states)
 
@@ -194,7 +206,7 @@ def table_parts(url: str) -> list[str]:
     if not files.exists(manifest_url):
         raise ConfigError(f"a score table must be complete, got {url}. Do: raygrad score.")
     manifest = read_json(manifest_url)
-    _facts_of(url, manifest["shards"], manifest["provenance"], files.states_in(url, ".parquet"))
+    _facts_of(url, manifest["shards"], manifest["provenance"], files_of(url))
     return [part_url(url, shard) for shard in manifest["shards"]]
 
 
@@ -210,15 +222,28 @@ def row_files(url: str) -> list[str]:
         shards = read_json(files.join(url, MANIFEST))["shards"]
         names = [part_url("", shard).rsplit("/", 1)[-1] for shard in shards]
         # It was written of parts of one provenance; of these, by their sizes and versions.
-        found = gathered_rows(url, names, files.states_in(url, ".parquet"))
+        found = gathered_rows(url, names, files_of(url))
         if found is not None:
             return [found]
     return table_parts(url)
 
 
-def gather(url: str) -> None:
-    """Gathers the rows of a complete table of very many parts, for those that read it all."""
-    gather_rows(url, [part.rsplit("/", 1)[-1] for part in table_parts(url)])
+def gather(url: str, states: Mapping[str, tuple[int, str]] | None = None) -> None:
+    """Gathers the rows of a complete table of very many parts, for those that read it all.
+
+    Args:
+        url: The folder of the table.
+        states: Its `files_of`, where they were listed since its parts were all there and known to
+            be of one provenance; by default they are listed, and the parts asked.
+
+    Raises:
+        ConfigError: The table is not complete, or mixes provenances.
+    """
+    if states is None:
+        table_parts(url)
+        states = files_of(url)
+    shards = read_json(files.join(url, MANIFEST))["shards"]
+    gather_rows(url, [part_url("", one).rsplit("/", 1)[-1] for one in shards], states)
 
 
 def lacking_files(url: str) -> list[str]:

@@ -12,6 +12,7 @@ import pytest
 from raygrad import pipeline
 from raygrad.cli import command as cli
 from raygrad.config import DataConfig, StudyConfig, SweepConfig, TrainConfig
+from raygrad.data import fingerprint as data_fingerprint
 from raygrad.data.fingerprint import CONTENT_BYTES, difference, fingerprint, source_fingerprint
 from raygrad.data.index import read_index
 from raygrad.errors import ConfigError
@@ -142,6 +143,34 @@ def test_relabelled_tars_are_noticed_by_every_stage(tars, tmp_path):
             stage(config)
     index = prepare(tmp_path / "run", redo=True, **glob)
     assert index.examples["label"].to_pylist()[:4] == [1, 0, 1, 0]
+
+
+def test_of_very_many_shards_each_is_known_by_name(tars, tmp_path, monkeypatch):
+    """Above the number of files of a source that are named, no change of a shard was noticed."""
+    monkeypatch.setattr(data_fingerprint, "_MAX_NAMED", 2)
+    monkeypatch.setattr(data_fingerprint, "CONTENT_BYTES", 0)
+    glob = {"tars": (f"{tars}/t-*.tar",)}
+    prepare(tmp_path / "run", **glob)
+    config = pipeline.stored_config(str(tmp_path / "run"))
+    shard(tars, 3, lambda at: at % 2)
+    with pytest.raises(ConfigError, match=r"1 new \(such as .*t-003\.tar"):
+        pipeline.score(config)
+    (tars / "t-003.tar").unlink()
+    shard(tars, 0, lambda at: (at + 1) % 2)
+    for stage in (pipeline.prepare, pipeline.index_shards, pipeline.train, pipeline.score):
+        with pytest.raises(ConfigError, match=r"1 changed \(such as .*t-000\.tar\).*--redo"):
+            stage(config)
+
+
+def test_a_run_that_kept_no_names_of_its_shards_says_what_is_not_checked(tars, tmp_path, caplog):
+    prepare(tmp_path / "run", tars=(f"{tars}/t-*.tar",))
+    url = tmp_path / "run/data" / noticing.FILE
+    kept = json.loads(url.read_text())
+    kept["shards"]["files"] = None
+    url.write_text(json.dumps(kept))
+    layout, data = RunLayout(str(tmp_path / "run")), DataConfig(tars=(f"{tars}/t-*.tar",))
+    assert noticing.shard_change(layout, data) is None
+    assert "whether the 3 shards are as they were is not known" in caplog.text
 
 
 def test_a_tar_that_is_gone_is_noticed(tars, tmp_path):

@@ -5,6 +5,7 @@ import json
 import logging
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,6 +40,9 @@ log = logging.getLogger("raygrad")
 FAILURES = "_failures.json"
 MAX_TRIES = 3
 """A shard whose scoring failed is tried by as many pools of actors."""
+
+_Files = Mapping[str, tuple[int, str]]
+"""Size and version of files, by name."""
 
 _NUM_NAMED = 5
 _LIST_S = 300.0
@@ -92,7 +96,9 @@ def score(config: ScoreConfig, task: ScoreTask, wait_s: float = DEFAULT_WAIT_S) 
     shards = shard_facts(task.data_url, SPLIT)
     _claim(task)
     tally = _Tally()
-    todo = _without_parts(task, shards, tally)
+    # A folder of very many parts is listed before they are scored and after, and not in between.
+    there = score_table.files_of(task.out_url)
+    todo = _without_parts(task, shards, tally, there)
     if todo and len(todo) < len(shards):
         log.info(
             "score: %d of %d shards have their part already", len(shards) - len(todo), len(shards)
@@ -104,11 +110,12 @@ def score(config: ScoreConfig, task: ScoreTask, wait_s: float = DEFAULT_WAIT_S) 
         except ConfigError:  # the network or the loss is refused
             score_table.release_unused(task.out_url)
             raise
-    write_part_list(task.out_url, task.provenance, tally.parts)
+        there = score_table.files_of(task.out_url)
+    write_part_list(task.out_url, task.provenance, tally.parts, there)
     if tally.failures:
         raise _incomplete(task, tally, len(shards))
     counts = {name: count for name, (count, _) in shards.items()}
-    _check(task, counts, tally)
+    _check(task, counts, tally, there)
     _forget_failures(task)
     settle_rejects("score", task.out_url, tally.rejects, tally.used, task.max_reject_share)
     metrics = _metrics(config, task, tally, time.monotonic() - start_s)
@@ -125,7 +132,7 @@ def score(config: ScoreConfig, task: ScoreTask, wait_s: float = DEFAULT_WAIT_S) 
         devices=dict(sorted(tally.devices.items())),
         **facts,
     )
-    score_table.gather(task.out_url)
+    score_table.gather(task.out_url, there)
     _summary(metrics)
     tally.not_finite.conclude(tally.used, task.networks, task.out_url)
     return {"num_shards": len(shards), **facts}
@@ -141,14 +148,16 @@ def _claim(task: ScoreTask) -> None:
         ) from error
 
 
-def _without_parts(task: ScoreTask, shards: dict[str, tuple[int, str]], tally: _Tally) -> list[str]:
+def _without_parts(
+    task: ScoreTask, shards: dict[str, tuple[int, str]], tally: _Tally, there: _Files
+) -> list[str]:
     """Returns the shards without a part; what the parts that are there hold goes to the tally.
 
     Raises:
         ConfigError: A part is of other rows than the index's now.
         DataError: A part does not hold its shard's examples.
     """
-    found: dict[str, PartFacts] = score_table.finished_parts(task.out_url, task.provenance)
+    found = score_table.finished_parts(task.out_url, task.provenance, there)
     for shard, (count, rows_digest) in shards.items():
         facts = found.get(shard)
         if facts is None:
@@ -268,9 +277,8 @@ def _forget_failures(task: ScoreTask) -> None:
         write_json(url, {})
 
 
-def _check(task: ScoreTask, counts: dict[str, int], tally: _Tally) -> None:
+def _check(task: ScoreTask, counts: dict[str, int], tally: _Tally, there: _Files) -> None:
     """Raises unless every shard has its part and used + rejected is the index."""
-    there = {url.rsplit("/", 1)[-1] for url in files.list_files(task.out_url, ".parquet")}
     lacking = [s for s in counts if score_table.part_url("", s).rsplit("/", 1)[-1] not in there]
     if lacking:
         raise IncompleteError(
