@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import logging
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from raygrad.pipeline.redoing import forget_trials
 from raygrad.pipeline.replicates import Replicate, replicates
 from raygrad.pipeline.stages import facts_of
 from raygrad.pipeline.stored import stored_config
+from raygrad.runs import score_table
 from raygrad.runs.feature_draws import draw_subset_by_features
 from raygrad.runs.journal import recorded
 from raygrad.runs.layout import RunLayout, folder_name
@@ -173,8 +175,11 @@ def draw_missing(config: StudyConfig, redo: bool = False) -> int:
     if missing:
         counts: dict[float, int] = {}
         with recorded(RunLayout(config.run).journal, "select"):
+            tables = {draw.source.url for draw in missing if not draw.vectors}
+            rows = {url: score_table.row_files(url) for url in tables}
             for draw in missing:
-                counts[draw.cell[1]] = draw.to(subset_url(config, draw.source, draw.cell))
+                url = subset_url(config, draw.source, draw.cell)
+                counts[draw.cell[1]] = draw.to(url, rows.get(draw.source.url))
         for keep_fraction, count in counts.items():
             if keep_fraction * count < 1:
                 log.warning(
@@ -253,7 +258,7 @@ class _Draw:
         """What the subset comes from."""
         return {**self.shared, **self.said}
 
-    def to(self, url: str) -> int:
+    def to(self, url: str, row_files: Sequence[str] | None = None) -> int:
         """Draws the subset to a file; returns how many examples it was drawn from."""
         balanced = self.config.class_balanced
         how: dict[str, Any] = {
@@ -266,7 +271,7 @@ class _Draw:
         if self.vectors:
             features = self.source.features(self.vectors, self.cell[0], self.config.make_features)
             return draw_subset_by_features(self.source.url, features, url, *given, **how)
-        return draw_subset(self.source.url, url, *given, **how)
+        return draw_subset(self.source.url, url, *given, row_files=row_files, **how)
 
     def is_at(self, url: str) -> bool:
         """Tells whether the subset is there.

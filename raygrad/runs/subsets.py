@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ def draw_subset(
     seed: int,
     origin: dict[str, Any],
     draw_seed: int | None = None,
+    row_files: Sequence[str] | None = None,
     **options: Any,
 ) -> int:
     """Draws a subset from a score table of any size and writes it, whole or not at all.
@@ -60,6 +62,8 @@ def draw_subset(
         seed: The replicate, which seeds the draw unless `draw_seed` does.
         origin: What the subset comes from; kept in the file, with method, budget and seed.
         draw_seed: Seeds the draw, where it is of another scoring network than the run's own.
+        row_files: What `score_table.row_files` says of the table, where it was just asked: a table
+            of very many parts takes seconds to list.
         **options: What `draw_parts` takes: score_column, class_balanced, missing and the
             method's own.
 
@@ -67,7 +71,8 @@ def draw_subset(
         ConfigError: The table is not complete, or the budget is impossible.
         DataError: A score is missing, or negative where it must not be.
     """
-    parts = [files.filesystem(part) for part in score_table.row_files(scores_url)]
+    named = score_table.row_files(scores_url) if row_files is None else row_files
+    parts = [files.filesystem(part) for part in named]
     facts = {**origin, "method": method, "keep_fraction": keep_fraction, "seed": seed}
     budget = Budget(keep_fraction)
     with tempfile.TemporaryDirectory(prefix="raygrad-subset-") as folder:

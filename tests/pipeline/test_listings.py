@@ -12,7 +12,7 @@ from tests.data.making import example, jpeg, tar
 from tests.pipeline.making_runs import without_ray
 
 NUM = 4
-OWN = "--network linear --fresh-weights --num-classes 2 --image-size 8 --columns loss"
+OWN = "--network linear --fresh-weights --num-classes 2 --image-size 8 --columns grad_l2_all loss"
 
 
 @pytest.fixture
@@ -67,6 +67,17 @@ def test_a_resume_that_scores_lists_the_parts_once_more(monkeypatch, s3_url, sha
     listed.clear()
     assert cli.main(command) == 0
     assert (listed["data/"], listed["run/scores/linear/"]) == (1, 2), listed
+
+
+def test_many_subsets_of_a_table_are_drawn_with_one_look_at_it(monkeypatch, s3_url, shards, listed):
+    without_ray(monkeypatch)
+    run = f"{s3_url}/run"
+    assert cli.main(["score", "--data", shards, "--run", run, *OWN.split()]) == 0
+    listed.clear()
+    drawn = "--fresh-scores --methods max_gradient random --keep-fractions 0.25 0.5 --seeds 0 1"
+    assert cli.main(["select", "--run", run, *drawn.split()]) == 0
+    assert len(files.list_files(f"{run}/subsets", ".parquet")) == 8
+    assert listed["run/scores/linear/"] == 1, listed
 
 
 def test_what_was_seen_is_not_asked_for_again_and_what_is_new_is(tmp_path):
