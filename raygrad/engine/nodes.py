@@ -8,6 +8,7 @@ import ray
 
 from raygrad.config.nodes import is_selected, selector_of
 from raygrad.engine import ray_private
+from raygrad.errors import IncompleteError
 
 MOST_PROMISED = 1000
 """Nodes that a group without a bound is taken to grow to."""
@@ -21,11 +22,22 @@ def living_nodes(selector: Mapping[str, str] | None = None) -> list[dict[str, fl
 
     Args:
         selector: What labels must be, by name; None for any.
+
+    Raises:
+        IncompleteError: No node lives, not even this one: it has ended since Ray was started.
     """
+    nodes = ray.nodes()
+    living = [node for node in nodes if node["Alive"]]
+    if nodes and not living:
+        raise IncompleteError(
+            f"Ray must have a node that lives, got none of {len(nodes)}: its node, or one of the "
+            "node's own processes, has ended (killed, as a machine does that runs out of memory?). "
+            "What is done is kept: run the same line again."
+        )
     return [
         node["Resources"]
-        for node in ray.nodes()
-        if node["Alive"] and is_selected(node.get("Labels") or {}, dict(selector or {}))
+        for node in living
+        if is_selected(node.get("Labels") or {}, dict(selector or {}))
     ]
 
 

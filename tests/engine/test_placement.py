@@ -4,9 +4,10 @@ import pytest
 
 from raygrad.config import ScoreConfig, SweepConfig, TrainConfig
 from raygrad.config.nodes import is_selected, selector_of
-from raygrad.engine.nodes import Offer, held_by
+from raygrad.engine import nodes as engine_nodes
+from raygrad.engine.nodes import Offer, held_by, offer_of
 from raygrad.engine.placement import place_scoring, place_sweep, place_training
-from raygrad.errors import ConfigError, ResourceError
+from raygrad.errors import ConfigError, IncompleteError, ResourceError
 
 
 def nodes(*shapes):
@@ -222,3 +223,17 @@ def test_what_was_decided_is_one_line(placed, line):
 )
 def test_labels_are_understood_as_ray_does(asked, labels, expected):
     assert is_selected(labels, selector_of((asked,))) == expected
+
+
+@pytest.mark.parametrize("asked", [(), ("zone=a",)])
+def test_an_own_ray_whose_node_has_gone_is_told_apart_from_one_without_cpus(monkeypatch, asked):
+    """It has no CPU either, and more of them are not what it takes."""
+    gone = [{"Alive": False, "Resources": {"CPU": 2.0}, "Labels": {"zone": "a"}}]
+    monkeypatch.setattr(engine_nodes.ray, "nodes", lambda: gone)
+    monkeypatch.setattr(engine_nodes, "promised_nodes", list)
+    with pytest.raises(IncompleteError, match=r"a node that lives, got none of 1: its node.*again"):
+        offer_of(asked)
+    alive = [{"Alive": True, "Resources": {"memory": 1.0}, "Labels": {}}]
+    monkeypatch.setattr(engine_nodes.ray, "nodes", lambda: alive + gone)
+    with pytest.raises(ResourceError, match="got 0 CPU"):
+        place_training(TrainConfig(), offer_of(asked))
