@@ -8,6 +8,8 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, final
 
+from raygrad.engine.score.refusals import Refusals
+
 MAX_DEATHS = 3
 """A shard, or the building of an actor, that ended as many actors is given up."""
 FAULTS_OF_A_PLACE = 2
@@ -72,7 +74,7 @@ class Blame:
         self._aside: dict[Place, str] = {}
         self._proven: set[str] = set()
         self._setup: dict[str, str | None] = {}
-        self._storage = _Storage()
+        self._storage, self._refusals = _Storage(), Refusals()
         self._num_finished, self._in_a_row = num_finished, 0
 
     @property
@@ -94,6 +96,7 @@ class Blame:
         self._num_finished += 1
         self._in_a_row = 0
         self._proven.add(place.node)
+        self._refusals.finished(place.node)
         self._setup.clear()
         self._storage.since_s = None
         self._storage.seen.clear()
@@ -102,6 +105,7 @@ class Blame:
     def built(self, place: Place) -> None:
         """Notes that an actor could be built at a place."""
         self._proven.add(place.node)
+        self._refusals.built(place.node)
 
     def device(
         self, place: Place, shard: str, error: str, others: Collection[Place], now_s: float
@@ -195,15 +199,31 @@ class Blame:
         is_everything = len({one for _, one in self._code}) >= _SAME_CODE
         return "fatal" if is_everywhere and is_everything else "failed"
 
-    def storage(self, shard: str, *, refused: bool, wait_s: float, now_s: float) -> Verdict:
+    def storage(
+        self,
+        place: Place,
+        shard: str,
+        error: str,
+        others: Collection[Place],
+        now_s: float,
+        *,
+        refused: bool,
+        wait_s: float,
+    ) -> Verdict:
         """Judges that storage did not give, or take, what a shard needs.
 
         Args:
+            place: Where it happened.
             shard: The shard; empty where an actor was built.
+            error: What it said.
+            others: As of `device`.
+            now_s: The time.
             refused: It answered, and refused.
             wait_s: How long a job waits.
-            now_s: The time.
         """
+        is_elsewhere = any(one.node != place.node and not self.is_aside(one) for one in others)
+        if refused and is_elsewhere and self._refusals.is_of(place.node, shard, now_s):
+            return self.device(place, "", error, others, now_s)
         storage = self._storage
         if storage.since_s is None:
             storage.since_s = now_s

@@ -172,7 +172,10 @@ class Board:
             return self._blame.code(place, shard, self._others(place))
         if fault == "storage":
             self._storage_said = error
-            return self._blame.storage(shard, refused=refused, wait_s=self._wait_s, now_s=now_s)
+            others = self._others(place)
+            return self._blame.storage(
+                place, shard, error, others, now_s, refused=refused, wait_s=self._wait_s
+            )
         judge = self._blame.device if fault == "device" else self._blame.setup
         return judge(place, shard, error, self._others(place), now_s)
 

@@ -20,6 +20,7 @@ from raygrad.errors import (
 
 A, B, C = Place("a"), Place("b"), Place("c")
 ALL = (A, B, C)
+SKEW = "StorageRefusedError: RequestTimeTooSkewed"
 GPUS = tuple(Place("a", str(number)) for number in range(4))
 
 
@@ -198,8 +199,8 @@ def test_a_node_where_actors_die_of_several_shards_is_set_aside():
     assert set(blame.aside) == {A}
 
 
-def ask(blame, shard, now_s, refused=False):
-    return blame.storage(shard, refused=refused, wait_s=1800.0, now_s=now_s)
+def ask(blame, shard, now_s, refused=False, at=A, others=(A,)):
+    return blame.storage(at, shard, SKEW, others, now_s, refused=refused, wait_s=1800.0)
 
 
 def test_storage_that_is_away_for_all_is_waited_for_and_not_for_ever():
@@ -232,6 +233,68 @@ def test_an_object_that_alone_is_refused_is_the_shards():
         blame.finished(f"s{at}", A)
     assert ask(blame, "bad", 10, refused=True) == "wait"
     assert ask(blame, "bad", 25, refused=True) == "failed"
+
+
+def test_a_node_that_storage_refuses_alone_is_set_aside_and_the_others_go_on():
+    """Its clock is far off: its actors cannot be built, and would hold their shards for ever."""
+    blame = Blame()
+    assert ask(blame, "", 0, True, A, ALL) == "wait"
+    blame.finished("s1", B)
+    assert ask(blame, "", 19, True, A, ALL) == "wait"
+    assert ask(blame, "", 21, True, A, ALL) == "wait", "s1 may be of before all were refused"
+    blame.finished("s2", B)
+    assert ask(blame, "", 30, True, A, ALL) == "elsewhere"
+    assert blame.aside == {}, "once is no proof"
+    assert ask(blame, "", 36, True, A, ALL) == "elsewhere"
+    assert blame.aside == {A: SKEW}
+
+
+def test_a_clock_that_goes_off_in_the_middle_costs_its_node_and_no_shard_its_last_try():
+    blame, verdicts = Blame(), []
+    for now_s in range(0, 90, 5):
+        blame.finished(f"s{now_s}", B)
+        shard = f"t{now_s // 30 % 2 + 2 * (now_s >= 45)}"
+        verdicts.append(ask(blame, shard, now_s, True, A, ALL))
+        if blame.aside:
+            break
+    assert verdicts.count("failed") <= 2
+    assert verdicts[-2:] == ["elsewhere"] * 2
+    assert set(blame.aside) == {A}
+
+
+def test_a_node_that_is_refused_while_nobody_else_asks_is_to_blame_after_a_while():
+    """The others are done with what there was for them, and could do this too."""
+    blame = Blame()
+    blame.finished("s1", B)
+    verdicts = [ask(blame, "", now_s, True, A, ALL) for now_s in (0, 20, 40, 60, 61)]
+    assert verdicts == ["wait"] * 3 + ["elsewhere"] * 2
+    assert set(blame.aside) == {A}
+
+
+def test_a_token_that_expires_everywhere_sets_nobody_aside():
+    """Some are refused a few seconds before the others, which finish what they have meanwhile."""
+    blame = Blame()
+    for now_s in range(0, int(REFUSED_S) - 10, 5):
+        if now_s < 15:
+            blame.finished(f"s{now_s}", B)
+        places = (A, C) if now_s < 15 else ALL
+        assert {ask(blame, "", now_s, True, at, ALL) for at in places} == {"wait"}
+    assert blame.aside == {}
+    blame.finished("s1", A)
+    assert blame.storage_since_s is None
+
+
+def test_a_node_alone_waits_for_what_refuses_it():
+    blame = Blame()
+    assert {ask(blame, "", now_s, refused=True) for now_s in range(0, 290, 10)} == {"wait"}
+    assert ask(blame, "", REFUSED_S, refused=True) == "away"
+
+
+def test_storage_that_does_not_answer_one_node_is_not_taken_for_a_refusal():
+    blame = Blame()
+    for now_s in range(0, 600, 10):
+        blame.finished(f"s{now_s}", B)
+        assert ask(blame, "", now_s, False, A, ALL) == "wait"
 
 
 def test_a_lone_actor_tries_another_shard_before_it_waits_for_long():
