@@ -5,7 +5,7 @@ import random
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -37,6 +37,10 @@ MORE = {
     "study": (*NODES, "full_disk"),
 }
 """What `--more` draws as well: apart, so that the schedules of a seed stay what they were."""
+CLOCK = "clock_off"
+"""The clock of the node's workers is far off. `--clock` draws one in each schedule: apart too."""
+OFF_S = 7200.0
+"""By how much, ahead or behind; S3 refuses what is signed a quarter of an hour off."""
 MAX_FAULTS = 4
 LONGEST_S = 12.0
 
@@ -81,10 +85,23 @@ class Run(Protocol):
     def set_storage(self, mode: str) -> None:
         """Makes storage behave in a way of the proxy's modes."""
 
+    def set_clock(self, off_s: float) -> None:
+        """Sets the clock of the workers off by so much."""
 
-def draw(stage: str, seed: int, number: int, *, more: bool = False) -> list[Fault]:
-    """Returns the faults of one schedule, in the order of their moments; `more`: of `MORE` too."""
-    rng = random.Random(f"{stage}/{seed}/{number}" + "/more" * more)
+
+def draw(
+    stage: str, seed: int, number: int, *, more: bool = False, clock: bool = False
+) -> list[Fault]:
+    """Returns the faults of one schedule, in the order of their moments.
+
+    Args:
+        stage: What they are done to.
+        seed: The seed of all schedules.
+        number: Which of them.
+        more: Draw of `MORE` too.
+        clock: One of them is `CLOCK`.
+    """
+    rng = random.Random(f"{stage}/{seed}/{number}" + "/more" * more + "/clock" * clock)
     kinds = KINDS[stage] + MORE[stage] * more
     faults = [
         Fault(
@@ -94,6 +111,8 @@ def draw(stage: str, seed: int, number: int, *, more: bool = False) -> list[Faul
         )
         for _ in range(rng.randint(1, MAX_FAULTS))
     ]
+    if clock:
+        faults[0] = replace(faults[0], kind=CLOCK)
     return sorted(faults, key=lambda fault: fault.after)
 
 
@@ -116,6 +135,9 @@ def do(fault: Fault, run: Run, later: Callable[[float, Callable[[], None]], None
     elif fault.kind == "broken_device":
         run.broken.mkdir(exist_ok=True)
         (run.broken / "on").write_text(str(1 + int(fault.for_s) % 3))
+    elif fault.kind == CLOCK:
+        run.set_clock(OFF_S if int(10 * fault.for_s) % 2 else -OFF_S)
+        later(fault.for_s, lambda: run.set_clock(0.0))
     elif fault.kind == "full_disk":
         run.fill_disk()
         later(fault.for_s, run.empty_disk)

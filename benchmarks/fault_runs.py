@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.fault_checks import SCORES, Outcome, Row
+from benchmarks.fault_clock.sitecustomize import CLOCK
 from benchmarks.fault_networks import BROKEN
 from benchmarks.fault_processes import living
 from benchmarks.fault_proxy import Proxy
@@ -63,14 +64,15 @@ class Run:
         self, command: Sequence[str], environment: dict[str, str], log: Path, outcome: Outcome
     ) -> None:
         self.outcome, self.storage, self.is_full = outcome, "up", False
-        self.broken = log.with_suffix(".broken")
+        self.broken, self.clock = log.with_suffix(".broken"), log.with_suffix(".clock")
         self._command, self._log, self._at = list(command), log, 0
         self._environment = {
             **os.environ,
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": f"{ROOT}:{ROOT / 'benchmarks' / 'fault_clock'}",
             "RAY_AUTH_MODE": "disabled",
             "OMP_NUM_THREADS": "1",
             BROKEN: str(self.broken),
+            CLOCK: str(self.clock),
             **environment,
         }
         self._process: subprocess.Popen[bytes] | None = None
@@ -81,6 +83,7 @@ class Run:
 
     def __exit__(self, *_: object) -> None:
         self._log.unlink(missing_ok=True)
+        self.clock.unlink(missing_ok=True)
         shutil.rmtree(self.broken, ignore_errors=True)
 
     @property
@@ -128,6 +131,13 @@ class Run:
     def set_storage(self, mode: str) -> None:
         """Makes storage behave in a way of the proxy's modes."""
         self.storage = mode
+
+    def set_clock(self, off_s: float) -> None:
+        """Sets the clock of the workers off by so much."""
+        if off_s:
+            self.clock.write_text(f"{off_s}")
+        else:
+            self.clock.unlink(missing_ok=True)
 
     def fill_disk(self) -> None:
         """Leaves no room where the run writes."""

@@ -1,6 +1,7 @@
 """Runs schedules of faults, each drawn from a seed, and checks what every run did and left.
 
     python benchmarks/fault_schedules.py --schedules 300 --seed 0 --stage score
+    python benchmarks/fault_schedules.py --schedules 300 --seed 0 --stage score --at-once 2
     python benchmarks/fault_schedules.py --seed 0 --stage score --replay 17
 
 The command runs as a user's does, on a Ray of its own; of scoring, data and run folder are on a
@@ -13,24 +14,38 @@ PR_SET_CHILD_SUBREAPER). It must not be started with SIGINT ignored.
 """
 
 import argparse
+import contextlib
 import ctypes
 import json
 import os
+import queue
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import IO, Any
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.fault_checks import Outcome, Start, check  # noqa: E402
-from benchmarks.fault_kinds import ENDED, KINDS, NODES, STORAGE, Fault, do, draw, shrunk  # noqa: E402
+from benchmarks.fault_kinds import (  # noqa: E402
+    CLOCK,
+    ENDED,
+    KINDS,
+    NODES,
+    STORAGE,
+    Fault,
+    do,
+    draw,
+    shrunk,
+)
 from benchmarks.fault_local_runs import LocalRuns  # noqa: E402
 from benchmarks.fault_processes import PR_SET_CHILD_SUBREAPER, bury, end, living  # noqa: E402
 from benchmarks.fault_runs import Runs, ScoreRuns  # noqa: E402
@@ -54,6 +69,11 @@ def main() -> None:
     parser.add_argument("--stage", choices=tuple(KINDS), default="score")
     parser.add_argument("--replay", type=int, help="the number of one schedule, and no other")
     parser.add_argument("--more", action="store_true", help="nodes and, on disk, full disks too")
+    parser.add_argument("--clock", action="store_true", help="a clock far off, in each")
+    parser.add_argument("--at-once", type=int, default=1, help="harnesses beside each other")
+    parser.add_argument(
+        "--share", type=int, nargs=2, metavar=("THIS", "OF"), help=argparse.SUPPRESS
+    )
     parser.add_argument("--bound-s", type=float, default=600.0, help="how long a start may take")
     parser.add_argument("--piece-s", type=float, default=1e9, help="no new one after")
     parser.add_argument("--record", type=Path)
@@ -61,34 +81,94 @@ def main() -> None:
     assert signal.getsignal(signal.SIGINT) is not signal.SIG_IGN, "start it in the foreground"
     day = f"{datetime.now(UTC):%Y-%m-%d}"
     default = ROOT / "benchmarks" / "records" / f"{day}-fault-schedules-{args.stage}.json"
-    path, begun_s = args.record or default, time.monotonic()
-    record = Record("Whatever dies, a run that is started again ends right.", vars(args))
-    rows = json.loads(path.read_text())["rows"] if path.exists() else []
+    record = Record("Whatever dies, a run that is started again ends right.", vars(args).copy())
+    args.record = path = args.record or default
+    if args.share:
+        for row in rows_of(args, range(args.share[0], args.schedules, args.share[1])):
+            print(json.dumps(row), flush=True)
+        return
+    rows = known_rows(path)
     record.content["rows"] = rows
     numbers = [args.replay] if args.replay is not None else range(args.schedules)
-    known = {
-        (row["seed"], row["number"], row.get("more", False)) for row in rows if args.replay is None
-    }
-    with (
-        tempfile.TemporaryDirectory(prefix="raygrad-faults-") as folder,
-        Schedules(args.stage, Path(folder), args.bound_s, more=args.more) as schedules,
-    ):
-        for number in numbers:
-            if (args.seed, number, args.more) in known or time.monotonic() - begun_s > args.piece_s:
-                continue
-            row = one(schedules, args.seed, number)
-            print(json.dumps(row), flush=True)
-            if args.replay is None:
-                record.add(**row)
-                record.write(path)
+    found = beside(args.at_once, path) if args.at_once > 1 else rows_of(args, numbers)
+    for row in found:
+        print(json.dumps(row), flush=True)
+        if args.replay is None:
+            record.add(**row)
+            record.write(path)
     failed = [row["number"] for row in rows if row["wrong"]]
     print(f"{len(rows)} schedules, {len(failed)} failed: {failed}")
     sys.exit(1 if failed else 0)
 
 
-def one(schedules: "Schedules", seed: int, number: int) -> dict[str, object]:
+def known_rows(path: Path) -> list[dict[str, Any]]:
+    """Returns the rows of a record, none where it is not there."""
+    rows: list[dict[str, Any]] = json.loads(path.read_text())["rows"] if path.exists() else []
+    return rows
+
+
+def rows_of(args: argparse.Namespace, numbers: Iterable[int]) -> Iterator[dict[str, Any]]:
+    """Runs the schedules of these numbers that are not in the record, and yields their rows."""
+    begun_s = time.monotonic()
+    # Of which kinds a schedule was drawn is part of what it is; older rows do not say it all.
+    known = {
+        (row["seed"], row["number"], row.get("more", False), row.get("clock", False))
+        for row in (known_rows(args.record) if args.replay is None else ())
+    }
+    left = [one for one in numbers if (args.seed, one, args.more, args.clock) not in known]
+    if not left:
+        return
+    with (
+        tempfile.TemporaryDirectory(prefix="raygrad-faults-") as folder,
+        Schedules(
+            args.stage, Path(folder), args.bound_s, more=args.more, clock=args.clock
+        ) as schedules,
+    ):
+        for number in left:
+            if time.monotonic() - begun_s > args.piece_s:
+                return
+            yield one(schedules, args.seed, number)
+
+
+def beside(count: int, path: Path) -> Iterator[dict[str, Any]]:
+    """Runs the same command in so many processes, each with its share; yields their rows.
+
+    They share nothing: each has its own server, ports, folders and undisturbed run, and takes for
+    its own only the processes below it. On a machine that they fill, a start takes longer in each.
+    """
+    lines: queue.Queue[bytes | None] = queue.Queue()
+
+    def read(stream: IO[bytes]) -> None:
+        for line in stream:
+            lines.put(line)
+        lines.put(None)
+
+    with contextlib.ExitStack() as stack:
+        processes = [
+            stack.enter_context(
+                subprocess.Popen(
+                    [sys.executable, *sys.argv, *f"--share {at} {count} --record {path}".split()],
+                    stdout=subprocess.PIPE,
+                )
+            )
+            for at in range(count)
+        ]
+        for process in processes:
+            assert process.stdout is not None
+            threading.Thread(target=read, args=(process.stdout,), daemon=True).start()
+        ended = 0
+        while ended < count:
+            line = lines.get()
+            ended += line is None
+            if line is not None:
+                yield json.loads(line)
+    assert all(process.returncode == 0 for process in processes), "a harness has failed"
+
+
+def one(schedules: "Schedules", seed: int, number: int) -> dict[str, Any]:
     """Runs one schedule, and shrinks it where it fails; returns its row."""
-    faults, begun_s = draw(schedules.stage, seed, number, more=schedules.more), time.monotonic()
+    begun_s = time.monotonic()
+    faults = draw(schedules.stage, seed, number, more=schedules.more, clock=schedules.clock)
     outcome = schedules.run(faults)
     wrong, said = schedules.wrong(outcome), schedules.said
     fewest = faults
@@ -98,6 +178,7 @@ def one(schedules: "Schedules", seed: int, number: int) -> dict[str, object]:
         "seed": seed,
         "number": number,
         "more": schedules.more,
+        "clock": schedules.clock,
         "faults": [asdict(fault) for fault in faults],
         "starts": [asdict(start) for start in outcome.starts],
         "num_late": outcome.num_late,
@@ -118,11 +199,14 @@ class Schedules:
         folder: Where the server, the logs and local runs are.
         bound_s: How long one start may take.
         more: Whether faults of nodes and disks are among those drawn.
+        clock: Whether each schedule has a clock that is off.
     """
 
-    def __init__(self, stage: str, folder: Path, bound_s: float, *, more: bool = False) -> None:
+    def __init__(
+        self, stage: str, folder: Path, bound_s: float, *, more: bool = False, clock: bool = False
+    ) -> None:
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-        self.stage, self.said, self.more = stage, "", more
+        self.stage, self.said, self.more, self.clock = stage, "", more, clock
         self._bound_s = bound_s
         self._runs: Runs = (
             ScoreRuns(folder) if stage == "score" else LocalRuns(stage, folder, on_small_disk=more)
@@ -193,7 +277,8 @@ class Schedules:
                         (wanted - {0}) | {128 + ENDED[fault.kind]} | ({0} if is_over else set())
                     )
                     break
-                wanted |= {2, 3} if fault.kind in STORAGE else set()
+                # Tasks that read the headers of shards are refused by the clock that they have.
+                wanted |= {2, 3} if fault.kind in (*STORAGE, CLOCK) else set()
                 # Ray ends a command whose node has gone, with status 1.
                 wanted |= {1, 3} if fault.kind in NODES else set()
                 wanted |= {1, 2, 3} if fault.kind == "full_disk" else set()

@@ -87,7 +87,7 @@ def moment(said: str | float) -> datetime:
                 found = read(said)
                 if found.tzinfo is not None:
                     return found
-    return parse_timestamp(said)  # type: ignore[no-any-return]
+    return parse_timestamp(said)
 
 
 def endpoint_url() -> str:

@@ -1,14 +1,21 @@
 """Schedules come from their seed alone and shrink to what matters; the proxy misbehaves as told."""
 
+import hashlib
 import http.client
 import http.server
+import os
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
-from benchmarks.fault_kinds import KINDS, MAX_FAULTS, Fault, draw, shrunk
+from benchmarks.fault_kinds import CLOCK, KINDS, MAX_FAULTS, OFF_S, Fault, do, draw, shrunk
 from benchmarks.fault_proxy import Proxy
+
+ROOT = Path(__file__).parents[2]
 
 BODY = bytes(40_000)
 
@@ -23,6 +30,105 @@ def test_a_schedule_is_that_of_its_seed_and_number(stage):
         assert 1 <= len(faults) <= MAX_FAULTS
         assert all(0 <= one.after < 1 for one in faults)
         assert faults == sorted(faults, key=lambda one: one.after)
+
+
+@pytest.mark.parametrize(
+    ("stage", "more", "digest"),
+    [
+        ("score", False, "3ce3767e0dac51ee"),
+        ("score", True, "def41790c9af0cf6"),
+        ("train", False, "f4d973a7258485c3"),
+        ("train", True, "8507e9455b535abd"),
+        ("sweep", False, "107fc8fd28f7ea07"),
+        ("sweep", True, "ff1dd508d726259d"),
+        ("study", False, "c67f228a4f5d8e1d"),
+        ("study", True, "ef64b8aab0b8c397"),
+    ],
+)
+def test_the_schedules_of_records_stay_what_they_were(stage, more, digest):
+    """A number and a seed of a row are what its schedule is known by."""
+    drawn = [
+        [(one.kind, one.after, one.for_s) for one in draw(stage, seed, number, more=more)]
+        for seed in (0, 1, 7)
+        for number in range(300)
+    ]
+    assert hashlib.blake2b(repr(drawn).encode(), digest_size=8).hexdigest() == digest
+
+
+def test_a_schedule_with_a_clock_has_one_that_is_off_ahead_or_behind():
+    schedules = [draw("score", 0, number, clock=True) for number in range(100)]
+    assert all(CLOCK in {one.kind for one in faults} for faults in schedules)
+    told = []
+
+    class Clocked:
+        set_clock = staticmethod(told.append)
+
+    for faults in schedules:
+        for fault in faults:
+            if fault.kind == CLOCK:
+                do(fault, Clocked(), lambda after_s, call: call())
+    assert set(told) == {OFF_S, -OFF_S, 0.0}
+    assert told[1::2] == [0.0] * (len(told) // 2), "each is set right again"
+
+
+READ_CLOCK = """
+import copy, datetime, os, pathlib, pickle, time
+# The time of a file that is written is the system's, which is right.
+file = pathlib.Path(os.environ["RAYGRAD_FAULTS_CLOCK"])
+from datetime import datetime as moment
+def off():
+    file.with_suffix(".now").write_text("")
+    now = file.with_suffix(".now").stat().st_mtime
+    utc = moment.now(datetime.UTC).timestamp()
+    local = moment.now().timestamp()
+    naive = moment.utcnow().replace(tzinfo=datetime.UTC).timestamp()
+    found = [time.time(), time.time_ns() / 1e9, utc, local, naive, moment.today().timestamp()]
+    return {round((one - now) / 60) for one in found}
+told = [off()]
+begun_s = time.monotonic()
+file.write_text("7200.0")
+time.sleep(0.2)
+told.append(off())
+file.write_text("-7200.0")
+time.sleep(0.2)
+told.append(off())
+file.unlink()
+time.sleep(0.2)
+told.append(off())
+assert 0.5 < time.monotonic() - begun_s < 60
+one = moment(2026, 11, 29, tzinfo=datetime.UTC)
+assert pickle.loads(pickle.dumps(one)) == copy.deepcopy(one) == one
+assert isinstance(one, moment) and isinstance(moment.fromisoformat("2026-11-29"), moment)
+assert not isinstance(datetime.date(2026, 11, 29), moment)
+import botocore.auth
+file.write_text("7200.0")
+time.sleep(0.2)
+signed = botocore.auth.get_current_datetime(remove_tzinfo=False)
+told.append({round((signed.timestamp() - file.stat().st_mtime) / 60)})
+print(told)
+"""
+
+
+def test_the_clock_of_a_worker_is_off_as_long_as_it_is_told_and_no_other_is(tmp_path):
+    """`time.time`, `datetime.now` and the signature of a request; not the monotonic clock."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT / "benchmarks" / "fault_clock"),
+        "RAYGRAD_FAULTS_CLOCK": str(tmp_path / "clock"),
+    }
+
+    def said(*command):
+        return subprocess.run(
+            [sys.executable, *command], env=environment, cwd=tmp_path, text=True, timeout=60,
+            capture_output=True, check=True,
+        ).stdout  # fmt: skip
+
+    (tmp_path / "worker.py").write_text(READ_CLOCK)
+    assert said("worker.py") == "[{0}, {120}, {-120}, {0}, {120}]\n"
+    assert (tmp_path / "clock").exists()
+    (tmp_path / "raygrad.py").write_text("import time; print(time.time)")
+    assert "built-in" in said("-m", "raygrad"), "the command itself"
+    assert "built-in" not in said("raygrad.py")
 
 
 def test_a_schedule_shrinks_to_the_faults_that_it_takes():

@@ -123,6 +123,13 @@ def unbuildable_on_the_bad_node(spec):
     return net(spec)
 
 
+def refused_on_the_bad_node(spec):
+    """Builds everywhere but there, where storage refuses a clock that is far off."""
+    if os.environ.get("RAYGRAD_TEST_DRIVER") != str(os.getpid()) and is_bad_node():
+        raise StorageRefusedError("storage must accept the request, got RequestTimeTooSkewed")
+    return net(spec)
+
+
 def make_shards(folder, num_shards=4, num_examples=12, broken=(), first=0):
     """Writes shards of small JPEGs, keys `s<shard>-<number>`; those `broken` are cut in half."""
     urls = []

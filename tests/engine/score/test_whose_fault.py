@@ -70,8 +70,10 @@ def with_a_bad_node(folder, network, harm):
     [
         ("net", "bad node", "uncorrectable ECC"),
         ("unbuildable_on_the_bad_node", "", "no module named own_layers"),
+        # It is waited for for a minute, as it might be a token that others lack too.
+        pytest.param("refused_on_the_bad_node", "", "TimeTooSkewed", marks=pytest.mark.slow),
     ],
-    ids=["its GPU fails for ever", "its actors cannot be built"],
+    ids=["its GPU fails for ever", "its actors cannot be built", "its clock is far off"],
 )
 def test_a_bad_node_is_set_aside_and_the_others_score_every_shard(
     tmp_path, monkeypatch, network, harm, reason
