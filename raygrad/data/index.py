@@ -135,7 +135,7 @@ def build_index_files(
         DataError: More is rejected than accepted.
         ConfigError: There is no shard, one is not there, or two of them cannot be told apart.
     """
-    parts = PartFiles(data_url)
+    parts = PartFiles(data_url, options.map_fn)
     with files.open_output(files.join(data_url, "index.parquet")) as stream:
         with pq.ParquetWriter(stream, INDEX_SCHEMA) as writer:
             rows = _RowGroups(writer)

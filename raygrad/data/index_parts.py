@@ -7,10 +7,9 @@ storage names no version of a file, its shard is scanned each time.
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from raygrad.data.index_rows import PART_SCHEMA, part_rows, text_counts
 from raygrad.data.label_rules import LabelRule
 from raygrad.data.shard_scan import ShardScan, scan_shard
+from raygrad.data.small_files import tables_of
 from raygrad.data.unpacking import unpack
 from raygrad.errors import ConfigError
 from raygrad.storage import files
@@ -31,8 +31,6 @@ _VERSION = 1
 """Of what a scan finds and how a part holds it: another one makes every shard be scanned again."""
 
 _META = b"raygrad.scan"
-_AHEAD = 16
-"""Parts that are read at the same time; a store answers each after some hundredths of a second."""
 
 
 @dataclass(frozen=True)
@@ -106,11 +104,13 @@ class PartFiles:
 
     Args:
         data_url: The data folder.
+        map_fn: Like `map`; reads parts in parallel when it is a parallel map.
     """
 
-    def __init__(self, data_url: str) -> None:
-        self._folder = files.join(data_url, FOLDER)
+    def __init__(self, data_url: str, map_fn: Callable[..., Iterable[Any]] = map) -> None:
+        self._folder, self._map_fn = files.join(data_url, FOLDER), map_fn
         self._urls: list[str] = []
+        self._num_rows: list[int] = []
 
     def tasks(self, tasks: Sequence[Task]) -> list[Task]:
         """Returns the tasks, told where their parts belong and which of them are there."""
@@ -129,12 +129,11 @@ class PartFiles:
     def keep(self, at: int, scanned: Scanned) -> None:
         """Leaves the rows where they are."""
         assert scanned.rows is None, at
+        self._num_rows.append(len(scanned.hashes))
 
     def tables(self) -> Iterator[pa.Table]:
         """Yields the rows of one shard after the other, some parts read ahead."""
-        with ThreadPoolExecutor(_AHEAD) as pool:
-            for start in range(0, len(self._urls), _AHEAD):
-                yield from pool.map(_rows_of, self._urls[start : start + _AHEAD])
+        return tables_of(self._urls, self._num_rows, _rows_of, self._map_fn)
 
     def remove_others(self) -> None:
         """Removes parts of shards that are no longer in the data set, or are others now."""

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raygrad.data import index_building, index_parts
+from raygrad.data import index_building, index_parts, small_files
 from raygrad.data.index import (
     build_index,
     build_index_files,
@@ -67,11 +67,15 @@ def odd_shards(tmp_path):
     ]
 
 
-@pytest.mark.parametrize("row_group", [4, 2**16])
+@pytest.mark.parametrize(("row_group", "many"), [(4, 1000), (2**16, 1)])
 @pytest.mark.parametrize("labels", ["cls", "shard", "table"])
-def test_an_index_of_parts_is_the_index_in_memory(tmp_path, labels, row_group, monkeypatch):
-    """Rows, shards, rejects, classes, notes and digest, built at once and from parts that stay."""
+def test_an_index_of_parts_is_the_index_in_memory(tmp_path, labels, row_group, many, monkeypatch):
+    """Rows, shards, rejects, classes, notes and digest, built at once and from parts that stay.
+
+    Whether its parts are read one by one, or several together as those of very many shards are.
+    """
     monkeypatch.setattr("raygrad.data.index._ROW_GROUP", row_group)
+    monkeypatch.setattr(small_files, "MANY", many)
     train, test = odd_shards(tmp_path), [put(tmp_path, "t.tar", examples(["t0", "s0-1"]))]
     if labels == "table":
         labels = str(tmp_path / "labels.csv")
