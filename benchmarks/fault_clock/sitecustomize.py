@@ -66,9 +66,9 @@ def _set_off() -> None:
     _Off.__module__ = "datetime"
     time.time = lambda: _time() + _offset_s()
     time.time_ns = lambda: _time_ns() + int(_offset_s() * 1e9)
-    datetime.datetime = _Off  # type: ignore[misc]
+    datetime.datetime = _Off
     # A right one is pickled by the name that is now the other's.
-    copyreg.pickle(_right, lambda moment: (_Off, moment.__reduce__()[1]))  # type: ignore[arg-type]
+    copyreg.pickle(_right, lambda moment: (_Off, moment.__reduce__()[1]))
 
 
 if CLOCK in os.environ and b"-m\0raygrad\0" not in Path("/proc/self/cmdline").read_bytes():

@@ -5,7 +5,7 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -120,18 +120,7 @@ def score(config: ScoreConfig, task: ScoreTask, wait_s: float = DEFAULT_WAIT_S) 
     settle_rejects("score", task.out_url, tally.rejects, tally.used, task.max_reject_share)
     metrics = _metrics(config, task, tally, time.monotonic() - start_s)
     write_json(files.join(task.out_url, "metrics.json"), metrics)
-    facts: dict[str, Any] = {"num_examples": tally.used, "rejected": len(tally.rejects)}
-    if tally.not_finite.counts:
-        facts["not_finite"] = dict(tally.not_finite.counts)
-    score_table.write_manifest(
-        task.out_url,
-        list(shards),
-        task.provenance,
-        tally.device_s,
-        numerics=task.numerics,
-        devices=dict(sorted(tally.devices.items())),
-        **facts,
-    )
+    facts = _mark_complete(task, shards, tally)
     score_table.gather(task.out_url, there)
     _summary(metrics)
     tally.not_finite.conclude(tally.used, task.networks, task.out_url)
@@ -289,6 +278,23 @@ def _check(task: ScoreTask, counts: dict[str, int], tally: _Tally, there: _Files
             f"used + rejected must be the index's {sum(counts.values())} examples, "
             f"got {tally.used} + {len(tally.rejects)}. Remove {task.out_url} and score again."
         )
+
+
+def _mark_complete(task: ScoreTask, shards: Iterable[str], tally: _Tally) -> dict[str, Any]:
+    """Writes the table's manifest; returns what it says of the examples."""
+    facts: dict[str, Any] = {"num_examples": tally.used, "rejected": len(tally.rejects)}
+    if tally.not_finite.counts:
+        facts["not_finite"] = dict(tally.not_finite.counts)
+    score_table.write_manifest(
+        task.out_url,
+        list(shards),
+        task.provenance,
+        tally.device_s,
+        numerics=task.numerics,
+        devices=dict(sorted(tally.devices.items())),
+        **facts,
+    )
+    return facts
 
 
 def _metrics(config: ScoreConfig, task: ScoreTask, tally: _Tally, wall_s: float) -> dict[str, Any]:
