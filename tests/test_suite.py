@@ -7,10 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from tests.conftest import DEAR
+from tests.conftest import DEAR, SEED
 
 ROOT = Path(__file__).parent.parent
+IMPORTED_WITH = torch.initial_seed()
 
 
 def pytest_in(folder, code, *options, ignored=()):
@@ -99,3 +101,8 @@ def test_what_takes_longest_begins_first_and_is_there(request):
     assert items[: len(long)] == long
     assert seconds == sorted(seconds, reverse=True)
     assert [name for name in DEAR if not (ROOT / "tests" / name).exists()] == []
+
+
+def test_what_torch_draws_is_the_same_in_every_run():
+    """In a test and in its module: else a rare draw fails a run that nobody can have again."""
+    assert IMPORTED_WITH == torch.initial_seed() == SEED
