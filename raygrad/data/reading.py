@@ -1,6 +1,7 @@
 """Reading examples by their places in the index: whole shards or a few examples, by cost."""
 
 import collections
+import functools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -107,14 +108,12 @@ def _read_shard(
     url: str, name: str, num_bytes: int, part: pa.Table, in_flight: int
 ) -> Iterator[EncodedExample]:
     plan = plan_ranges(part["offset"].to_numpy(), part["size"].to_numpy(), cost_of(url))
-    found_bytes, version = _size_and_version(url)
-    if found_bytes != num_bytes:
-        raise _not_as_indexed(f"{found_bytes} bytes instead of {num_bytes}", name)
+    read = _reader(url, name, num_bytes)
     offsets, sizes, keys, hashes, labels = (
         part[column].to_pylist() for column in ("offset", "size", "key", "key_hash", "label")
     )
     first, led = plan.first.tolist(), f"{name}/"
-    for number, (start, block) in enumerate(_fetch(url, plan, version, in_flight)):
+    for number, (start, block) in enumerate(_fetch(url, plan, read, in_flight)):
         for at in range(first[number], first[number + 1]):
             begin = offsets[at] - start
             header = block[max(begin - HEADER_BYTES, 0) : begin]
@@ -128,43 +127,55 @@ def _read_shard(
             yield EncodedExample(keys[at], name, hashes[at], labels[at], image)
 
 
-def _size_and_version(url: str) -> tuple[int, str | None]:
-    """Returns a shard's size in bytes and, on S3, what names this version of it; one request."""
-    if not files.is_s3(url):
-        return files.file_size(url), None
-    from raygrad.storage import s3  # boto3 comes with it
+def _reader(url: str, name: str, num_bytes: int) -> Callable[[int, int], bytes]:
+    """Returns what reads so many bytes at an offset of a shard of the size that was indexed.
 
-    return s3.size_and_etag(url)
+    The size is looked at first, and on S3 at every answer, which tells it.
+    """
+
+    def check(found: int) -> None:
+        if found != num_bytes:
+            raise _not_as_indexed(f"{found} bytes instead of {num_bytes}", name)
+
+    if not files.is_s3(url):
+        check(files.file_size(url))
+        return functools.partial(files.read_range, url)
+    from raygrad.storage.s3_versions import OneVersion  # boto3 comes with it
+
+    shard = OneVersion(url)
+
+    def read(offset: int, size: int) -> bytes:
+        data, found = shard.read(offset, size)
+        check(found)
+        return data
+
+    return read
 
 
 def _fetch(
-    url: str, plan: RangePlan, version: str | None, in_flight: int
+    url: str, plan: RangePlan, read: Callable[[int, int], bytes], in_flight: int
 ) -> Iterator[tuple[int, bytes]]:
-    """Yields start and bytes of each request, in order; on S3 several are in flight."""
+    """Yields start and bytes of each request, in order; of a server several are in flight."""
     ranges = list(zip(plan.starts.tolist(), plan.stops.tolist(), strict=True))
     if files.is_local(url):
         with open(url, "rb", buffering=0) as stream:
             for start, stop in ranges:
                 block = os.pread(stream.fileno(), stop - start, start)
                 if len(block) < stop - start:
-                    block = files.read_range(url, start, stop - start)
+                    block = read(start, stop - start)
                 yield start, block
         return
 
-    from raygrad.storage import s3  # boto3 comes with it
-
-    def read(one: tuple[int, int]) -> tuple[int, bytes]:
-        if version is not None:
-            return one[0], s3.read_range(url, one[0], one[1] - one[0], etag=version)
-        return one[0], files.read_range(url, one[0], one[1] - one[0])
+    def fetch(one: tuple[int, int]) -> tuple[int, bytes]:
+        return one[0], read(one[0], one[1] - one[0])
 
     short = all(stop - start < 2**20 for start, stop in ranges)
     in_flight = min(in_flight, len(ranges), _IN_FLIGHT if short else _PREFETCH)
     if in_flight == 1:
-        yield from map(read, ranges)
+        yield from map(fetch, ranges)
         return
     with ThreadPoolExecutor(in_flight) as pool:
-        yield from ordered_map(pool, read, ranges, in_flight)
+        yield from ordered_map(pool, fetch, ranges, in_flight)
 
 
 def ordered_map(

@@ -1,5 +1,6 @@
 """Which bytes of a shard to ask for: neighbouring examples joined, by the price of a request."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,12 +24,16 @@ class StorageCost:
     request_s: float
     """Seconds that one more request takes, others being in flight."""
     bytes_per_s: float
-    """Bytes a second of a long read."""
+    """Bytes a second of long reads, others being in flight."""
+    most_through: float = math.inf
+    """Reading through moves at most so many times what is asked for: a network is shared."""
 
 
 LOCAL_COST = StorageCost(request_s=20e-6, bytes_per_s=2e9)
-S3_COST = StorageCost(request_s=2e-3, bytes_per_s=80e6)
-"""Of S3 and every other server: 30 ms to the first byte with 16 requests in flight, 80 MB/s."""
+S3_COST = StorageCost(request_s=2e-3, bytes_per_s=320e6, most_through=16.0)
+"""Of S3: 30 ms to the first byte with 16 requests in flight, and 80 MB/s of each of 4 long ones."""
+SERVER_COST = StorageCost(request_s=2e-3, bytes_per_s=80e6)
+"""Of every other server, which may be far: one long read is taken to fill the line."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,9 @@ class RangePlan:
 
 def cost_of(url: str) -> StorageCost:
     """Returns what reading from a URL is taken to cost."""
-    return LOCAL_COST if files.is_local(url) else S3_COST
+    if files.is_local(url):
+        return LOCAL_COST
+    return S3_COST if files.is_s3(url) else SERVER_COST
 
 
 def plan_ranges(
@@ -61,8 +68,9 @@ def plan_ranges(
     A gap is read through where that is cheaper than another request. As long as the examples are
     few, such gaps together stay below what the examples themselves take in the tar, smallest gaps
     first: a subset of 1% moves about 2% of the bytes at most. Where reading from the first to the
-    last example is quicker than so many requests, that is the plan. No request is much longer
-    than `MAX_RANGE_BYTES`, which bounds memory; a larger image is one request.
+    last example is quicker than so many requests, and moves no more than storage is to move for
+    them, that is the plan. No request is much longer than `MAX_RANGE_BYTES`, which bounds memory; a
+    larger image is one request.
 
     Args:
         offsets: Where the images begin, int64 `[N]`, in ascending order, each after a tar header.
@@ -74,12 +82,14 @@ def plan_ranges(
         return RangePlan(empty, empty, np.zeros(1, np.int64))
     begins, ends = np.maximum(offsets - HEADER_BYTES, 0), offsets + sizes
     gaps = np.maximum(begins[1:] - ends[:-1], 0)
-    joined = _affordable(gaps, int(sizes.sum()) + _FOOTPRINT_BYTES * len(sizes))
+    asked_bytes = int(sizes.sum()) + _FOOTPRINT_BYTES * len(sizes)
+    joined = _affordable(gaps, asked_bytes)
     joined &= gaps <= cost.request_s * cost.bytes_per_s
     by_ranges_s = (1 + int((~joined).sum())) * cost.request_s
     by_ranges_s += (int((ends - begins).sum()) + int(gaps[joined].sum())) / cost.bytes_per_s
-    through_s = cost.request_s + int(ends[-1] - begins[0]) / cost.bytes_per_s
-    if through_s <= by_ranges_s:
+    through_bytes = int(ends[-1] - begins[0])
+    through_s = cost.request_s + through_bytes / cost.bytes_per_s
+    if through_s <= by_ranges_s and through_bytes <= cost.most_through * asked_bytes:
         joined = np.ones_like(joined)
     first = _starts_of_ranges(begins, ends, joined)
     last = np.append(first[1:], len(offsets)) - 1

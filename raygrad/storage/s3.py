@@ -94,7 +94,7 @@ def retrying(
         pause_s = min(2 * pause_s, 2.0)
 
 
-def read_range(url: str, offset: int, size: int, *, etag: str | None = None) -> bytes:
+def read_range(url: str, offset: int, size: int) -> bytes:
     """Returns exactly `size` bytes at `offset` of an object, in one request where none fails.
 
     Raises:
@@ -104,7 +104,7 @@ def read_range(url: str, offset: int, size: int, *, etag: str | None = None) -> 
         return b""
 
     def call() -> bytes:
-        body = _get(url, offset, offset + size, etag)
+        body = _get(url, offset, offset + size, None)
         with contextlib.closing(body):
             return bytes(body.read())
 

@@ -24,7 +24,8 @@ from botocore.parsers import ResponseParserError
 from raygrad.errors import ConfigError, IncompleteError, StorageAwayError, StorageRefusedError
 
 _NOT_FOUND = ("404", "NoSuchKey", "NotFound")
-_CHANGED = ("412", "PreconditionFailed", "416", "InvalidRange")
+_BEYOND = ("416", "InvalidRange")
+_CHANGED = ("412", "PreconditionFailed", *_BEYOND)
 _LATER = (408, 409, 425, 429)
 """Statuses of refusals that are none: ask again."""
 _NOT_IMPLEMENTED = 501
@@ -121,6 +122,11 @@ def refused_since(refusal: StorageRefusedError, waited_s: float) -> StorageAwayE
         f"{refusal} It was let in before, and refused for {waited_s:g} s: mend that and run "
         "again; what is there is kept."
     )
+
+
+def is_beyond_the_end(error: BaseException) -> bool:
+    """Tells whether a range was refused because the object ends before it."""
+    return isinstance(error, ClientError) and _code(error) in _BEYOND
 
 
 def is_bare(error: BaseException) -> bool:

@@ -1,5 +1,7 @@
 """Reading by index: whole shards and subsets, on disk and S3, give what the tars hold."""
 
+import functools
+import itertools
 import os
 import shutil
 import tarfile
@@ -12,7 +14,8 @@ from raygrad.data import reading
 from raygrad.data.index import build_index
 from raygrad.data.reading import read_rows, rows_of_keys
 from raygrad.errors import DataError, IncompleteError
-from raygrad.storage import files, s3
+from raygrad.storage import files, s3, s3_versions
+from raygrad.storage.ranges import StorageCost
 from tests.data.making import examples, jpeg, put, tar
 
 NUM_SHARDS, PER_SHARD = 3, 40
@@ -189,43 +192,85 @@ def test_a_server_that_stays_away_ends_the_read_with_an_error(s3_index, monkeypa
         list(read)
 
 
-def test_little_of_many_shards_is_asked_for_at_once_and_of_each_its_state_once(
+class SeenClient:
+    """Stands in for a client of S3: notes what is asked of it, and may act around it."""
+
+    def __init__(self, around=None):
+        self.real, self.around = s3_versions.client(), around or (lambda get: get())
+        self.ranges, self.heads = [], []
+
+    def get_object(self, **request):
+        start, end = request["Range"].removeprefix("bytes=").split("-")
+        self.ranges.append(int(end) + 1 - int(start))
+        return self.around(functools.partial(self.real.get_object, **request))
+
+    def head_object(self, **request):
+        self.heads.append(request["Key"])
+        return self.real.head_object(**request)
+
+    def put_object(self, **request):
+        return self.real.put_object(**request)
+
+
+def seen(monkeypatch, **settings):
+    client = SeenClient(**settings)
+    for module in (s3, s3_versions):
+        monkeypatch.setattr(module, "client", lambda: client)
+    return client
+
+
+def test_little_of_many_shards_is_asked_for_at_once_and_of_none_its_state(
     s3_index, index, monkeypatch
 ):
-    """No shard's images come before every shard was asked; size and version are one request."""
-    together, heads = threading.Barrier(NUM_SHARDS, timeout=20), []
-    get, head = s3._get, s3._head
-    monkeypatch.setattr(s3, "_get", lambda *asked: (together.wait(), get(*asked))[1])
-    monkeypatch.setattr(s3, "_head", lambda url, retry_s: heads.append(url) or head(url, retry_s))
+    """No shard's images come before every shard was asked; each answer tells size and version."""
+    together = threading.Barrier(NUM_SHARDS, timeout=20)
+    client = seen(monkeypatch, around=lambda get: (together.wait(), get())[1])
     few = [5, PER_SHARD + 7, 2 * PER_SHARD + 11]
     found = list(read_rows(s3_index, s3_index.examples.take(few)))
     assert found == list(read_rows(index, index.examples.take(few)))
-    assert sorted(heads) == sorted(s3_index.shards["url"].to_pylist())
+    assert (len(client.ranges), client.heads) == (NUM_SHARDS, [])
 
 
-def test_a_shard_that_is_replaced_while_it_is_read_is_an_error(s3_index, monkeypatch):
-    """By another of the same size, between the look at it and the request for its images."""
+@pytest.mark.parametrize("in_flight", [1, 2])
+def test_a_shard_that_is_replaced_while_it_is_read_is_an_error(s3_index, monkeypatch, in_flight):
+    """By another of the same size, after the first answer; the next was asked for, or was not."""
+    monkeypatch.setattr(reading, "_IN_FLIGHT", in_flight)
+    monkeypatch.setattr(reading, "cost_of", lambda url: StorageCost(0.0, 1.0))  # two requests
     url = s3_index.shards["url"][1].as_py()
-    content, head = files.read_bytes(url), s3._head
+    content, answered = files.read_bytes(url), threading.Event()
+    together, numbers = threading.Barrier(in_flight, timeout=20), itertools.count()
 
-    def replaced(at, retry_s):
-        found = head(at, retry_s)
-        if at == url:
-            files.write_bytes(url, bytes([content[0] ^ 1]) + content[1:])
-        return found
+    def around(get):
+        number = next(numbers)
+        together.wait()
+        if number:
+            assert answered.wait(20)
+            files.write_bytes(url, content[:-1] + b"\1")
+        answer = get()
+        answered.set()
+        return answer
 
-    monkeypatch.setattr(s3, "_head", replaced)
-    with pytest.raises(IncompleteError, match="train-1"):
-        list(read_rows(s3_index, s3_index.examples))
+    client = seen(monkeypatch, around=around)
+    part = s3_index.examples.slice(PER_SHARD, PER_SHARD).take([2, 38])
+    with pytest.raises(IncompleteError, match=r"must not change .*train-1"):
+        list(read_rows(s3_index, part))
+    assert len(client.ranges) == 2
+
+
+@pytest.mark.parametrize("num_bytes", [0, 700, 20_000, -1])
+def test_a_shard_of_another_size_on_s3_is_not_as_it_was_indexed(s3_index, num_bytes):
+    """Also where the request begins beyond its new end; -1 stands for one that has grown."""
+    url = s3_index.shards["url"][1].as_py()
+    content = files.read_bytes(url)
+    files.write_bytes(url, content[:num_bytes] if num_bytes >= 0 else content + bytes(512))
+    for rows in (s3_index.examples, s3_index.examples.slice(2 * PER_SHARD - 1, 1)):
+        with pytest.raises(DataError, match=r"must be as it was .* bytes instead of .*train-1\."):
+            list(read_rows(s3_index, rows))
 
 
 def test_few_examples_move_few_bytes_over_the_network(s3_index, monkeypatch):
     """What is asked of the server for one example is that example and its header."""
-    moved = []
-    real = s3._get
-    monkeypatch.setattr(
-        s3, "_get", lambda u, a, b, etag: moved.append(b - a) or real(u, a, b, etag)
-    )
+    client = seen(monkeypatch)
     rows = s3_index.examples.slice(17, 1)
     list(read_rows(s3_index, rows))
-    assert moved == [rows["size"][0].as_py() + reading.HEADER_BYTES]
+    assert client.ranges == [rows["size"][0].as_py() + reading.HEADER_BYTES]
