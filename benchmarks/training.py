@@ -31,6 +31,7 @@ from streamed_loop import measure_streamed
 from torch.nn.parallel import DistributedDataParallel
 
 from raygrad.config import TrainConfig
+from raygrad.data.streaming import GROUP_BYTES
 from raygrad.training.dynamics import Dynamics
 from raygrad.training.examples import Examples
 from raygrad.training.loop import TrainingLoop
@@ -266,6 +267,10 @@ def main() -> None:
     parser.add_argument("--streamed-network", default="cnn5", help="what is trained on streams")
     parser.add_argument("--streamed-size", type=int, default=64, help="pixels of its images")
     parser.add_argument("--streamed-steps", type=int, default=12, help="of a round")
+    parser.add_argument(
+        "--streamed-held", type=int, default=GROUP_BYTES >> 20, metavar="MIB",
+        help="encoded images of a subset that are held; a smaller one is read once for all epochs",
+    )  # fmt: skip
     parts = ["loop", "subset"]
     parser.add_argument("--streamed-parts", nargs="+", choices=parts, default=parts)
     args, record = recorded(parser, "The training loop costs what a bare PyTorch loop costs.")
@@ -276,7 +281,8 @@ def main() -> None:
     if args.streamed:
         measure_streamed(
             args.streamed, args.images, args.streamed_size, args.streamed_network,
-            args.streamed_steps, args.rounds, args.clock, args.streamed_parts, record,
+            args.streamed_steps, args.rounds, args.clock, args.streamed_parts,
+            args.streamed_held << 20, record,
         )  # fmt: skip
         args.networks = []
     for name in args.networks:

@@ -17,7 +17,8 @@ from raygrad.data.transforms import CropTransform
 from raygrad.errors import DataError
 
 GROUP_BYTES = 2**27
-"""Encoded images that are read at a time for one consumer, about; twice that is held."""
+"""Encoded images that are read at a time for one consumer, about; twice that is held. Of a split
+that takes no more each image is read once and held, as it is stored, as long as it is streamed."""
 
 Decode = Callable[[EncodedExample], NDArray[np.uint8]]
 """From an example to pixels, uint8 `[C, H, W]`."""
@@ -73,15 +74,16 @@ class StreamedImages:
 
         What several batches need is read together, shard by shard and by ranges of bytes where
         that is cheaper, by a thread that is one such group ahead of the decoding. Groups begin
-        small, so that the first batch does not wait for a long read.
+        small, so that the first batch does not wait for a long read. What a group shares with the
+        one before it is not read again; where all images take no more than a group, none is.
 
         Args:
             work: The batches, as many as there will be or without end.
             group_bytes: Encoded images of a group, at most; a batch alone may be more.
         """
-        groups = self._groups(work, group_bytes)
+        groups, held = self._groups(work, group_bytes), _Held(self, group_bytes)
         with ThreadPoolExecutor(1, "raygrad-stream") as reader:
-            for group, examples in ordered_map(reader, self._read, groups, 2):
+            for group, examples in ordered_map(reader, held.read, groups, 2):
                 for number, positions, decode in group:
                     chosen = [examples[at] for at in positions.tolist()]
                     yield number, self._decoded(chosen, decode)
@@ -104,12 +106,6 @@ class StreamedImages:
         if group:
             yield group
 
-    def _read(self, group: list[Work]) -> tuple[list[Work], dict[int, EncodedExample]]:
-        wanted = np.unique(np.concatenate([positions for _, positions, _ in group]))
-        rows = self.rows.take(pa.array(wanted))
-        places = dict(zip(rows["key"].to_pylist(), wanted.tolist(), strict=True))
-        return group, {places[one.key]: one for one in read_rows(self.index, rows)}
-
     def _decoded(self, examples: Sequence[EncodedExample], decode: Decode) -> NDArray[np.uint8]:
         images = np.empty((len(examples), *self.image_shape), np.uint8)
         for at, example in enumerate(examples):
@@ -128,6 +124,40 @@ class StreamedImages:
                 )
             images[at] = image
         return images
+
+
+class _Held:
+    """The encoded images that were read for groups of batches, as long as they may serve again.
+
+    Groups are read one after the other; a mapping that was returned does not change.
+
+    Args:
+        images: Where they are.
+        group_bytes: If all images take no more, all that were read are held, else those of the last
+            group. A subset that is small would otherwise be asked for again every few epochs, by a
+            request for nearly every image.
+    """
+
+    def __init__(self, images: StreamedImages, group_bytes: int) -> None:
+        self._images = images
+        self._keeps_all = int(images.rows["size"].to_numpy().sum()) <= group_bytes
+        self._examples: dict[int, EncodedExample] = {}
+
+    def read(self, group: list[Work]) -> tuple[list[Work], dict[int, EncodedExample]]:
+        """Returns a group with its examples, and maybe others, by position."""
+        wanted = np.unique(np.concatenate([positions for _, positions, _ in group])).tolist()
+        lacking = [at for at in wanted if at not in self._examples]
+        if not self._keeps_all:
+            self._examples = {at: self._examples[at] for at in wanted if at in self._examples}
+        self._examples = self._examples | self._read(lacking)
+        return group, self._examples
+
+    def _read(self, positions: list[int]) -> dict[int, EncodedExample]:
+        if not positions:
+            return {}
+        rows = self._images.rows.take(pa.array(positions, pa.int64()))
+        places = dict(zip(rows["key"].to_pylist(), positions, strict=True))
+        return {places[one.key]: one for one in read_rows(self._images.index, rows)}
 
 
 def dealt(items: Iterable[Tag], worker: int, num_workers: int) -> Iterator[Tag]:

@@ -1,5 +1,6 @@
 """Examples whose images are read and decoded as training goes along, by processes beside it."""
 
+import dataclasses
 import functools
 import itertools
 import multiprocessing
@@ -70,6 +71,8 @@ class StreamedExamples:
     """Classes, int64 `[N]`."""
     processes: int = 1
     """Processes that read and decode beside each rank; 0 for a thread of its own."""
+    group_bytes: int = GROUP_BYTES
+    """Encoded images that they read at a time, all together, and hold; see `StreamedImages`."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -97,7 +100,7 @@ class StreamedExamples:
 
     def near(self, device: torch.device) -> "StreamedExamples":
         """Returns the examples with their labels on a device; images come batch by batch."""
-        return StreamedExamples(self.images, self.labels.to(device), self.processes)
+        return dataclasses.replace(self, labels=self.labels.to(device))
 
     def steps(self, order: DataOrder, crops: PhotoCrops | None) -> "Steps":
         """Returns the images of this rank's share of each step."""
@@ -113,7 +116,7 @@ class StreamedExamples:
     def _loaded(
         self, work: Callable[[StreamedImages], Iterable[Work]], processes: int
     ) -> Iterator[Loaded]:
-        batches = _Batches(self.images, work, max(1, processes))
+        batches = _Batches(self.images, work, self.group_bytes // max(1, processes))
         if not processes:
             return iter(batches)
         return iter(
@@ -185,17 +188,17 @@ class _Batches(IterableDataset[Loaded]):
         self,
         images: StreamedImages,
         work: Callable[[StreamedImages], Iterable[Work]],
-        processes: int,
+        group_bytes: int,
     ) -> None:
         super().__init__()
-        self._images, self._work, self._processes = images, work, processes
+        self._images, self._work, self._group_bytes = images, work, group_bytes
 
     def __iter__(self) -> Iterator[Loaded]:
         info = get_worker_info()
         worker, num_workers = (info.id, info.num_workers) if info else (0, 1)
         work = dealt(self._work(self._images), worker, num_workers)
         try:
-            for number, images in self._images.batches(work, GROUP_BYTES // self._processes):
+            for number, images in self._images.batches(work, self._group_bytes):
                 yield number, torch.from_numpy(images)
         except (RaygradError, OSError) as error:
             # DataLoader would raise it with its own stack as the text, which is for nobody.

@@ -50,19 +50,53 @@ def test_batches_come_in_order_whatever_is_read_together(images, batches, group_
     assert [pixels[:, 0, 0, 0].tolist() for _, pixels in found] == batches
 
 
-def test_nothing_is_read_twice_and_groups_grow(images, monkeypatch):
-    read = []
-    rows_of = streaming.read_rows
+@pytest.fixture
+def read(monkeypatch):
+    """The keys of each reading."""
+    read, rows_of = [], streaming.read_rows
 
     def counted(index, rows):
         read.append(rows["key"].to_pylist())
         return rows_of(index, rows)
 
     monkeypatch.setattr(streaming, "read_rows", counted)
+    return read
+
+
+def test_nothing_is_read_twice_and_groups_grow(images, read):
     order = np.random.default_rng(0).permutation(53)
     list(images.batches([(n, order[n : n + 4], images.plain) for n in range(0, 53, 4)]))
     assert [len(keys) for keys in read] == [4, 8, 16, 25]
     assert sorted(itertools.chain(*read)) == images.rows["key"].to_pylist()
+
+
+def epochs(images, count, size=7):
+    """Batches of so many epochs, each in an order of its own."""
+    num = images.shape[0]
+    orders = [np.random.default_rng(epoch).permutation(num) for epoch in range(count)]
+    parts = np.array_split(np.concatenate(orders), size * count)
+    return [(n, at, images.plain) for n, at in enumerate(parts)]
+
+
+def test_a_subset_that_a_group_holds_is_read_once_for_all_epochs(images, read):
+    """Only the bytes are held: what is decoded comes anew, and the images are those asked for."""
+    subset = images.chosen(np.arange(1, 53, 3))
+    num_bytes = int(subset.rows["size"].to_numpy().sum())
+    work = epochs(subset, 5)
+    found = [pixels[:, 0, 0, 0].tolist() for _, pixels in subset.batches(work, num_bytes)]
+    assert found == [(1 + 3 * at).tolist() for _, at, _ in work]
+    assert sorted(itertools.chain(*read)) == sorted(subset.rows["key"].to_pylist())
+
+
+def test_of_a_larger_one_no_more_is_held_than_the_last_group(images, read):
+    """What it shares with the next is not read again, all else is, and memory stays bounded."""
+    num_bytes = int(images.rows["size"].to_numpy().sum())
+    held = streaming._Held(images, num_bytes - 1)
+    _, first = held.read([(0, np.array([4, 1, 1]), images.plain), (1, np.array([9]), images.plain)])
+    _, second = held.read([(2, np.array([9, 30]), images.plain)])
+    _, third = held.read([(3, np.array([1]), images.plain)])
+    assert [sorted(group) for group in (first, second, third)] == [[1, 4, 9], [9, 30], [1]]
+    assert read == [["k001", "k004", "k009"], ["k030"], ["k001"]]
 
 
 def test_a_subset_is_those_images(images):

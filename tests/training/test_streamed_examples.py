@@ -220,11 +220,11 @@ def test_every_example_is_seen_once_an_epoch_in_as_many_steps_on_every_rank(
         patch.setattr(
             streaming, "decoded", lambda data, *_: np.array([int(data)], np.uint32).view(np.uint8)
         )
-        patch.setattr(streamed_examples, "GROUP_BYTES", group_bytes)
         patch.setattr(ranks, "world_size", lambda: world_size)
         rows = faked(counts)
         images = StreamedImages(Index(rows, rows, rows), rows, (4,), None)
-        examples = StreamedExamples(images, torch.zeros(rows.num_rows, dtype=torch.int64), 0)
+        labels = torch.zeros(rows.num_rows, dtype=torch.int64)
+        examples = StreamedExamples(images, labels, 0, group_bytes)
         seen, epoch, steps = [], 2, DataOrder(rows.num_rows, batch_size, 5).steps_per_epoch
         for rank in range(world_size):
             patch.setattr(ranks, "rank", lambda rank=rank: rank)
