@@ -17,6 +17,7 @@ from ray import tune
 from raygrad import stopping
 from raygrad.config import DEFAULT_WAIT_S, SweepConfig, TrainConfig
 from raygrad.engine import ray_private
+from raygrad.engine.decoding import decode_before
 from raygrad.engine.nodes import offer_of
 from raygrad.engine.placement import Placement, place_sweep, trial_needs
 from raygrad.engine.retries import Retries
@@ -132,12 +133,16 @@ def sweep(
         tell_arithmetic("sweep", recipe.numerics, placed.device == "cuda")
         log.info("%s", placed.line(min(placed.count, len(todo))))
         need = Need(placed.workers, placed.each, placed.labels)
-        wait_for("sweep", need, wait_s)
+        nodes = wait_for("sweep", need, wait_s)
         waiting = Waiting("sweep", need, wait_s)
         watch = _Watch(rows, layout.sweep, [t for t, _ in todo], waiting, config.max_failures)
         data = load_data()
         if isinstance(data, StudyData):
             settle_rejects("sweep", layout.sweep, data.rejects.to_pylist(), data.num_used, 1.0)
+        elif not data.is_streamed:
+            workers = min(placed.count, len(todo)) * placed.workers
+            most = Need(workers, placed.each, placed.labels)
+            decode_before("sweep", data, most, nodes, wait_s)
         _run_trials(config, recipe, data, todo, layout, placed, watch)
         if isinstance(data, StudySource):
             tell_rejects("sweep", layout.sweep, sum(data.num_examples.values()))

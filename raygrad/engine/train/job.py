@@ -17,12 +17,12 @@ from torch import nn
 
 from raygrad.config import DEFAULT_WAIT_S, TrainConfig
 from raygrad.engine import ray_private
+from raygrad.engine.decoding import decode_before
 from raygrad.engine.nodes import offer_of
 from raygrad.engine.notice import Notice
 from raygrad.engine.placement import Placement, place_training
 from raygrad.engine.relay import relayed
 from raygrad.engine.retries import Retries, final_error
-from raygrad.engine.train.decoding import decode_before
 from raygrad.engine.train.telling import Telling, warner
 from raygrad.engine.waiting import Need, Waiting, wait_for, watched
 from raygrad.engine.workers.starting import load_for_training
@@ -125,7 +125,8 @@ def train(
     load_for_training()
     nodes = wait_for("train", need, wait_s)
     if isinstance(data, StudySource) and not data.is_streamed:
-        decode_before(data, placed, nodes, wait_s)
+        most = Need(placed.count, placed.each, placed.labels)
+        decode_before("train", data, most, nodes, wait_s)
     tell_arithmetic("train", config.numerics, placed.device == "cuda")
     arguments = {"task": task, "data": ray.put(data), "use_gpu": placed.device == "cuda"}
     trainer = _trainer(task, scaling, arguments, wait_s)

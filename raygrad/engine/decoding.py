@@ -1,4 +1,4 @@
-"""Images decoded onto the disks of nodes before a training's workers hold their GPUs there."""
+"""Images decoded onto the disks of nodes before a training or trials hold their GPUs there."""
 
 import logging
 from collections import Counter
@@ -10,7 +10,6 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raygrad import stopping
 from raygrad.engine.nodes import held_by
-from raygrad.engine.placement import Placement
 from raygrad.engine.retries import final_error
 from raygrad.engine.waiting import Need, Waiting, wait_for
 from raygrad.errors import IncompleteError
@@ -36,7 +35,7 @@ class _Decoder:
 
 
 def decode_before(
-    source: StudySource, placed: Placement, nodes: Sequence[str], wait_s: float
+    stage: str, source: StudySource, most: Need, nodes: Sequence[str], wait_s: float
 ) -> None:
     """Has a data set decoded on every node that workers will stand on, each by one process.
 
@@ -45,39 +44,41 @@ def decode_before(
     an elastic group is given later, or that Ray chooses in place of these.
 
     Args:
+        stage: train or sweep, whose workers, also those of several trials, they are.
         source: The data set.
-        placed: Where the workers will stand, and with what.
-        nodes: Ids of the nodes on which Ray would have put the fewest workers, one for each.
+        most: As many of them as will be, where there is room.
+        nodes: Ids of the nodes on which Ray would have put the fewest that can begin.
         wait_s: How long CPUs are waited for at most.
 
     Raises:
         IncompleteError: There was no room in time.
         RaygradError: What workers would find as well, such as a disk that is full.
     """
-    workers = Counter(_more_nodes(placed, nodes))
+    workers = Counter(_more_nodes(stage, most, nodes))
     where = "1 node" if len(workers) == 1 else f"{len(workers)} nodes"
-    log.info("train: images are on the disk of %s before the workers begin", where)
-    shares = {node: count * placed.each["CPU"] for node, count in workers.items()}
+    log.info("%s: images are on the disk of %s before the workers begin", stage, where)
+    shares = {node: count * most.each["CPU"] for node, count in workers.items()}
     decoders = {node: _start(node, cpus) for node, cpus in shares.items()}
-    need = Need(len(shares), {"CPU": min(shares.values())}, placed.labels)
+    need = Need(len(shares), {"CPU": min(shares.values())}, most.labels)
     try:
-        _finished([one.begin.remote() for one in decoders.values()], Waiting("train", need, wait_s))
+        begun = [one.begin.remote() for one in decoders.values()]
+        _finished(stage, begun, Waiting(stage, need, wait_s))
         given = ray.put(source)
-        _finished([one.decode.remote(given) for one in decoders.values()], None)
+        _finished(stage, [one.decode.remote(given) for one in decoders.values()], None)
     finally:
         for one in decoders.values():
             ray.kill(one)
 
 
-def _more_nodes(placed: Placement, nodes: Sequence[str]) -> Sequence[str]:
-    """Returns the nodes of as many workers as there is room for now, of a group that may grow."""
-    there = sum(held_by(node, placed.each) for node in placed.offer.living)
-    most = min(placed.count, there)
-    if most > len(nodes):
+def _more_nodes(stage: str, most: Need, nodes: Sequence[str]) -> Sequence[str]:
+    """Returns the nodes of as many workers as there is room for now, where more may come."""
+    there = sum(held_by(node, most.each) for node in most.offer.living)
+    count = min(most.count, there)
+    if count > len(nodes):
         try:
-            return wait_for("train", Need(most, placed.each, placed.labels), 0.0)
+            return wait_for(stage, Need(count, most.each, most.labels), 0.0)
         except IncompleteError:
-            log.info("train: begins with fewer workers, as others use the cluster")
+            log.info("%s: begins with fewer workers, as others use the cluster", stage)
     return nodes
 
 
@@ -86,7 +87,7 @@ def _start(node: str, cpus: float) -> Any:
     return ray.remote(num_cpus=cpus, scheduling_strategy=there)(_Decoder).remote()
 
 
-def _finished(tasks: list[Any], waiting: Waiting | None) -> None:
+def _finished(stage: str, tasks: list[Any], waiting: Waiting | None) -> None:
     """Returns when all tasks have ended; says, while one has not, what is waited for.
 
     Raises:
@@ -102,7 +103,8 @@ def _finished(tasks: list[Any], waiting: Waiting | None) -> None:
                 if final is not None:
                     raise final from error
                 log.warning(
-                    "train: a node is left to its workers, as it could not decode before them: %s",
+                    "%s: a node is left to its workers, as it could not decode before them: %s",
+                    stage,
                     str(error).strip().splitlines()[-1],
                 )
         stopping.go_on()

@@ -1,4 +1,4 @@
-"""Images are on the disks of nodes before a training's workers hold the nodes."""
+"""Images are on the disks of nodes before a training's or a sweep's workers hold the nodes."""
 
 import dataclasses
 import logging
@@ -8,16 +8,20 @@ import pytest
 import ray
 from ray import NodeID
 
-from raygrad.config import TrainConfig
-from raygrad.engine.nodes import Offer, living_nodes
-from raygrad.engine.placement import place_training
-from raygrad.engine.train import decoding
-from raygrad.engine.train.decoding import decode_before
+from raygrad.config import SweepConfig, TrainConfig
+from raygrad.engine import decoding
+from raygrad.engine.decoding import decode_before
+from raygrad.engine.sweep.job import sweep
 from raygrad.engine.train.job import train
+from raygrad.engine.waiting import Need
 from raygrad.errors import IncompleteError, ResourceError
+from raygrad.runs.layout import RunLayout
+from tests.engine.sweep.sweeping import RECIPE, make_trials
 from tests.engine.train.training_tasks import TracedSource, make_sharded, make_task
 
 CONFIG = TrainConfig(network="linear", epochs=1, num_workers=2, lr_decay_epochs=())
+MOST = Need(2, {"CPU": 1.0})
+"""All that the workers of a training of `CONFIG` take."""
 
 
 @pytest.fixture
@@ -28,9 +32,8 @@ def source(ray_session, tmp_path):
 
 
 def decode_here(source, wait_s=60.0):
-    placed = place_training(CONFIG, Offer(living_nodes()))
     node = ray.get_runtime_context().get_node_id()
-    decode_before(source, placed, [node, node], wait_s)
+    decode_before("train", source, MOST, [node, node], wait_s)
 
 
 def test_no_rank_holds_its_place_while_a_node_decodes(source, tmp_path):
@@ -41,6 +44,20 @@ def test_no_rank_holds_its_place_while_a_node_decodes(source, tmp_path):
     assert first["decodes"]
     assert first["groups"] == 0
     assert [(one["decodes"], one["groups"]) for one in ranks] == [(False, 1)] * 2
+
+
+def test_no_trial_holds_its_place_while_a_node_decodes(ray_session, tmp_path):
+    """As in training; trials of two workers find all decoded."""
+    memory, streamed = make_sharded(tmp_path)
+    source = TracedSource.on_disk(streamed, tmp_path)
+    layout = RunLayout(str(tmp_path / "run"))
+    trials = make_trials(layout, memory, seeds=(0,))
+    config = SweepConfig(workers_per_trial=2)
+    assert sweep(config, RECIPE, trials, layout, lambda: source).num_rows == 2
+    first, *later = source.events
+    assert (first["decodes"], first["groups"]) == (True, 0)
+    assert len(later) >= 4
+    assert {(one["decodes"], one["groups"]) for one in later} == {(False, 1)}
 
 
 def test_a_disk_that_is_full_is_said_before_any_worker_starts(source):
@@ -62,9 +79,8 @@ def test_a_process_that_dies_as_it_decodes_leaves_the_rest_to_the_workers(source
 
 
 def test_a_node_that_is_gone_is_left_to_the_workers_as_well(source, caplog):
-    placed = place_training(CONFIG, Offer(living_nodes()))
     with caplog.at_level(logging.WARNING, "raygrad"):
-        decode_before(source, placed, [NodeID.from_random().hex()] * 2, 60.0)
+        decode_before("train", source, MOST, [NodeID.from_random().hex()] * 2, 60.0)
     assert "train: a node is left to its workers" in caplog.text
     assert source.events == []
 
@@ -87,12 +103,11 @@ class _Holder:
 
 def test_a_group_that_may_grow_has_images_on_the_nodes_of_all_it_finds_now(ray_session):
     """Not only of its fewest workers; where others hold some of the room, on those."""
-    placed = place_training(dataclasses.replace(CONFIG, min_workers=1), Offer(living_nodes()))
     node = ray.get_runtime_context().get_node_id()
-    assert decoding._more_nodes(placed, [node]) == [node, node]
+    assert decoding._more_nodes("train", MOST, [node]) == [node, node]
     holder = ray.remote(num_cpus=1)(_Holder).remote()
     ray.get(holder.pid.remote())
     try:
-        assert decoding._more_nodes(placed, [node]) == [node]
+        assert decoding._more_nodes("train", MOST, [node]) == [node]
     finally:
         ray.kill(holder)
