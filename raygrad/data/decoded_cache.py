@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -115,14 +115,15 @@ class CacheEntry:
         os.utime(self._facts)  # when it was last used
 
     def is_complete(self) -> bool:
-        """Tells whether pixels and facts are there, neither cut nor taken away."""
-        if not self._facts.exists():
+        """Tells whether pixels and facts are there, neither cut, damaged nor taken away."""
+        if _read_whole(self._facts) is None:
             return False
         with pa.OSFile(str(self._facts)) as stream:
             metadata = pa.ipc.open_stream(stream).schema.metadata
-        size = int(metadata[_SIZE])
         there = self._pixels.stat().st_size if self._pixels.exists() else 0
-        return there == size
+        if there and _mapped(self._pixels) is None:
+            return False
+        return there == int(metadata[_SIZE])
 
     def begin(self) -> NDArray[np.uint8] | None:
         """Removes what cannot be gone on from: facts without pixels, pixels half closed up or cut.
@@ -142,12 +143,8 @@ class CacheEntry:
         return pixels
 
     def _left(self) -> NDArray[np.uint8] | None:
-        try:
-            # For reading first: what is opened for writing is filled up with zeros where it is cut.
-            np.lib.format.open_memmap(self._pixels, "r")
-            return np.lib.format.open_memmap(self._pixels, "r+")
-        except (FileNotFoundError, ValueError):
-            return None
+        # For reading first: what is opened for writing is filled up with zeros where it is cut.
+        return None if _mapped(self._pixels) is None else _mapped(self._pixels, "r+")
 
     def allocate(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
         """Returns new pixels, mapped, on a disk with room.
@@ -180,7 +177,7 @@ class CacheEntry:
     def part(self, number: int) -> Tables | None:
         """Returns what is known of a shard that was decoded before, None where it was not."""
         path = self._parts / f"{number}.arrow"
-        return _read(path) if path.exists() and self._pixels.exists() else None
+        return _read_whole(path) if self._pixels.exists() else None
 
     def keep(self, number: int, tables: Tables) -> None:
         """Commits a shard: its pixels reach the disk before what says that they are there."""
@@ -284,6 +281,22 @@ def _write(path: Path, tables: Tables, metadata: dict[bytes, bytes]) -> None:
     with open(temporary, "rb") as written:
         os.fsync(written.fileno())
     os.replace(temporary, path)
+
+
+def _mapped(pixels: Path, mode: Literal["r", "r+"] = "r") -> NDArray[np.uint8] | None:
+    """Returns the pixels of a file, None where it is gone, or is cut or damaged."""
+    try:
+        return np.lib.format.open_memmap(pixels, mode)
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _read_whole(path: Path) -> Tables | None:
+    """Returns what `_write` wrote, None where it is gone or damaged, as after a loss of power."""
+    try:
+        return _read(path)
+    except (OSError, pa.ArrowException, ValueError, TypeError, KeyError):
+        return None
 
 
 def _read(path: Path) -> Tables:

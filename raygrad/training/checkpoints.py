@@ -3,6 +3,8 @@
 import copy
 import hashlib
 import io
+import pickle
+import struct
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -14,6 +16,12 @@ from raygrad.storage import files
 from raygrad.training.losses import DEFAULT_LOSS
 from raygrad.training.models import ImageSpec, build_network
 from raygrad.training.preprocess import Normalize
+
+_NO_TENSORS = (
+    pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, IndexError, struct.error,
+    TypeError, AttributeError, OverflowError,
+)  # fmt: skip
+"""What torch meets, and does not name, in a file that is cut or none of its own."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +89,12 @@ def load_checkpoint(url: str) -> Checkpoint:
     """
     if not files.exists(url):
         raise ConfigError(f"checkpoint must exist, got {url!r}. Train first: raygrad train.")
-    values = from_bytes(files.read_bytes(url))
+    try:
+        values = from_bytes(files.read_bytes(url))
+    except ValueError as error:
+        raise ConfigError(
+            f"checkpoint must be whole, got {error}, in {url!r}. Train again: raygrad train --redo."
+        ) from error
     try:
         return Checkpoint(
             values["network"],
@@ -121,6 +134,18 @@ def to_bytes(values: dict[str, Any]) -> bytes:
     return buffer.getvalue()
 
 
-def from_bytes(data: bytes) -> dict[str, Any]:
-    """Returns what `to_bytes` was given; only tensors and plain values are accepted."""
-    return torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
+def from_bytes(data: bytes) -> Any:
+    """Returns what `to_bytes` was given; only tensors and plain values are accepted.
+
+    Raises:
+        ValueError: The bytes are cut, or something else; its text is what was found, on one line.
+    """
+    try:
+        return torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
+    except _NO_TENSORS as error:
+        reason = (str(error).splitlines() or ["nothing that can be read"])[0][:200]
+        if "Weights only load failed" in reason:  # the rest is advice to load it all the same
+            reason = "a pickle of other objects, such as a whole model"
+        if isinstance(error, KeyError | IndexError | struct.error | TypeError | AttributeError):
+            reason = "a file of another kind"  # the numbers of a pickle that is none
+        raise ValueError(reason.rstrip(".")) from error

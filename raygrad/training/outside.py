@@ -6,7 +6,6 @@ executed.
 """
 
 import hashlib
-import pickle
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -179,12 +178,9 @@ def _safetensors(data: bytes, url: str) -> Any:
 def _pickled(data: bytes, url: str) -> Any:
     try:
         return from_bytes(data)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        if "Weights only load failed" in reason:  # the rest is advice to load it all the same
-            reason = "a pickle of other objects, such as a whole model"
+    except ValueError as error:
         raise ConfigError(
-            f"checkpoint must be a file of tensors and plain values, got {reason}, in {url}. "
+            f"checkpoint must be a file of tensors and plain values, got {error}, in {url}. "
             "Save model.state_dict() with torch.save, not the model itself."
         ) from error
 

@@ -94,12 +94,17 @@ class StateFile:
     def _read(self) -> dict[str, Any] | None:
         if not files.exists(self._url):
             return None
-        saved = from_bytes(files.read_bytes(self._url))
-        if saved.get("format") != FORMAT:
-            if ranks.rank() == 0:
-                self._warn(f"the saved state {self._url} is of another raygrad: it begins anew")
-            return None
+        try:
+            saved = from_bytes(files.read_bytes(self._url))
+        except ValueError as error:
+            return self._anew(f"cannot be read ({error})")
+        if not isinstance(saved, dict) or saved.get("format") != FORMAT:
+            return self._anew("is of another raygrad")
         return saved
+
+    def _anew(self, why: str) -> None:
+        if ranks.rank() == 0:
+            self._warn(f"the saved state {self._url} {why}: it begins anew")
 
     def remove(self) -> None:
         """Removes the file, if it is there."""

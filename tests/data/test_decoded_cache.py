@@ -119,6 +119,35 @@ def test_pixels_that_vanished_or_were_cut_are_made_again(index, tmp_path, harm):
     equal(decoded(index, tmp_path / "cache"), load_arrays(index, "train", channels=3))
 
 
+def _garbage(path):
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+def _cut(path):
+    os.truncate(path, path.stat().st_size * 2 // 3)
+
+
+@pytest.mark.parametrize("ending", ["npy", "arrow"])
+@pytest.mark.parametrize("harm", [_garbage, _cut, lambda path: path.write_bytes(b"")])
+def test_files_that_a_loss_of_power_damaged_are_made_again(index, tmp_path, ending, harm):
+    """Of pixels and of what is known of them; no stack trace and no blank image."""
+    decoded(index, tmp_path / "cache")
+    (path,) = tmp_path.rglob(f"*.{ending}")
+    harm(path)
+    equal(decoded(index, tmp_path / "cache"), load_arrays(index, "train", channels=3))
+
+
+@pytest.mark.parametrize("harm", [_garbage, _cut])
+def test_a_damaged_part_of_a_killed_decode_is_decoded_again(index, tmp_path, harm):
+    def killed():
+        decoded_cache.CacheEntry.is_closing_up = lambda self: os.kill(os.getpid(), signal.SIGKILL)
+        decoded(index, tmp_path / "cache")
+
+    assert in_a_process(killed) == -signal.SIGKILL
+    harm(next(tmp_path.rglob("*.parts/*.arrow")))
+    equal(decoded(index, tmp_path / "cache"), load_arrays(index, "train", channels=3))
+
+
 def test_pixels_that_vanish_before_they_are_mapped_are_an_error(index, tmp_path, monkeypatch):
     decoded(index, tmp_path / "cache")
     hold = decoded_cache.CacheEntry.hold

@@ -128,6 +128,26 @@ def test_a_state_of_another_raygrad_is_begun_anew_and_that_is_said(tmp_path):
     assert told == [f"the saved state {url} is of another raygrad: it begins anew"]
 
 
+@pytest.mark.parametrize("harm", ["empty", "cut", "garbage", "text", "a list"])
+def test_a_state_that_is_damaged_is_begun_anew_and_that_is_said(tmp_path, harm):
+    path, told = tmp_path / "state", []
+    loop = make_loop()
+    with StateFile(str(path), 0.0) as state:
+        loop.run(state.save_if_due)
+    whole = path.read_bytes()
+    torch.save([1], path)
+    kinds = {
+        "empty": b"", "cut": whole[: len(whole) // 2], "garbage": b"hello world" * 50,
+        "text": b"<html>", "a list": path.read_bytes(),
+    }  # fmt: skip
+    path.write_bytes(kinds[harm])
+    assert StateFile(str(path), warn=told.append).read() is None
+    (line,) = told
+    assert line.startswith(f"the saved state {path} ")
+    assert line.endswith(": it begins anew")
+    assert "\n" not in line
+
+
 def test_ranks_that_find_different_states_read_again(tmp_path, monkeypatch):
     """A process that is thought dead may replace the file between two ranks' reads."""
     url = str(tmp_path / "state")
