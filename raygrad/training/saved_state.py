@@ -97,14 +97,14 @@ class StateFile:
         try:
             saved = from_bytes(files.read_bytes(self._url))
         except ValueError as error:
-            return self._anew(f"cannot be read ({error})")
-        if not isinstance(saved, dict) or saved.get("format") != FORMAT:
-            return self._anew("is of another raygrad")
-        return saved
-
-    def _anew(self, why: str) -> None:
+            why = f"cannot be read ({error})"
+        else:
+            if isinstance(saved, dict) and saved.get("format") == FORMAT:
+                return saved
+            why = "is of another raygrad"
         if ranks.rank() == 0:
             self._warn(f"the saved state {self._url} {why}: it begins anew")
+        return None
 
     def remove(self) -> None:
         """Removes the file, if it is there."""
