@@ -24,6 +24,7 @@ def ray_map(
     items: Iterable[Item],
     nodes: Sequence[str] = (),
     at_once: int = 1,
+    cpus: float = 1.0,
 ) -> Iterator[Result]:
     """Applies a function to items in parallel on the cluster, results in the items' order.
 
@@ -36,20 +37,22 @@ def ray_map(
         nodes: Labels of the nodes that tasks may stand on, as the configuration has them.
         at_once: Items that one task does, one after the other: a task costs the driver a
             millisecond or two, whatever it does.
+        cpus: CPUs of each task; none for what is asked of storage alone, at the end of a stage:
+            it begins whoever has the CPUs, and is not waited for.
 
     Raises:
-        ResourceError: The cluster has no CPU for a task.
+        ResourceError: The cluster has no CPU for a task that takes some.
     """
     offer = offer_of(nodes)
     room = offer.room({"CPU": 1.0})
-    if room < 1:
+    if cpus and room < 1:
         raise ResourceError(
             f"tasks need at least 1 CPU, got a cluster with {offer.total('CPU'):g}{offer.where}. "
             "Start Ray with more CPUs (`ray start --num-cpus`) or join a larger cluster."
         )
     where = {"label_selector": dict(offer.labels)} if offer.labels else {}
-    call, shared = ray.remote(num_cpus=1, **where)(_call), ray.put(function)
-    window = 2 * min(room, MAX_UNDER_WAY)
+    call, shared = ray.remote(num_cpus=cpus, **where)(_call), ray.put(function)
+    window = 2 * max(1, min(room, MAX_UNDER_WAY))
     pending: list[Any] = []
     rest = iter(items)
     while several := list(itertools.islice(rest, at_once)):

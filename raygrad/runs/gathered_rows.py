@@ -7,12 +7,13 @@ table without it is read part by part.
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from raygrad.data.small_files import tables_of
 from raygrad.data.small_tables import SmallTables
 from raygrad.storage import files
 
@@ -24,10 +25,15 @@ MIN_PARTS = 1000
 
 _META = b"raygrad.parts"
 _ROW_GROUP = 2**16
-_IN_FLIGHT = 16
 
 
-def gather_rows(url: str, parts: Sequence[str], states: Mapping[str, tuple[int, str]]) -> None:
+def gather_rows(
+    url: str,
+    parts: Sequence[str],
+    states: Mapping[str, tuple[int, str]],
+    num_rows: Sequence[int],
+    map_fn: Callable[..., Iterable[Any]] = map,
+) -> None:
     """Writes the rows of all parts into one file, where they are many.
 
     Args:
@@ -35,17 +41,20 @@ def gather_rows(url: str, parts: Sequence[str], states: Mapping[str, tuple[int, 
         parts: The names of its parts, in the order in which the table is read.
         states: Size and version of the files that are there, by name, listed before this: of a part
             that is written again meanwhile, the file is not taken for what it then is.
+        num_rows: How many rows each part has.
+        map_fn: Like `map`; reads parts in parallel when it is a parallel map.
     """
     if len(parts) < MIN_PARTS or gathered_rows(url, parts, states) is not None:
         return
     said = {_META: _digest(parts, states).encode()}
-    schema = _read(files.join(url, parts[0])).schema.remove_metadata()
+    schema = _read(files.join(url, parts[0])).schema
     try:
         with (
             files.open_output(files.join(url, ROWS)) as stream,
             pq.ParquetWriter(stream, schema.with_metadata(said)) as writer,
         ):
-            for table in _groups(url, parts):
+            urls = [files.join(url, name) for name in parts]
+            for table in _groups(tables_of(urls, num_rows, _read, map_fn)):
                 writer.write_table(table, row_group_size=_ROW_GROUP)
     except (pa.ArrowInvalid, ValueError) as error:  # columns that differ stay in their parts
         log.warning("score: parts are not gathered, and are read one by one: %s", error)
@@ -79,19 +88,17 @@ def _digest(parts: Sequence[str], states: Mapping[str, tuple[int, str]]) -> str:
     return hashlib.blake2b(json.dumps(listed).encode(), digest_size=16).hexdigest()
 
 
-def _groups(url: str, parts: Sequence[str]) -> Iterator[pa.Table]:
+def _groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
     """Yields the rows of all parts in order, about `_ROW_GROUP` at a time."""
     waiting = SmallTables()
-    with ThreadPoolExecutor(_IN_FLIGHT) as pool:
-        for start in range(0, len(parts), _IN_FLIGHT):
-            urls = [files.join(url, name) for name in parts[start : start + _IN_FLIGHT]]
-            for table in pool.map(_read, urls):
-                waiting.add(table.replace_schema_metadata(None))
-                if waiting.num_rows >= _ROW_GROUP:
-                    yield waiting.take()
+    for table in tables:
+        waiting.add(table)
+        if waiting.num_rows >= _ROW_GROUP:
+            yield waiting.take()
     if waiting.num_rows:
         yield waiting.take()
 
 
 def _read(url: str) -> pa.Table:
-    return pq.ParquetFile(pa.BufferReader(files.read_bytes(url))).read(use_threads=False)
+    stream = pa.BufferReader(files.read_bytes(url))
+    return pq.ParquetFile(stream).read(use_threads=False).replace_schema_metadata(None)

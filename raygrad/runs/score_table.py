@@ -6,7 +6,7 @@ must be true together is committed in one file.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -202,12 +202,16 @@ def table_parts(url: str) -> list[str]:
     Raises:
         ConfigError: The table is not complete, or mixes provenances.
     """
+    manifest = _manifest(url)
+    _facts_of(url, manifest["shards"], manifest["provenance"], files_of(url))
+    return [part_url(url, shard) for shard in manifest["shards"]]
+
+
+def _manifest(url: str) -> dict[str, Any]:
     manifest_url = files.join(url, MANIFEST)
     if not files.exists(manifest_url):
         raise ConfigError(f"a score table must be complete, got {url}. Do: raygrad score.")
-    manifest = read_json(manifest_url)
-    _facts_of(url, manifest["shards"], manifest["provenance"], files_of(url))
-    return [part_url(url, shard) for shard in manifest["shards"]]
+    return dict(read_json(manifest_url))
 
 
 def row_files(url: str) -> list[str]:
@@ -228,22 +232,31 @@ def row_files(url: str) -> list[str]:
     return table_parts(url)
 
 
-def gather(url: str, states: Mapping[str, tuple[int, str]] | None = None) -> None:
+def gather(
+    url: str,
+    states: Mapping[str, tuple[int, str]] | None = None,
+    facts: Mapping[str, PartFacts] | None = None,
+    map_fn: Callable[..., Iterable[Any]] = map,
+) -> None:
     """Gathers the rows of a complete table of very many parts, for those that read it all.
 
     Args:
         url: The folder of the table.
-        states: Its `files_of`, where they were listed since its parts were all there and known to
-            be of one provenance; by default they are listed, and the parts asked.
+        states: Its `files_of`, where they were listed since its parts were all there.
+        facts: What its parts say, where they are known to be of one provenance; by default they
+            are asked.
+        map_fn: Like `map`; reads parts in parallel when it is a parallel map.
 
     Raises:
         ConfigError: The table is not complete, or mixes provenances.
     """
-    if states is None:
-        table_parts(url)
-        states = files_of(url)
-    shards = read_json(files.join(url, MANIFEST))["shards"]
-    gather_rows(url, [part_url("", one).rsplit("/", 1)[-1] for one in shards], states)
+    manifest = _manifest(url)
+    shards, states = manifest["shards"], files_of(url) if states is None else states
+    if facts is None:
+        facts = _facts_of(url, shards, manifest["provenance"], states)
+    num_rows = [facts[shard].num_used for shard in shards]
+    names = [part_url("", shard).rsplit("/", 1)[-1] for shard in shards]
+    gather_rows(url, names, states, num_rows, map_fn)
 
 
 def lacking_files(url: str) -> list[str]:

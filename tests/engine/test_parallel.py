@@ -31,6 +31,20 @@ def test_a_tasks_own_error_comes_out(ray_session):
         list(ray_map(failing, range(4), at_once=4))
 
 
+def test_tasks_that_take_no_cpu_do_not_wait_for_those_that_others_have(ray_session):
+    """As at the end of a stage on a busy cluster, where a task of one CPU waits in silence."""
+    import ray
+    from ray.util.placement_group import placement_group, remove_placement_group
+
+    taken = placement_group([{"CPU": 1.0}] * 2)
+    ray.get(taken.ready())
+    try:
+        double = functools.partial(scaled, factor=2)
+        assert list(ray_map(double, range(9), at_once=2, cpus=0.0)) == list(map(double, range(9)))
+    finally:
+        remove_placement_group(taken)
+
+
 @pytest.mark.parametrize(("count", "there"), [(0, False), (4, False), (5, True)])
 def test_a_few_items_are_done_here_and_more_of_them_on_the_cluster(count, there, monkeypatch):
     sent = []

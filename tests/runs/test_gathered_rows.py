@@ -5,6 +5,7 @@ import os
 import pyarrow as pa
 import pytest
 
+from raygrad.data import small_files
 from raygrad.errors import ConfigError
 from raygrad.runs import gathered_rows, score_table
 from raygrad.runs.subsets import draw_subset, read_subset
@@ -65,6 +66,30 @@ def test_gathered_rows_are_those_of_the_parts_and_so_is_what_is_drawn_of_them(
     assert len(score_table.finished_parts(url, PROVENANCE)) == 20
 
 
+@pytest.mark.parametrize("files_each", [1, 3, 32])
+def test_rows_that_tasks_gather_are_those_that_are_gathered_here(url, monkeypatch, files_each):
+    """Whoever reads the parts, and however many each; what is known of them is not asked again."""
+    score_table.gather(url)
+    rows = files.join(url, gathered_rows.ROWS)
+    wanted = files.read_bytes(rows)
+    files.remove(rows)
+    states, facts = score_table.files_of(url), score_table.finished_parts(url, PROVENANCE)
+    monkeypatch.setattr(small_files, "MANY", 20)
+    monkeypatch.setattr(small_files, "_LEAST", 1)
+    monkeypatch.setattr(small_files, "_FILES", files_each)
+    monkeypatch.setattr(score_table, "_facts_of", pytest.fail)
+    monkeypatch.setattr(score_table, "files_of", pytest.fail)
+    tasks = []
+
+    def mapped(function, items):
+        return (function(item) for item in items if tasks.append(item) is None)
+
+    score_table.gather(url, states, facts, mapped)
+    assert [len(one) for one in tasks[:-1]] == [files_each] * (len(tasks) - 1)
+    assert sum(map(len, tasks)) == 20
+    assert files.read_bytes(rows) == wanted
+
+
 def changed(url):
     write(url, SHARDS[3], at=1)
 
@@ -104,8 +129,11 @@ def test_few_parts_are_not_gathered(url, monkeypatch):
     assert not files.exists(files.join(url, gathered_rows.ROWS))
 
 
-def test_parts_whose_columns_differ_stay_as_they_are(tmp_path, monkeypatch, caplog):
+@pytest.mark.parametrize("many", [2, 1000])
+def test_parts_whose_columns_differ_stay_as_they_are(tmp_path, monkeypatch, caplog, many):
     monkeypatch.setattr(gathered_rows, "MIN_PARTS", 2)
+    monkeypatch.setattr(small_files, "MANY", many)
+    monkeypatch.setattr(small_files, "_LEAST", 1)
     folder = str(tmp_path)
     for at, column in enumerate(("a", "b")):
         rows = pa.table({"key": ["x"], column: [0.5]})

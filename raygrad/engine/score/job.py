@@ -1,6 +1,7 @@
 """Scoring a data set with Ray Data: every shard once, whatever dies, one committed part a shard."""
 
 import contextlib
+import functools
 import json
 import logging
 import time
@@ -13,6 +14,7 @@ import ray
 
 from raygrad.config import DEFAULT_WAIT_S, ScoreConfig
 from raygrad.data.shard_rows import shard_facts
+from raygrad.engine.parallel import ray_map
 from raygrad.engine.score.board import start_board
 from raygrad.engine.score.finite import NotFinite
 from raygrad.engine.score.pool import actor_need, pool_statuses
@@ -121,7 +123,8 @@ def score(config: ScoreConfig, task: ScoreTask, wait_s: float = DEFAULT_WAIT_S) 
     metrics = _metrics(config, task, tally, time.monotonic() - start_s)
     write_json(files.join(task.out_url, "metrics.json"), metrics)
     facts = _mark_complete(task, shards, tally)
-    score_table.gather(task.out_url, there)
+    others = functools.partial(ray_map, nodes=config.nodes, cpus=0.0)
+    score_table.gather(task.out_url, there, tally.parts, others)
     _summary(metrics)
     tally.not_finite.conclude(tally.used, task.networks, task.out_url)
     return {"num_shards": len(shards), **facts}
