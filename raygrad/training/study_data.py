@@ -213,7 +213,7 @@ def load_study_data(
     def load(split: str) -> ImageArrays:
         return load_arrays(index, split, channels=channels, transform=transform)
 
-    return _checked(load, num_classes, max_reject_share)
+    return _checked(load, index, num_classes, max_reject_share)
 
 
 @functools.lru_cache(maxsize=1)
@@ -232,7 +232,7 @@ def _opened(source: StudySource) -> StudyData:
             most_bytes=source.cache_bytes,
         )
 
-    return _checked(load, source.num_classes, source.max_reject_share)
+    return _checked(load, index, source.num_classes, source.max_reject_share)
 
 
 def _streamed(source: StudySource, map_fn: Callable[..., Iterable[Any]] = map) -> StudyData:
@@ -259,7 +259,7 @@ def _streamed(source: StudySource, map_fn: Callable[..., Iterable[Any]] = map) -
             found.counts,
         )
 
-    return _checked(load, source.num_classes, source.max_reject_share)
+    return _checked(load, index, source.num_classes, source.max_reject_share)
 
 
 def _statistics(train: ImageArrays | StreamedSplit) -> Normalize:
@@ -272,21 +272,29 @@ def _statistics(train: ImageArrays | StreamedSplit) -> Normalize:
 
 def _checked(
     load: Callable[[str], ImageArrays | StreamedSplit],
+    index: Index,
     num_classes: int,
     max_reject_share: float,
 ) -> StudyData:
+    # What the index tells is said before anything is decoded, which may take hours.
+    _check_labels({split: index.rows(split)["label"].to_numpy() for split in SPLITS}, num_classes)
     splits = {split: load(split) for split in SPLITS}
     rejects = pa.concat_tables([arrays.rejects for arrays in splits.values()])
     # First: splits and classes are also empty where their images cannot be decoded.
     check_reject_share(rejects, sum(len(a.labels) for a in splits.values()), max_reject_share)
-    for split, arrays in splits.items():
-        if len(arrays.labels) == 0:
+    _check_labels({split: arrays.labels for split, arrays in splits.items()}, num_classes)
+    return StudyData(**splits, num_classes=num_classes, normalize=_statistics(splits["train"]))
+
+
+def _check_labels(labels: dict[str, NDArray[np.int64]], num_classes: int) -> None:
+    for split, of_split in labels.items():
+        if len(of_split) == 0:
             raise DataError(
                 f"the {split} split must hold an example, got none. Data of score --data are not "
                 "split: index them in a new run, raygrad index DATA --test-tars TEST --run NEW "
                 "(validation is taken by a hash), then train or score, and sweep there."
             )
-    counts = np.bincount(splits["train"].labels, minlength=num_classes)
+    counts = np.bincount(labels["train"], minlength=num_classes)
     missing = np.flatnonzero(counts == 0).tolist()
     if missing:
         raise DataError(
@@ -295,7 +303,6 @@ def _checked(
             f"{', ...' if len(missing) > 5 else ''}. Where labels count from 1 or have gaps, index "
             "again in a new run with --renumber; else check the labels, or lower val_fraction."
         )
-    return StudyData(**splits, num_classes=num_classes, normalize=_statistics(splits["train"]))
 
 
 def _tensor(array: NDArray[np.generic]) -> torch.Tensor:

@@ -1,5 +1,6 @@
 """A data set too large for memory: mapped from a node's disk, and trained from as from memory."""
 
+import dataclasses
 import io
 import pickle
 
@@ -11,6 +12,7 @@ from PIL import Image
 from raygrad.config import TrainConfig
 from raygrad.data.index import build_index, write_index
 from raygrad.errors import DataError
+from raygrad.training import study_data
 from raygrad.training.batches import Batches
 from raygrad.training.data_order import DataOrder
 from raygrad.training.examples import Examples
@@ -115,6 +117,29 @@ def test_a_subset_is_copied_where_it_is_moved():
     assert subset.between(0, 9).flatten().tolist() == [3, 1]
     assert len(subset) == 2
     assert subset.near(torch.device("cpu")).images is images
+
+
+@pytest.fixture
+def undecodable(monkeypatch):
+    """Decoding, which may take hours, fails the test."""
+
+    def refuse(*arguments, **options):
+        raise AssertionError("images were decoded before what the index tells was looked at")
+
+    for name in ("load_arrays", "shared_arrays", "survey"):
+        monkeypatch.setattr(study_data, name, refuse)
+
+
+def test_every_way_says_what_the_index_lacks_before_it_decodes(tmp_path, undecodable):
+    """An empty test split, in memory, on a disk and streamed."""
+    urls = [put(tmp_path, "a.tar", examples([f"{n}" for n in range(12)]))]
+    index = build_index(urls, [], val_fraction=0.3)
+    write_index(str(tmp_path / "data"), index)
+    disk = StudySource(str(tmp_path / "data"), 3, 3, None, str(tmp_path / "cache"))
+    stream = dataclasses.replace(disk, survey_url=str(tmp_path / "survey"))
+    for opened in (lambda: load_study_data(index, 3, 3), disk.open, stream.open):
+        with pytest.raises(DataError, match="the test split must hold an example"):
+            opened()
 
 
 def test_data_that_were_scored_and_never_split_say_what_to_do_before_a_sweep(tmp_path):
