@@ -31,7 +31,7 @@ from raygrad.progress import Progress
 
 MAX_REJECT_SHARE = 0.01
 _MANY = 1000
-"""From so many shards on it is told how many have been scanned: they take minutes."""
+"""From so many shards on it is told how many have been scanned, and written: they take minutes."""
 
 
 @dataclass(frozen=True)
@@ -137,8 +137,7 @@ class _Shards:
     def scan(self, map_fn: Callable[..., Iterable[Any]]) -> None:
         """Scans all shards, and looks for keys that repeat."""
         hashes, self._counts = HashStore(), Counter[str]()
-        is_long = len(self.tasks) >= _MANY
-        progress = Progress("prepare", len(self.tasks), "shards") if is_long else None
+        progress = self._progress("shards")
         no_rows = PART_SCHEMA.empty_table()
         found: Scanned
         for at, (task, found) in enumerate(
@@ -172,6 +171,7 @@ class _Shards:
     def labelled(self, rule: LabelRule, numbering: ClassNumbers) -> Iterator[tuple[str, pa.Table]]:
         """Yields name and rows of one shard after the other, with the numbers of classes."""
         no_label = "" if self._labels is None else self._labels.problem
+        progress = self._progress("shards written")
         for at, one in enumerate(self._distinct()):
             task, part = self.tasks[at], one.rows
             if self._labels is not None:
@@ -179,6 +179,12 @@ class _Shards:
                 part = part.set_column(part.schema.get_field_index("text"), "text", texts)
             rows = text_rows(part, task.name, "train" if task.is_train else "test")
             yield task.name, with_labels(rows, numbering, self.rejects, no_label)
+            if progress is not None:
+                progress.add(1)
+
+    def _progress(self, unit: str) -> Progress | None:
+        """Returns what tells of shards that take minutes, None where they are few."""
+        return Progress("prepare", len(self.tasks), unit) if len(self.tasks) >= _MANY else None
 
     def _distinct(self) -> Iterator[Distinct]:
         for at, rows in enumerate(self.parts.tables()):

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from raygrad.data.small_files import tables_of
 from raygrad.data.small_tables import SmallTables
+from raygrad.progress import Progress
 from raygrad.storage import files
 
 log = logging.getLogger("raygrad")
@@ -54,7 +55,8 @@ def gather_rows(
             pq.ParquetWriter(stream, schema.with_metadata(said)) as writer,
         ):
             urls = [files.join(url, name) for name in parts]
-            for table in _groups(tables_of(urls, num_rows, _read, map_fn)):
+            tables = tables_of(urls, num_rows, _read, map_fn)
+            for table in _groups(tables, Progress("score", len(urls), "parts gathered")):
                 writer.write_table(table, row_group_size=_ROW_GROUP)
     except (pa.ArrowInvalid, ValueError) as error:  # columns that differ stay in their parts
         log.warning("score: parts are not gathered, and are read one by one: %s", error)
@@ -88,11 +90,12 @@ def _digest(parts: Sequence[str], states: Mapping[str, tuple[int, str]]) -> str:
     return hashlib.blake2b(json.dumps(listed).encode(), digest_size=16).hexdigest()
 
 
-def _groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+def _groups(tables: Iterable[pa.Table], progress: Progress) -> Iterator[pa.Table]:
     """Yields the rows of all parts in order, about `_ROW_GROUP` at a time."""
     waiting = SmallTables()
     for table in tables:
         waiting.add(table)
+        progress.add(1)
         if waiting.num_rows >= _ROW_GROUP:
             yield waiting.take()
     if waiting.num_rows:

@@ -243,10 +243,13 @@ def test_a_scan_without_its_rows_holds_none_of_their_buffers(tmp_path):
     assert index_parts.scanned(task).scan.examples.get_total_buffer_size() < 64
 
 
-def test_of_very_many_shards_it_is_told_how_many_are_scanned(tmp_path, caplog, monkeypatch):
+def test_of_very_many_shards_it_is_told_how_many_are_scanned_and_written(
+    tmp_path, caplog, monkeypatch
+):
     monkeypatch.setattr(index_building, "_MANY", 4)
     with caplog.at_level("INFO", "raygrad"):
         build(tmp_path / "few", shards(tmp_path, num=3))
         assert not caplog.records
         build(tmp_path / "many", shards(tmp_path, num=4))
-    assert "prepare: 4 of 4 shards" in caplog.text
+    assert "prepare: 4 of 4 shards, " in caplog.text
+    assert "prepare: 4 of 4 shards written, " in caplog.text

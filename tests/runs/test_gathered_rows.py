@@ -123,10 +123,15 @@ def test_a_part_that_is_gone_is_missed_though_its_rows_are_gathered(url):
         score_table.read_score_table(url)
 
 
-def test_few_parts_are_not_gathered(url, monkeypatch):
-    monkeypatch.setattr(gathered_rows, "MIN_PARTS", 21)
-    score_table.gather(url)
-    assert not files.exists(files.join(url, gathered_rows.ROWS))
+def test_few_parts_are_not_gathered_and_of_many_it_is_told(url, monkeypatch, caplog):
+    with caplog.at_level("INFO", "raygrad"):
+        monkeypatch.setattr(gathered_rows, "MIN_PARTS", 21)
+        score_table.gather(url)
+        assert not caplog.records
+        assert not files.exists(files.join(url, gathered_rows.ROWS))
+        monkeypatch.setattr(gathered_rows, "MIN_PARTS", 20)
+        score_table.gather(url)
+    assert "score: 20 of 20 parts gathered, " in caplog.text
 
 
 @pytest.mark.parametrize("many", [2, 1000])
