@@ -25,6 +25,7 @@ from raygrad.errors import ResourceError
 FORMAT = 2
 """What the files hold; those of another format have other names."""
 _SIZE, _COUNTS = b"pixel_bytes", b"counts"
+_NAMED = "--data.cache-dir of raygrad run, --cache-dir of prepare, or TMPDIR for any stage"
 _NO_FALLOCATE = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
 
 _used: dict[Path, IO[str]] = {}
@@ -61,7 +62,7 @@ def user_folder(folder: str) -> Path:
     except OSError as error:
         raise ResourceError(
             f"the folder of decoded images must be writable by user {os.getuid()}, got {error}. "
-            "Name another one on each node's own disk: --data.cache-dir."
+            f"Name another one on each node's own disk: {_NAMED}."
         ) from error
     return own
 
@@ -215,7 +216,7 @@ class CacheEntry:
         except FileNotFoundError as error:
             raise ResourceError(
                 f"decoded images must stay while they are used, got none at {error.filename}. Keep "
-                "what cleans temporary files from it (--data.cache-dir), and run again."
+                f"what cleans temporary files from it, or name another: {_NAMED}."
             ) from error
 
     def _make_room(self, needed: int) -> None:
@@ -243,7 +244,7 @@ class CacheEntry:
         return ResourceError(
             f"decoded images of {needed / 1e9:.1f} GB must fit the node's disk, got "
             f"{free / 1e9:.1f} GB free in {self._folder}{bound}, and nothing there that is not in "
-            "use. Name a larger one: --data.cache-dir."
+            f"use. Name a larger one: {_NAMED}."
         )
 
     def _last_used_s(self) -> float:

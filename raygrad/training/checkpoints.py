@@ -148,4 +148,4 @@ def from_bytes(data: bytes) -> Any:
             reason = "a pickle of other objects, such as a whole model"
         if isinstance(error, KeyError | IndexError | struct.error | TypeError | AttributeError):
             reason = "a file of another kind"  # the numbers of a pickle that is none
-        raise ValueError(reason.rstrip(".")) from error
+        raise ValueError(reason.split(". ")[0].rstrip(".")) from error  # what follows is a guess
