@@ -84,7 +84,7 @@ REFUSED = [
     (f"{OWN} --checkpoint ok.pt --columns loss loss", "columns must not repeat"),
     (f"{OWN} --checkpoint five.pt", "2 misshapen .*--num-classes"),
     (f"{OWN} --checkpoint text.pt", "Save model.state_dict"),
-    (f"{OWN} --checkpoint empty.pt", "got EOFError.*state_dict"),
+    (f"{OWN} --checkpoint empty.pt", "got nothing that can be read, in .*state_dict"),
     (f"{OWN} --checkpoint whole.pt", "such as a whole model, in .*state_dict"),
     (f"{OWN} --checkpoint photos", "Is a directory at .*photos"),
     (f"{OWN} --checkpoint ok.pt --columns los", "Did you mean 'loss'"),

@@ -71,9 +71,8 @@ def test_a_process_that_dies_as_it_decodes_leaves_the_rest_to_the_workers(source
     """As a node that is lost: said, and not an end."""
     with caplog.at_level(logging.WARNING, "raygrad"):
         decode_here(dataclasses.replace(source, deaths=1))
-    assert [r.getMessage().split(",")[0] for r in caplog.records] == [
-        "train: a node is left to its workers"
-    ]
+    # On a busy machine it may say besides that it waits for what the test before has held.
+    assert caplog.text.count("train: a node is left to its workers") == 1
     decode_here(source)
     assert [event["decodes"] for event in source.events] == [True, True]
 
