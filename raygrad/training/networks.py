@@ -178,7 +178,8 @@ def _identity_filters(inputs: int, outputs: int) -> nn.Module:
 
 
 def _unscaled_norm(channels: int) -> nn.Module:
-    norm = nn.BatchNorm2d(channels, eps=1e-12)
+    # As published, where 0.6 of the running statistics are kept: few steps are all that there are.
+    norm = nn.BatchNorm2d(channels, eps=1e-12, momentum=0.4)
     norm.weight.requires_grad_(False)
     return norm
 
