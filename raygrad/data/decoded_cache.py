@@ -25,7 +25,7 @@ from raygrad.errors import ResourceError
 FORMAT = 2
 """What the files hold; those of another format have other names."""
 _SIZE, _COUNTS = b"pixel_bytes", b"counts"
-_NAMED = "--data.cache-dir of raygrad run, --cache-dir of prepare, or TMPDIR for any stage"
+_NAMED = "--data.cache-dir of raygrad run, --cache-dir of prepare, or TMPDIR where none is named"
 _NO_FALLOCATE = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
 
 _used: dict[Path, IO[str]] = {}
@@ -116,7 +116,10 @@ class CacheEntry:
         os.utime(self._facts)  # when it was last used
 
     def is_complete(self) -> bool:
-        """Tells whether pixels and facts are there, neither cut, damaged nor taken away."""
+        """Tells whether pixels and facts are there, neither cut nor taken away, and facts whole.
+
+        Of the pixels, header and size are looked at.
+        """
         if _read_whole(self._facts) is None:
             return False
         with pa.OSFile(str(self._facts)) as stream:
@@ -296,7 +299,12 @@ def _read_whole(path: Path) -> Tables | None:
     """Returns what `_write` wrote, None where it is gone or damaged, as after a loss of power."""
     try:
         return _read(path)
-    except (OSError, pa.ArrowException, ValueError, TypeError, KeyError):
+    except (pa.ArrowInvalid, ValueError, TypeError, KeyError):
+        return None
+    except OSError as error:
+        # Arrow's own, of what ends too early, have no number; what the system refuses has one.
+        if error.errno not in (None, errno.ENOENT):
+            raise
         return None
 
 

@@ -18,7 +18,8 @@ from raygrad.errors import DataError
 
 GROUP_BYTES = 2**27
 """Encoded images that are read at a time for one consumer, about; twice that is held. Of a split
-that takes no more each image is read once and held, as it is stored, as long as it is streamed."""
+that takes no more each image is read once and held, as it is stored, as long as it is streamed.
+Several loaders share it: each holds, and reads by itself, where all takes no more than its part."""
 
 Decode = Callable[[EncodedExample], NDArray[np.uint8]]
 """From an example to pixels, uint8 `[C, H, W]`."""

@@ -12,7 +12,7 @@ from raygrad import stopping
 from raygrad.engine.nodes import held_by
 from raygrad.engine.retries import final_error
 from raygrad.engine.waiting import Need, Waiting, wait_for
-from raygrad.errors import IncompleteError
+from raygrad.errors import IncompleteError, StorageRefusedError
 from raygrad.training.study_data import StudySource
 
 log = logging.getLogger("raygrad")
@@ -52,7 +52,8 @@ def decode_before(
 
     Raises:
         IncompleteError: There was no room in time.
-        RaygradError: What workers would find as well, such as a disk that is full.
+        RaygradError: What workers would find as well, such as a disk that is full: of a training on
+            any node, of a sweep on all.
     """
     workers = Counter(_more_nodes(stage, most, nodes))
     where = "1 node" if len(workers) == 1 else f"{len(workers)} nodes"
@@ -62,9 +63,10 @@ def decode_before(
     need = Need(len(shares), {"CPU": min(shares.values())}, most.labels)
     try:
         begun = [one.begin.remote() for one in decoders.values()]
-        _finished(stage, begun, Waiting(stage, need, wait_s))
+        needed = len(workers) if stage == "train" else 1
+        _finished(stage, begun, needed, Waiting(stage, need, wait_s))
         given = ray.put(source)
-        _finished(stage, [one.decode.remote(given) for one in decoders.values()], None)
+        _finished(stage, [one.decode.remote(given) for one in decoders.values()], needed, None)
     finally:
         for one in decoders.values():
             ray.kill(one)
@@ -87,12 +89,20 @@ def _start(node: str, cpus: float) -> Any:
     return ray.remote(num_cpus=cpus, scheduling_strategy=there)(_Decoder).remote()
 
 
-def _finished(stage: str, tasks: list[Any], waiting: Waiting | None) -> None:
+def _finished(stage: str, tasks: list[Any], needed: int, waiting: Waiting | None) -> None:
     """Returns when all tasks have ended; says, while one has not, what is waited for.
 
+    Args:
+        stage: As of `decode_before`.
+        tasks: One a node.
+        needed: So many nodes must be able to: all of a training, one of a sweep, whose trials go on
+            there.
+        waiting: Tells what is waited for.
+
     Raises:
-        RaygradError: One found what another attempt would find again; at once.
+        RaygradError: Too few are, as the others found what another attempt would find again.
     """
+    left = len(tasks)
     while tasks:
         ended, tasks = ray.wait(tasks, timeout=_POLL_S)
         for one in ended:
@@ -100,7 +110,10 @@ def _finished(stage: str, tasks: list[Any], waiting: Waiting | None) -> None:
                 ray.get(one)
             except ray.exceptions.RayError as error:
                 final = final_error([error])
-                if final is not None:
+                # Storage that refuses may let in again, and workers are tried again.
+                is_final = final is not None and not isinstance(final, StorageRefusedError)
+                left -= is_final
+                if final is not None and left < needed:
                     raise final from error
                 log.warning(
                     "%s: a node is left to its workers, as it could not decode before them: %s",

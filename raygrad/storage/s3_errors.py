@@ -22,6 +22,7 @@ from botocore.exceptions import (
 from botocore.parsers import ResponseParserError
 
 from raygrad.errors import ConfigError, IncompleteError, StorageAwayError, StorageRefusedError
+from raygrad.storage.refusal_codes import OF_CREDENTIALS, REMEDIES, SIGN_IN
 
 _NOT_FOUND = ("404", "NoSuchKey", "NotFound")
 _BEYOND = ("416", "InvalidRange")
@@ -45,15 +46,9 @@ _FOR_A_MOMENT = (NoCredentialsError, CredentialRetrievalError, TokenRetrievalErr
 """What a machine's role that is asked too often looks like, too."""
 
 _KEYS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
-_SIGN_IN = "Sign in again (aws sso login), or set a fresh AWS_SESSION_TOKEN with its keys."
 _REGION = "Set AWS_DEFAULT_REGION to the bucket's region."
 _REMEDIES = {
-    "ExpiredToken": _SIGN_IN,
-    "ExpiredTokenException": _SIGN_IN,
-    "TokenRefreshRequired": _SIGN_IN,
-    "InvalidToken": _SIGN_IN,
-    "RequestExpired": "Set this machine's clock.",
-    "RequestTimeTooSkewed": "Set this machine's clock.",
+    **REMEDIES,
     "AuthorizationHeaderMalformed": _REGION,
     "PermanentRedirect": _REGION,
     "IllegalLocationConstraintException": _REGION,
@@ -63,9 +58,6 @@ _REMEDIES = {
 _WRONG_PLACE = frozenset(c for c, remedy in _REMEDIES.items() if remedy == _REGION) | {
     "InvalidBucketName"
 }
-_OF_CREDENTIALS = frozenset(
-    c for c, remedy in _REMEDIES.items() if remedy == _SIGN_IN or "clock" in remedy
-) | {"InvalidAccessKeyId", "InvalidClientTokenId", "SignatureDoesNotMatch", "UnauthorizedAccess"}
 _PUBLIC = (
     "a public bucket: AWS_NO_SIGN_REQUEST=YES; where the requester pays: "
     "AWS_REQUEST_PAYER=requester."
@@ -113,7 +105,7 @@ def changed(url: str, what: str) -> IncompleteError:
 
 def is_of_credentials(error: BaseException | None) -> bool:
     """Tells whether a refusal is of who asks, whatever is asked for: an expired token, a clock."""
-    return isinstance(error, ClientError) and _code(error) in _OF_CREDENTIALS
+    return isinstance(error, ClientError) and _code(error) in OF_CREDENTIALS
 
 
 def refused_since(refusal: StorageRefusedError, waited_s: float) -> StorageAwayError:
@@ -166,7 +158,7 @@ def _setup(error: BotoCoreError, url: str) -> ConfigError:
     elif isinstance(error, PartialCredentialsError):
         remedy = f"Set all of {_KEYS}."
     elif isinstance(error, SSOError | TokenRetrievalError):
-        remedy = _SIGN_IN
+        remedy = SIGN_IN
     elif isinstance(error, ParamValidationError):
         remedy = "Check the URL: s3://BUCKET/KEY."
     elif not isinstance(error, NoCredentialsError | CredentialRetrievalError):

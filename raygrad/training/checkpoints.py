@@ -22,6 +22,8 @@ _NO_TENSORS = (
     TypeError, AttributeError, OverflowError,
 )  # fmt: skip
 """What torch meets, and does not name, in a file that is cut or none of its own."""
+_NO_MEMORY = ("alloc_cpu", "allocate memory")
+"""What torch says where there is no memory for a tensor, by an error of no kind of its own."""
 
 
 @dataclass(frozen=True)
@@ -139,10 +141,13 @@ def from_bytes(data: bytes) -> Any:
 
     Raises:
         ValueError: The bytes are cut, or something else; its text is what was found, on one line.
+        RuntimeError: There is no memory for a tensor.
     """
     try:
         return torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
     except _NO_TENSORS as error:
+        if isinstance(error, RuntimeError) and any(one in str(error) for one in _NO_MEMORY):
+            raise  # of the machine, not of the file
         reason = (str(error).splitlines() or ["nothing that can be read"])[0][:200]
         if "Weights only load failed" in reason:  # the rest is advice to load it all the same
             reason = "a pickle of other objects, such as a whole model"

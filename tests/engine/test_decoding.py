@@ -14,7 +14,7 @@ from raygrad.engine.decoding import decode_before
 from raygrad.engine.sweep.job import sweep
 from raygrad.engine.train.job import train
 from raygrad.engine.waiting import Need
-from raygrad.errors import IncompleteError, ResourceError
+from raygrad.errors import IncompleteError, ResourceError, StorageRefusedError
 from raygrad.runs.layout import RunLayout
 from tests.engine.sweep.sweeping import RECIPE, make_trials
 from tests.engine.train.training_tasks import TracedSource, make_sharded, make_task
@@ -82,6 +82,35 @@ def test_a_node_that_is_gone_is_left_to_the_workers_as_well(source, caplog):
         decode_before("train", source, MOST, [NodeID.from_random().hex()] * 2, 60.0)
     assert "train: a node is left to its workers" in caplog.text
     assert source.events == []
+
+
+@ray.remote(num_cpus=0)
+def ended_by(error):
+    if error is not None:
+        raise error
+
+
+@pytest.mark.parametrize(
+    ("stage", "errors", "is_end"),
+    [
+        ("train", [ResourceError("full"), None], True),
+        ("sweep", [ResourceError("full"), None], False),
+        ("sweep", [ResourceError("full"), ResourceError("full")], True),
+        ("train", [StorageRefusedError("RequestTimeTooSkewed"), None], False),
+        ("sweep", [StorageRefusedError("ExpiredToken")] * 2, False),
+    ],
+)
+def test_one_bad_node_ends_a_training_and_no_sweep(ray_session, caplog, stage, errors, is_end):
+    """Trials go on where others cannot; storage that refuses is asked again by the workers."""
+    tasks = [ended_by.remote(error) for error in errors]
+    needed = len(tasks) if stage == "train" else 1
+    with caplog.at_level(logging.WARNING, "raygrad"):
+        if is_end:
+            with pytest.raises(ResourceError, match="full"):
+                decoding._finished(stage, tasks, needed, None)
+        else:
+            decoding._finished(stage, tasks, needed, None)
+            assert f"{stage}: a node is left to its workers" in caplog.text
 
 
 def test_cpus_that_others_took_meanwhile_are_waited_for_within_the_bound(source):

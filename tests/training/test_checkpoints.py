@@ -34,3 +34,14 @@ def test_bytes_of_any_kind_end_in_one_error_of_one_line():
         for one in (data, b"\x80\x02" + data):
             with pytest.raises(ValueError, match=r"^.+$"):
                 from_bytes(one)
+
+
+def test_a_machine_without_memory_is_no_fault_of_the_file(monkeypatch):
+    """A whole saved state would else be begun anew from, and written over."""
+
+    def load(*_, **__):
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator")
+
+    monkeypatch.setattr(torch, "load", load)
+    with pytest.raises(RuntimeError, match="alloc_cpu"):
+        from_bytes(b"")

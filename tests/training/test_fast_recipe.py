@@ -66,6 +66,12 @@ def weights(loop: TrainingLoop) -> torch.Tensor:
     return torch.cat([t.double().flatten() for t in loop._network.state_dict().values()])
 
 
+def test_running_statistics_are_kept_as_published():
+    modules = build_network("airbench94", SPEC, 0).modules()
+    norms = [one for one in modules if isinstance(one, nn.BatchNorm2d)]
+    assert {(n.momentum, n.eps, n.weight.requires_grad) for n in norms} == {(0.4, 1e-12, False)}
+
+
 @pytest.mark.parametrize("shape", [(6, 40), (40, 6), (9, 9)])
 @pytest.mark.parametrize("steps", [1, 3, 5])
 def test_orthogonalized_maps_each_singular_value_and_keeps_the_singular_vectors(shape, steps):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, final
 
 from raygrad.engine.score.refusals import Refusals
+from raygrad.storage.refusal_codes import names_credentials
 
 MAX_DEATHS = 3
 """A shard, or the building of an actor, that ended as many actors is given up."""
@@ -96,7 +97,7 @@ class Blame:
         self._num_finished += 1
         self._in_a_row = 0
         self._proven.add(place.node)
-        self._refusals.finished(place.node)
+        self._refusals.finished(place.node, shard)
         self._setup.clear()
         self._storage.since_s = None
         self._storage.seen.clear()
@@ -221,8 +222,14 @@ class Blame:
             refused: It answered, and refused.
             wait_s: How long a job waits.
         """
-        is_elsewhere = any(one.node != place.node and not self.is_aside(one) for one in others)
-        if refused and is_elsewhere and self._refusals.is_of(place.node, shard, now_s):
+        nodes = {one.node for one in others if one.node != place.node and not self.is_aside(one)}
+        if (
+            refused
+            and nodes
+            and self._refusals.is_of(
+                place.node, shard, nodes, now_s, of_object=not names_credentials(error)
+            )
+        ):
             return self.device(place, "", error, others, now_s)
         storage = self._storage
         if storage.since_s is None:

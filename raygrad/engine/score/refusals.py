@@ -6,6 +6,7 @@ up for them.
 """
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import final
 
@@ -33,25 +34,38 @@ class Refusals:
 
     def __init__(self) -> None:
         self._of: dict[str, _Refused] = {}
+        self._unreadable: dict[str, set[str]] = {}
+        self._read_elsewhere: dict[str, set[str]] = {}
         self._finished: Counter[str] = Counter()
 
     def built(self, node: str) -> None:
         """Notes that storage gave a node what an actor is built of."""
         self._of.pop(node, None)
 
-    def finished(self, node: str) -> None:
+    def finished(self, node: str, shard: str) -> None:
         """Notes that storage gave a node a shard, and took its part."""
         self._of.pop(node, None)
+        self._read_elsewhere.pop(node, None)
         self._finished[node] += 1
+        for other in self._unreadable.pop(shard, set()) - {node}:
+            self._read_elsewhere.setdefault(other, set()).add(shard)
 
-    def is_of(self, node: str, shard: str, now_s: float) -> bool:
+    def is_of(
+        self, node: str, shard: str, others: Collection[str], now_s: float, *, of_object: bool
+    ) -> bool:
         """Notes a refusal; tells whether the node is to blame, and not storage or a shard.
 
         Args:
             node: Where something was refused.
             shard: For which shard; empty where an actor was built.
+            others: The other nodes on which work is done or could be.
             now_s: The time.
+            of_object: The object was refused, not the credentials or the clock: that tells of the
+                node only where others could read what it could not.
         """
+        if of_object and shard:
+            self._unreadable.setdefault(shard, set()).add(node)
+            return len(self._read_elsewhere.get(node, ())) >= _SHARDS
         here = self._of.setdefault(node, _Refused(now_s))
         here.shards.add(shard)
         may_be_shards = "" not in here.shards and len(here.shards) < _SHARDS
@@ -60,5 +74,6 @@ class Refusals:
         given = self._finished.total() - self._finished[node]
         if here.given is None:
             here.given = given
-        nobody_else = len(self._of) == 1 and now_s - here.since_s >= ALONE_S
+        # Who is set aside or gone asks no more, and is nobody else who is refused.
+        nobody_else = self._of.keys().isdisjoint(others) and now_s - here.since_s >= ALONE_S
         return given > here.given or nobody_else

@@ -21,6 +21,7 @@ from raygrad.errors import (
 A, B, C = Place("a"), Place("b"), Place("c")
 ALL = (A, B, C)
 SKEW = "StorageRefusedError: RequestTimeTooSkewed"
+DENIED = "StorageRefusedError: AccessDenied"
 GPUS = tuple(Place("a", str(number)) for number in range(4))
 
 
@@ -199,8 +200,8 @@ def test_a_node_where_actors_die_of_several_shards_is_set_aside():
     assert set(blame.aside) == {A}
 
 
-def ask(blame, shard, now_s, refused=False, at=A, others=(A,)):
-    return blame.storage(at, shard, SKEW, others, now_s, refused=refused, wait_s=1800.0)
+def ask(blame, shard, now_s, refused=False, at=A, others=(A,), said=SKEW):
+    return blame.storage(at, shard, said, others, now_s, refused=refused, wait_s=1800.0)
 
 
 def test_storage_that_is_away_for_all_is_waited_for_and_not_for_ever():
@@ -269,6 +270,44 @@ def test_a_node_that_is_refused_while_nobody_else_asks_is_to_blame_after_a_while
     verdicts = [ask(blame, "", now_s, True, A, ALL) for now_s in (0, 20, 40, 60, 61)]
     assert verdicts == ["wait"] * 3 + ["elsewhere"] * 2
     assert set(blame.aside) == {A}
+
+
+def test_a_second_node_that_is_refused_alone_is_to_blame_as_the_first_was():
+    """The first, which is set aside and asks no more, is nobody else who is refused."""
+    blame = Blame()
+    for at, begin_s in ((A, 0), (B, 100)):
+        for now_s in (0, 60, 61):
+            ask(blame, "", begin_s + now_s, True, at, ALL)
+    assert set(blame.aside) == {A, B}
+
+
+def test_shards_that_nobody_may_read_set_no_node_aside_and_are_given_up():
+    """An actor works through a block of them, while all other shards are finished elsewhere."""
+    blame, left, now_s = Blame(), [f"s{one}" for one in range(32)], 0.0
+    while left:
+        now_s += 1.0
+        for one in (B, C):
+            blame.finished(f"good-{now_s}-{one.node}", one)
+        verdict = ask(blame, left[0], now_s, True, A, ALL, DENIED)
+        assert verdict in ("wait", "failed")
+        if verdict == "failed":
+            left.pop(0)
+    assert blame.aside == {}
+
+
+def test_a_node_that_may_not_read_what_others_read_is_set_aside():
+    """Its role lacks a right: shards that it gave up were finished by the others."""
+    blame, now_s, verdicts = Blame(), 0.0, []
+    while not blame.aside:
+        assert now_s < 200.0
+        now_s += 1.0
+        shard = f"s{verdicts.count('failed')}"
+        blame.finished(f"good-{now_s}", B)
+        verdicts.append(ask(blame, shard, now_s, True, A, ALL, DENIED))
+        if verdicts[-1] == "failed":
+            blame.finished(shard, C)
+    assert set(blame.aside) == {A}
+    assert verdicts.count("failed") <= 4
 
 
 def test_a_token_that_expires_everywhere_sets_nobody_aside():
