@@ -4,6 +4,7 @@ An example's own fault never comes here: it is a row of the reject table.
 """
 
 import errno
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
@@ -77,7 +78,8 @@ def fault_of(error: BaseException, *, is_built: bool) -> Fault:
     behind = error.__cause__ if isinstance(error, OutputError) else error
     if isinstance(behind, StorageAwayError | StorageRefusedError):
         return "storage"
-    if isinstance(error, ResourceError) or is_device_error(error):
+    # A network that is tried on a broken GPU is said not to take the images.
+    if isinstance(error, ResourceError) or any(map(is_device_error, _with_causes(error))):
         return "device"
     if isinstance(error, OutputError):
         return "setup"
@@ -90,6 +92,14 @@ def fault_of(error: BaseException, *, is_built: bool) -> Fault:
     if isinstance(error, ConfigError):
         return "setup"
     return "shard" if isinstance(error, OSError | IncompleteError) else "code"
+
+
+def _with_causes(error: BaseException) -> Iterator[BaseException]:
+    """Yields an error and what it was raised from, in turn."""
+    behind: BaseException | None = error
+    while behind is not None:
+        yield behind
+        behind = behind.__cause__
 
 
 def is_device_error(error: BaseException) -> bool:

@@ -31,9 +31,18 @@ def refused_output():
     return error
 
 
+def untried():
+    """A network whose check met a broken GPU."""
+    error = ConfigError("network 'own' must take images 3x16x16, got RuntimeError")
+    error.__cause__ = RuntimeError("CUDA error: uncorrectable ECC error encountered")
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "is_built", "expected"),
     [
+        (untried(), False, "device"),
+        (untried(), True, "device"),
         (StorageAwayError("storage must answer within 120 s"), True, "storage"),
         (StorageRefusedError("InvalidAccessKeyId"), True, "storage"),
         (StorageRefusedError("InvalidAccessKeyId"), False, "storage"),
