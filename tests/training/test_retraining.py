@@ -53,15 +53,13 @@ def test_a_trial_that_differs_in_anything_has_another_name(name):
 
 def test_trials_by_a_runs_own_scores_keep_the_names_of_older_versions():
     """A row of a study on MNIST: its trial must not be run again."""
-    trial = Trial(
+    trial = dataclasses.replace(
+        TRIAL,
         network="cnn",
-        score_network="cnn",
         score_column="grad_l2_last_layer_weights",
         method="gradient_cdf",
         keep_fraction=0.0032407407,
         budget=175,
-        seed=0,
-        protocol="equal_epochs",
         subset_digest="68bb06b6fb16eea17b6a740415938c87",
         config_digest="fbc0721a56d6b8014ab4b406a98a50dd",
     )
