@@ -4,6 +4,7 @@ import dataclasses
 import json
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -24,6 +25,7 @@ from raygrad.scoring.memory import (
     measured_batch_size,
 )
 from raygrad.scoring.verdicts import Verdicts
+from raygrad.storage import files, s3_client
 from raygrad.training.models import build_network
 from raygrad.training.preprocess import Normalize
 from tests.engine.score.scoring_cases import (
@@ -57,6 +59,30 @@ def test_the_scores_are_those_of_single_examples_whatever_the_batch(tmp_path, ba
     urls = make_shards(tmp_path)
     task = make_task(tmp_path, urls, batch_size=batch_size)
     assert_same_scores(scored(tmp_path, task), bare_scores(task))
+
+
+def test_a_shard_on_s3_is_three_requests_of_its_own(tmp_path, s3_url):
+    """Whether it has its part, its bytes, and its part; small shards are made of little else."""
+    for url in make_shards(tmp_path, 3):
+        files.write_bytes(f"{s3_url}/{Path(url).name}", Path(url).read_bytes())
+    urls = [f"{s3_url}/own-{at:03d}.tar" for at in range(3)]
+    work = ShardWork(make_task(tmp_path, urls, out_url=f"{s3_url}/scores"))
+    work.score("own-000", quiet)
+    asked: list[str] = []
+
+    def note(model, **_):
+        asked.append(model.name)
+
+    events = s3_client.client().meta.events
+    events.register("before-call.s3", note)
+    try:
+        assert work.score("own-001", quiet).kind == "done"
+        assert sorted(asked) == ["GetObject", "HeadObject", "PutObject"]
+        asked.clear()
+        assert work.score("own-001", quiet).kind == "found"
+        assert sorted(asked) == ["GetObject", "HeadObject"], "its footer alone"
+    finally:
+        events.unregister("before-call.s3", note)
 
 
 def test_the_same_batches_give_the_same_bits(tmp_path):
