@@ -56,6 +56,8 @@ MAX_LATE = 20
 """Starts in which Ray itself was not up within its 30 s, for the machine is busy: each is made
 again, and counted apart."""
 LATE = "The current node timed out during startup"
+REFUSED_PAUSE_S = 1.0
+"""A command that is refused ends within a second: the pause before the next start grows by this."""
 GONE_S = 60.0
 """Processes of a command that has ended are waited for so long."""
 _POLL_S = 0.2
@@ -247,6 +249,7 @@ class Schedules:
                 self._one_start(pending, outcome, later)
                 if outcome.starts and outcome.starts[-1].status == 0:
                     break
+                self._wait_for_storage(outcome)
             for timer in timers:
                 timer.join()
             self._run.wait_for_second()
@@ -291,6 +294,11 @@ class Schedules:
         outcome.starts.append(
             Start(status, tuple(sorted(wanted)), took_s, "Traceback (most" in run.said_now())
         )
+
+    def _wait_for_storage(self, outcome: Outcome) -> None:
+        """Waits a little after a start that storage refused, as a user does who reads so."""
+        if outcome.starts and outcome.starts[-1].status == 2 and self._run.storage != "up":
+            time.sleep(REFUSED_PAUSE_S * len(outcome.starts))
 
     def _bounded_wait(self, begun_s: float) -> int:
         while self._run.status() is None and time.monotonic() - begun_s < self._bound_s + 1:

@@ -12,6 +12,11 @@ import sys
 import threading
 from collections.abc import Iterator
 
+EXIT_INTERRUPTED, EXIT_TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
+"""Exit statuses of a command that was stopped by Ctrl-C, and by SIGTERM."""
+STOPPED = "stopped; the same command goes on from here"
+"""What such a command says at its end."""
+
 _commands: list[list[signal.Signals]] = []
 """The signals that each command of this process received which is under way, the inner one last."""
 

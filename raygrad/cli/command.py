@@ -39,6 +39,7 @@ from raygrad.cli.usage import one_line
 from raygrad.config import StudyConfig
 from raygrad.engine.session import expect_ray, session
 from raygrad.errors import ConfigError, IncompleteError, RaygradError
+from raygrad.stopping import EXIT_INTERRUPTED, EXIT_TERMINATED, STOPPED
 from raygrad.storage import patience
 from raygrad.training.recipes import named_recipe
 
@@ -49,8 +50,6 @@ RUN_AFTER_FLAG = (Train, Score, Sweep, PlanSweep)
 """Commands whose run folder is named by a flag, and which take no word without one."""
 STARTS_RAY = (Train, Score, Sweep, Job)
 """Commands that need workers of Ray, unless what they do is there."""
-
-EXIT_INTERRUPTED, EXIT_TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -107,7 +106,7 @@ def guarded(work: Callable[[], None]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         status = EXIT_TERMINATED if signal.SIGTERM in received else EXIT_INTERRUPTED
-        return _fail("stopped; the same command goes on from here", status)
+        return _fail(STOPPED, status)
     except Exception as error:  # the last net: what is not from outside goes on as it came
         line_and_status = last_net.caught(error)
         if line_and_status is None:

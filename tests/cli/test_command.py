@@ -161,6 +161,23 @@ def test_a_reader_that_has_had_enough_ends_the_command_quietly():
     assert "BrokenPipe" not in errors
 
 
+@pytest.mark.parametrize(
+    "start", ["runpy.run_module('raygrad', run_name='__main__')", "sys.exit(cli.job(None))"]
+)
+def test_ctrl_c_while_it_is_imported_stops_it_without_a_stack(start, sigint_heard):
+    """The first second or so of every command is its imports; a stack says nothing to a user."""
+    code = (
+        "import os, runpy, signal, sys, raygrad.cli as cli\n"
+        "class Stop:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'tyro': os.kill(os.getpid(), signal.SIGINT)\n"
+        f"sys.meta_path.insert(0, Stop())\n{start}"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ran.returncode == 130
+    assert ran.stderr == "raygrad: stopped; the same command goes on from here\n"
+
+
 @pytest.mark.parametrize("args", [["--help"], ["--version"], ["train", "--help"], ["score"]])
 def test_help_a_version_and_a_wrong_flag_cost_a_second_of_cpu_at_most(args):
     """Neither torch nor Ray nor a store is imported for them; the parser takes what there is."""
