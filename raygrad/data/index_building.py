@@ -99,11 +99,16 @@ def build(
     urls = [*train_urls, *test_urls]
     names = shard_names(urls)
     rule, rejects = LabelRule(options.labels), Rejects(options.strict)
-    tasks = [
-        Task(url, name, at < len(train_urls), rule, options.image, options.unpack_to)
-        for at, (url, name) in enumerate(zip(urls, names, strict=True))
-    ]
-    shards = _Shards(parts.tasks(tasks), parts, rejects)
+    shards = _Shards(
+        parts.tasks(  # no other list holds them: at very many shards each is tens of megabytes
+            [
+                Task(url, name, at < len(train_urls), rule, options.image, options.unpack_to)
+                for at, (url, name) in enumerate(zip(urls, names, strict=True))
+            ]
+        ),
+        parts,
+        rejects,
+    )
     shards.scan(options.map_fn)
     numbering = shards.numbering(rule, options)
     counts: Counter[str] = Counter()
@@ -138,15 +143,16 @@ class _Shards:
         """Scans all shards, and looks for keys that repeat."""
         hashes, self._counts = HashStore(), Counter[str]()
         progress = self._progress("shards")
-        no_rows = PART_SCHEMA.empty_table()
+        no_rows, no_rejects = PART_SCHEMA.empty_table(), list[tuple[str, str]]()
         found: Scanned
         for at, (task, found) in enumerate(
             zip(self.tasks, map_fn(scanned, self.tasks), strict=True)
         ):
             self.rejects.add_scan(task.name, found.scan)
             # A table without rows takes kilobytes too, and keeps what it was sent with.
-            self.scans[task.name] = replace(found.scan, examples=no_rows)
-            self.places.append(found.place)
+            self.scans[task.name] = replace(found.scan, examples=no_rows, rejects=no_rejects)
+            # What came from another process is another text of the same characters.
+            self.places.append(task.url if found.place == task.url else found.place)
             hashes.add(found.hashes)
             self._counts.update(found.text_counts if task.is_train else {})
             self.parts.keep(at, found)

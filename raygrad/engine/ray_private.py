@@ -270,6 +270,28 @@ def spare_data_statistics() -> None:
     stats.get_or_create_stats_actor = found
 
 
+def end_data_execution(iterating: threading.Thread, others: Iterable[Any], within_s: float) -> None:
+    """Ends what Ray Data executes for a thread that iterates, and waits, so long at most, for both.
+
+    Its scheduling thread, among `others` before, would ask things of a Ray that is being shut down,
+    which then starts anew, aborts the process or ends it unsaid. Only the thread that iterates has
+    a public way to end it, and that thread waits for the next row.
+    """
+    from ray.data._internal.execution.streaming_executor import StreamingExecutor
+
+    def end() -> None:
+        while iterating.is_alive():  # until then an execution may yet begin
+            begun = [one for one in threading.enumerate() if isinstance(one, StreamingExecutor)]
+            for one in set(begun).difference(others):
+                one.shutdown(force=True)
+            iterating.join(0.05)
+
+    # In a thread: a cluster that has gone answers nothing, and must not hold up Ctrl-C.
+    ending = threading.Thread(target=end, daemon=True)
+    ending.start()
+    ending.join(within_s)
+
+
 def keep_from_trials(names: Iterable[str]) -> None:
     """Keeps variables of the driver's environment from being sent to the processes of Tune.
 

@@ -43,12 +43,17 @@ _LATER = ("code",)
 
 def part_url(url: str, shard: str) -> str:
     """Returns where the part of a shard is."""
-    return files.join(url, f"part-{shard}.parquet")
+    return files.join(url, part_name(shard))
+
+
+def part_name(shard: str) -> str:
+    """Returns the name of the part of a shard within its table's folder."""
+    return f"part-{shard}.parquet"
 
 
 def features_url(url: str, shard: str) -> str:
     """Returns where the penultimate features of a shard are."""
-    return files.join(url, "features", f"part-{shard}.parquet")
+    return files.join(url, "features", part_name(shard))
 
 
 def write_vectors(
@@ -227,7 +232,7 @@ def row_files(url: str) -> list[str]:
     """
     if files.exists(files.join(url, ROWS)) and files.exists(files.join(url, MANIFEST)):
         shards = read_json(files.join(url, MANIFEST))["shards"]
-        names = [part_url("", shard).rsplit("/", 1)[-1] for shard in shards]
+        names = [part_name(shard) for shard in shards]
         # It was written of parts of one provenance; of these, by their sizes and versions.
         found = gathered_rows(url, names, files_of(url))
         if found is not None:
@@ -258,7 +263,7 @@ def gather(
     if facts is None:
         facts = _facts_of(url, shards, manifest["provenance"], states)
     num_rows = [facts[shard].num_used for shard in shards]
-    names = [part_url("", shard).rsplit("/", 1)[-1] for shard in shards]
+    names = [part_name(shard) for shard in shards]
     gather_rows(url, names, states, num_rows, map_fn)
 
 

@@ -368,12 +368,16 @@ def states_in(url: str, suffix: str = "") -> dict[str, tuple[int, str]]:
     there: dict[str, tuple[int, str]] = {}
     with contextlib.suppress(FileNotFoundError), os.scandir(url) as entries:
         for one in entries:
-            # A file may go, or be a link that leads nowhere, while the folder is listed.
-            with contextlib.suppress(FileNotFoundError):
-                if _is_listed(one.name, suffix) and one.is_file():
+            name = one.name
+            if not name.endswith(suffix) or name.startswith("."):
+                continue
+            try:  # a context manager an entry would take as long as the listing itself
+                if one.is_file():
                     info = one.stat()
-                    there[one.name] = info.st_size, str(info.st_mtime_ns)
-    return dict(sorted(there.items()))
+                    there[name] = info.st_size, str(info.st_mtime_ns)
+            except FileNotFoundError:
+                continue  # it has gone since, or is a link that leads nowhere
+    return {name: there[name] for name in sorted(there)}
 
 
 def list_infos(url: str, *, recursive: bool = False) -> list[fs.FileInfo]:

@@ -189,12 +189,14 @@ def _score_all(
     watch = Watch(board, task, need, wait_s, sum(sizes.values()))
     rounds, listed_s = Rounds(MAX_TRIES), time.monotonic()
     while sizes:
-        for status in pool_statuses(config, task, board, sizes, watch.trouble.aside):
-            if status is None or status.kind in ENDING or watch.is_due:
-                watch.look(tally.retries, len(tally.rejects))
-                listed_s = _list_parts(task, tally, listed_s)
-            if status is not None:
-                _settle(status, shards[status.shard][1], rounds, tally)
+        statuses = pool_statuses(config, task, board, sizes, watch.trouble.aside)
+        with contextlib.closing(statuses):  # also where this is left by Ctrl-C, before Ray ends
+            for status in statuses:
+                if status is None or status.kind in ENDING or watch.is_due:
+                    watch.look(tally.retries, len(tally.rejects))
+                    listed_s = _list_parts(task, tally, listed_s)
+                if status is not None:
+                    _settle(status, shards[status.shard][1], rounds, tally)
         state = watch.look(tally.retries, len(tally.rejects))
         tally.retries, tally.aside = state.retries + rounds.num_failed, watch.trouble.lines
         tally.most_actors = watch.most_actors
@@ -271,7 +273,7 @@ def _forget_failures(task: ScoreTask) -> None:
 
 def _check(task: ScoreTask, counts: dict[str, int], tally: _Tally, there: _Files) -> None:
     """Raises unless every shard has its part and used + rejected is the index."""
-    lacking = [s for s in counts if score_table.part_url("", s).rsplit("/", 1)[-1] not in there]
+    lacking = [s for s in counts if score_table.part_name(s) not in there]
     if lacking:
         raise IncompleteError(
             f"every shard must have its part, got none for {lacking[:_NUM_NAMED]}. Run again."

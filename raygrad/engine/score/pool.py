@@ -8,7 +8,7 @@ import dataclasses
 import logging
 import queue
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any
 
 import ray.data
@@ -27,6 +27,8 @@ from raygrad.errors import RaygradError
 
 log = logging.getLogger("raygrad")
 
+_ENDED_WITHIN_S = 10.0
+"""How long Ray Data may take to end a job that is left before its end."""
 _POLL_S = 0.5
 _BLOCK_EXAMPLES = 256
 """Shards go several a block while it holds no more examples than these: seconds of work, by which
@@ -146,7 +148,7 @@ def pool_statuses(
     board: Any,
     shards: Mapping[str, int],
     aside: Sequence[Place] = (),
-) -> Iterator[ShardStatus | None]:
+) -> Generator[ShardStatus | None, None, None]:
     """Yields the status of each shard as it comes, and None at least twice a second.
 
     Args:
@@ -158,6 +160,7 @@ def pool_statuses(
 
     Ray Data restarts dead actors and tries their shards again without end; the board bounds it.
     Its rows come on a thread, so that the caller is never held up by a cluster that stands still.
+    Close it where it is left before its end: Ray Data would go on while Ray is shut down.
 
     Raises:
         RaygradError: The job itself failed.
@@ -176,20 +179,32 @@ def pool_statuses(
         except BaseException as error:  # noqa: BLE001 - raised again where the row is awaited
             ready.put(error)
 
-    threading.Thread(target=drain, daemon=True, name="raygrad-score").start()
+    others = threading.enumerate()
+    thread = threading.Thread(target=drain, daemon=True, name="raygrad-score")
+    thread.start()
     try:
-        while True:
-            try:
-                item = ready.get(timeout=_POLL_S)
-            except queue.Empty:
-                yield None
-                continue
-            if item is None:
-                return
-            if isinstance(item, BaseException):
-                raise RaygradError(
-                    f"scoring actors must live, got {item}. Run again to go on."
-                ) from item
-            yield item
+        yield from _taken(ready)
     finally:
         stopped.set()
+        ray_private.end_data_execution(thread, others, _ENDED_WITHIN_S)
+
+
+def _taken(ready: "queue.Queue[Any]") -> Iterator[ShardStatus | None]:
+    """Yields what comes until None does, and None while nothing comes.
+
+    Raises:
+        RaygradError: What came is an error.
+    """
+    while True:
+        try:
+            item = ready.get(timeout=_POLL_S)
+        except queue.Empty:
+            yield None
+            continue
+        if item is None:
+            return
+        if isinstance(item, BaseException):
+            raise RaygradError(
+                f"scoring actors must live, got {item}. Run again to go on."
+            ) from item
+        yield item

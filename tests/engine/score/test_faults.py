@@ -11,6 +11,7 @@ import ray
 from ray.data._internal import stats
 
 from raygrad.engine.score import pool as score_pool
+from raygrad.engine.score.board import start_board
 from raygrad.engine.score.job import FAILURES, score
 from raygrad.errors import ConfigError, IncompleteError, RaygradError
 from raygrad.runs import score_table
@@ -59,6 +60,31 @@ def test_a_pool_scores_every_example_once_and_says_what_it_cost(tmp_path, ray_se
     assert_nothing_half_written(tmp_path)
     with pytest.raises(ValueError, match="Failed to look up actor"):
         ray.get_actor(stats.STATS_ACTOR_NAME, namespace=stats.STATS_ACTOR_NAMESPACE)
+
+
+@pytest.mark.parametrize("when", ["before it begins", "while it is under way"])
+def test_a_job_that_is_left_leaves_no_thread_that_asks_ray(when, tmp_path, ray_session):
+    """Ray would be shut down beneath it: begun anew by its question, aborted, or ended unsaid."""
+    task = make_task(tmp_path, make_shards(tmp_path), preprocess=faulty(delay_s=30.0))
+    before = set(threading.enumerate())
+    board = start_board(score_pool.actor_need(make_config(), task), 60.0, 0)
+    sizes = {f"own-{at:03d}": 12 for at in range(4)}
+    statuses = score_pool.pool_statuses(make_config(), task, board, sizes)
+
+    def of_the_job():
+        new = set(threading.enumerate()) - before
+        names = ("raygrad-score", "StreamingExecutor-")
+        return {one.name for one in new if one.name.startswith(names)}
+
+    end_s = time.monotonic() + BOUND_S
+    assert next(statuses) is None
+    while when == "while it is under way" and len(of_the_job()) < 2:
+        assert next(statuses) is None
+        assert time.monotonic() < end_s
+    begun_s = time.monotonic()
+    statuses.close()
+    assert of_the_job() == set()
+    assert time.monotonic() - begun_s < 3 * score_pool._ENDED_WITHIN_S
 
 
 @pytest.mark.parametrize("blocks_each", [score_pool._BLOCKS_EACH, 1], ids=["alone", "in twos"])

@@ -75,7 +75,7 @@ def test_a_part_that_was_changed_from_outside_is_named_before_any_work(tmp_path,
 
 def test_shards_that_nobody_told_of_are_lacking_and_no_accident(tmp_path, ray_session, monkeypatch):
     """A pool that ends without a word is an incomplete job."""
-    monkeypatch.setattr(score_engine, "pool_statuses", lambda *args: iter(()))
+    monkeypatch.setattr(score_engine, "pool_statuses", lambda *args: (_ for _ in ()))
     task = make_task(tmp_path, make_shards(tmp_path, 1))
     with pytest.raises(IncompleteError, match=r"must have its part, got none for \['own-000'\]"):
         score(make_config(), task)
