@@ -37,6 +37,8 @@ from raygrad.pipeline.scoring import score
 from raygrad.pipeline.sweeping import sweep
 from raygrad.pipeline.training import train
 from raygrad.pipeline.trial_grid import planned_trials
+from raygrad.runs.layout import RunLayout
+from raygrad.runs.result_rows import ResultRows
 
 KEPT = Path(__file__).parent / "records" / "kept"
 """A folder a study."""
@@ -86,6 +88,8 @@ class Sitting:
         """Keeps what there is, unless it was not restored yet."""
         if self._is_restored:
             bind(self._config)  # of the whole study, not of the step that was done
+            layout = RunLayout(str(self._run))
+            ResultRows(layout.sweep, layout.results).write()  # for the report of what there is
             keep(self._run, self._kept, self._config)
 
     def summary(self) -> str:

@@ -76,7 +76,7 @@ def tables_of(kept):
     return found
 
 
-@pytest.mark.long(seconds=150)
+@pytest.mark.long(seconds=180)
 @pytest.mark.timeout(1800)
 def test_a_study_whose_machine_is_lost_goes_on_to_the_same_results(tmp_path):
     work, undisturbed, kept = (tmp_path / name for name in ("work", "undisturbed", "kept"))
@@ -110,6 +110,11 @@ def test_a_study_whose_machine_is_lost_goes_on_to_the_same_results(tmp_path):
     stages = [json.loads(line)["stage"] for line in (kept / "journal.jsonl").open()]
     assert stages.count("train-linear") == stages.count("score-linear") == 1
     assert all(str(tmp_path).encode() not in path.read_bytes() for path in kept.iterdir())
+
+    again = sitting(tmp_path / "third", kept)
+    assert again.returncode == 0, again.stderr
+    table = pq.read_table(tmp_path / "third" / "digits" / "sweep" / "results.parquet")
+    assert table.num_rows == 6, "what is complete can be reported anywhere"
 
 
 def finished(names, minutes=1.0):
