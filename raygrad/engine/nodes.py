@@ -1,8 +1,10 @@
 """The nodes of a cluster: those that live, and those that its autoscaler may add."""
 
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import ray
 
@@ -12,6 +14,9 @@ from raygrad.errors import IncompleteError
 
 MOST_PROMISED = 1000
 """Nodes that a group without a bound is taken to grow to."""
+
+_KNOWN_WITHIN_S, _ASK_S = 30.0, 0.25
+"""How long a cluster may take to know its first node, where its machine has much to do."""
 
 Resources = Mapping[str, float]
 """What a node has or a process takes, as Ray names it."""
@@ -26,7 +31,7 @@ def living_nodes(selector: Mapping[str, str] | None = None) -> list[dict[str, fl
     Raises:
         IncompleteError: No node lives, not even this one: it has ended since Ray was started.
     """
-    nodes = ray.nodes()
+    nodes = _known_nodes()
     living = [node for node in nodes if node["Alive"]]
     if nodes and not living:
         raise IncompleteError(
@@ -39,6 +44,17 @@ def living_nodes(selector: Mapping[str, str] | None = None) -> list[dict[str, fl
         for node in living
         if is_selected(node.get("Labels") or {}, dict(selector or {}))
     ]
+
+
+def _known_nodes() -> list[dict[str, Any]]:
+    """Returns Ray's nodes, once it knows one: of a cluster that has just begun it may know none."""
+    end_s = time.monotonic() + _KNOWN_WITHIN_S
+    while True:
+        nodes: list[dict[str, Any]] = ray.nodes()
+        is_known = any(node["Resources"] or not node["Alive"] for node in nodes)
+        if is_known or time.monotonic() >= end_s:
+            return nodes
+        time.sleep(_ASK_S)
 
 
 def promised_nodes() -> list[dict[str, float]]:

@@ -237,3 +237,15 @@ def test_an_own_ray_whose_node_has_gone_is_told_apart_from_one_without_cpus(monk
     monkeypatch.setattr(engine_nodes.ray, "nodes", lambda: alive + gone)
     with pytest.raises(ResourceError, match="got 0 CPU"):
         place_training(TrainConfig(), offer_of(asked))
+
+
+def test_a_cluster_that_has_just_begun_is_asked_again_until_it_knows_a_node(monkeypatch):
+    """A job that begins with its cluster was refused: it has 0 CPU. A node of none is known."""
+    known = {"Alive": True, "Resources": {"CPU": 2.0}}
+    answers = iter([[], [{"Alive": True, "Resources": {}}], [known]])
+    monkeypatch.setattr(engine_nodes.ray, "nodes", lambda: next(answers))
+    monkeypatch.setattr(engine_nodes, "_ASK_S", 0.0)
+    assert engine_nodes.living_nodes() == [{"CPU": 2.0}]
+    monkeypatch.setattr(engine_nodes.ray, "nodes", list)
+    monkeypatch.setattr(engine_nodes, "_KNOWN_WITHIN_S", 0.0)
+    assert engine_nodes.living_nodes() == []
