@@ -368,15 +368,11 @@ def states_in(url: str, suffix: str = "") -> dict[str, tuple[int, str]]:
     there: dict[str, tuple[int, str]] = {}
     with contextlib.suppress(FileNotFoundError), os.scandir(url) as entries:
         for one in entries:
-            name = one.name
-            if not name.endswith(suffix) or name.startswith("."):
-                continue
             try:  # a context manager an entry would take as long as the listing itself
-                if one.is_file():
-                    info = one.stat()
-                    there[name] = info.st_size, str(info.st_mtime_ns)
-            except FileNotFoundError:
-                continue  # it has gone since, or is a link that leads nowhere
+                if _is_listed(one.name, suffix) and one.is_file():
+                    there[one.name] = (info := one.stat()).st_size, str(info.st_mtime_ns)
+            except FileNotFoundError:  # it has gone since, or is a link that leads nowhere
+                continue
     return {name: there[name] for name in sorted(there)}
 
 
