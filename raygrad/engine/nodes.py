@@ -1,10 +1,10 @@
 """The nodes of a cluster: those that live, and those that its autoscaler may add."""
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import ray
 
@@ -12,11 +12,14 @@ from raygrad.config.nodes import is_selected, selector_of
 from raygrad.engine import ray_private
 from raygrad.errors import IncompleteError
 
+log = logging.getLogger("raygrad")
+
 MOST_PROMISED = 1000
 """Nodes that a group without a bound is taken to grow to."""
 
-_KNOWN_WITHIN_S, _ASK_S = 30.0, 0.25
-"""How long a cluster may take to know its first node, where its machine has much to do."""
+_FIRST_CPU_WITHIN_S, _ASK_S = 30.0, 0.25
+_may_wait_s = [_FIRST_CPU_WITHIN_S]
+"""What is left of the time that this process waits for a cluster's first CPU."""
 
 Resources = Mapping[str, float]
 """What a node has or a process takes, as Ray names it."""
@@ -31,7 +34,7 @@ def living_nodes(selector: Mapping[str, str] | None = None) -> list[dict[str, fl
     Raises:
         IncompleteError: No node lives, not even this one: it has ended since Ray was started.
     """
-    nodes = _known_nodes()
+    nodes = ray.nodes()
     living = [node for node in nodes if node["Alive"]]
     if nodes and not living:
         raise IncompleteError(
@@ -44,17 +47,6 @@ def living_nodes(selector: Mapping[str, str] | None = None) -> list[dict[str, fl
         for node in living
         if is_selected(node.get("Labels") or {}, dict(selector or {}))
     ]
-
-
-def _known_nodes() -> list[dict[str, Any]]:
-    """Returns Ray's nodes, once it knows one: of a cluster that has just begun it may know none."""
-    end_s = time.monotonic() + _KNOWN_WITHIN_S
-    while True:
-        nodes: list[dict[str, Any]] = ray.nodes()
-        is_known = any(node["Resources"] or not node["Alive"] for node in nodes)
-        if is_known or time.monotonic() >= end_s:
-            return nodes
-        time.sleep(_ASK_S)
 
 
 def promised_nodes() -> list[dict[str, float]]:
@@ -126,6 +118,18 @@ class Offer:
 
 
 def offer_of(nodes: Sequence[str] = ()) -> Offer:
-    """Returns what the cluster offers to a stage that is tied to nodes of these labels."""
+    """Returns what the cluster offers to a stage that is tied to nodes of these labels.
+
+    A cluster without a CPU, and none that may come, has just begun: its head without work is known
+    sooner than its first worker. That is waited for, half a minute in a process.
+    """
     selector = selector_of(nodes)
-    return Offer(living_nodes(selector), promised_nodes(), selector)
+    while True:
+        promised = promised_nodes()
+        has_cpus = any(node.get("CPU") for node in [*living_nodes(), *promised])
+        if has_cpus or _may_wait_s[0] <= 0:
+            return Offer(living_nodes(selector), promised, selector)
+        if _may_wait_s[0] == _FIRST_CPU_WITHIN_S:
+            log.warning("the cluster has no CPU yet: waits %.0f s for one", _may_wait_s[0])
+        time.sleep(_ASK_S)
+        _may_wait_s[0] -= _ASK_S

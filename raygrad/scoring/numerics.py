@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from raygrad.errors import ConfigError
 
@@ -80,10 +81,48 @@ def numerics(name: str, device: str | torch.device = "cpu") -> Iterator[None]:
             _set({key: value for key, value in before.items() if key not in older})
 
 
-def autocast(name: str, device: str | torch.device) -> torch.autocast:
-    """Returns the context for forward passes: bfloat16 products under ``bf16``, nothing else."""
-    kind = torch.device(device).type
-    return torch.autocast(kind, torch.bfloat16, enabled=check_numerics(name) == "bf16")
+@contextlib.contextmanager
+def autocast(name: str, device: str | torch.device) -> Iterator[None]:
+    """Computes forward passes' products in bfloat16 under ``bf16``, and changes nothing else.
+
+    Raises:
+        ConfigError: There is no such setting.
+    """
+    kind, is_rough = torch.device(device).type, check_numerics(name) == "bf16"
+    with torch.autocast(kind, torch.bfloat16, enabled=is_rough):
+        if is_rough and kind == "cpu":
+            with _WideStridesExact():
+                yield
+        else:
+            yield
+
+
+class _WideStridesExact(TorchFunctionMode):
+    """Computes convolutions in float32 whose stride is larger than what they read is wide.
+
+    Of these the gradient of the weights is made of memory that nobody has written (torch 2.14, on
+    CPUs with instructions for bfloat16): NaN, or 1e14. They are steps of a network for large images
+    that is given small ones.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        given = dict(zip(_CONVOLUTION, args, strict=False)) | (kwargs or {})
+        if func in _CONVOLUTIONS and _strides_widely(given["input"], given.get("stride", 1)):
+            with torch.autocast("cpu", enabled=False):
+                return func(**{k: v.float() if torch.is_tensor(v) else v for k, v in given.items()})
+        return func(*args, **(kwargs or {}))
+
+
+_CONVOLUTIONS = frozenset((torch.conv1d, torch.conv2d, torch.conv3d))
+_CONVOLUTION = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
+
+
+def _strides_widely(images: torch.Tensor, stride: int | tuple[int, ...]) -> bool:
+    sizes = images.shape[2:]
+    strides = (stride,) * len(sizes) if isinstance(stride, int) else tuple(stride)
+    return any(step > size for step, size in zip(strides, sizes, strict=False))
 
 
 def computed_by(name: str, device: str | torch.device) -> dict[str, str]:

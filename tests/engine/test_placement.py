@@ -231,6 +231,7 @@ def test_an_own_ray_whose_node_has_gone_is_told_apart_from_one_without_cpus(monk
     gone = [{"Alive": False, "Resources": {"CPU": 2.0}, "Labels": {"zone": "a"}}]
     monkeypatch.setattr(engine_nodes.ray, "nodes", lambda: gone)
     monkeypatch.setattr(engine_nodes, "promised_nodes", list)
+    monkeypatch.setattr(engine_nodes, "_may_wait_s", [0.0])
     with pytest.raises(IncompleteError, match=r"a node that lives, got none of 1: its node.*again"):
         offer_of(asked)
     alive = [{"Alive": True, "Resources": {"memory": 1.0}, "Labels": {}}]
@@ -239,13 +240,19 @@ def test_an_own_ray_whose_node_has_gone_is_told_apart_from_one_without_cpus(monk
         place_training(TrainConfig(), offer_of(asked))
 
 
-def test_a_cluster_that_has_just_begun_is_asked_again_until_it_knows_a_node(monkeypatch):
-    """A job that begins with its cluster was refused: it has 0 CPU. A node of none is known."""
-    known = {"Alive": True, "Resources": {"CPU": 2.0}}
-    answers = iter([[], [{"Alive": True, "Resources": {}}], [known]])
-    monkeypatch.setattr(engine_nodes.ray, "nodes", lambda: next(answers))
-    monkeypatch.setattr(engine_nodes, "_ASK_S", 0.0)
-    assert engine_nodes.living_nodes() == [{"CPU": 2.0}]
-    monkeypatch.setattr(engine_nodes.ray, "nodes", list)
-    monkeypatch.setattr(engine_nodes, "_KNOWN_WITHIN_S", 0.0)
-    assert engine_nodes.living_nodes() == []
+def test_a_cluster_that_has_just_begun_is_asked_again_until_it_has_a_cpu(monkeypatch, caplog):
+    """A job that begins with its cluster was refused: its head without work was there alone."""
+    head = {"Alive": True, "Resources": {"memory": 1.0}}
+    worker = {"Alive": True, "Resources": {"CPU": 2.0}}
+    known = [head]
+    monkeypatch.setattr(engine_nodes.ray, "nodes", lambda: list(known))
+    monkeypatch.setattr(engine_nodes, "promised_nodes", list)
+    monkeypatch.setattr(engine_nodes, "_may_wait_s", left := [engine_nodes._FIRST_CPU_WITHIN_S])
+    monkeypatch.setattr(engine_nodes.time, "sleep", lambda _: known.append(worker))
+    assert offer_of().total("CPU") == 2.0
+    assert "the cluster has no CPU yet" in caplog.text
+    known[:] = [head]
+    monkeypatch.setattr(engine_nodes.time, "sleep", lambda _: None)
+    assert offer_of().total("CPU") == 0.0
+    assert left == [0.0], "once in a process"
+    assert offer_of().total("CPU") == 0.0

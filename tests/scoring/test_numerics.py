@@ -102,3 +102,22 @@ def test_what_computed_is_named():
     assert (found["numerics"], found["torch"]) == ("tf32", torch.__version__)
     assert found["device"]
     assert {type(value) for value in found.values()} == {str}, "plain values, as files keep them"
+
+
+@pytest.mark.parametrize(("kernel", "stride", "size"), [(3, 2, 1), (3, 3, 2), (5, 4, 3), (2, 2, 1)])
+def test_the_weights_gradient_of_a_stride_wider_than_the_image_is_of_its_images(
+    kernel, stride, size
+):
+    """In bfloat16 it was made of memory that nobody had written, on CPUs that compute it."""
+    torch.manual_seed(0)
+    images = torch.randn(4, 64, size, size)
+    layer = torch.nn.Conv2d(64, 64, kernel, stride, kernel // 2, bias=False)
+    layer(images).sum().backward()
+    exact, layer.weight.grad = layer.weight.grad, None
+    for _ in range(8):
+        dirt = [torch.full((1 << size,), 1e30) for size in range(6, 20)]
+        del dirt  # what is allocated next lies here
+        with autocast("bf16", "cpu"):
+            layer(images).sum().backward()
+        torch.testing.assert_close(layer.weight.grad, exact, rtol=0.05, atol=0.05)
+        layer.weight.grad = None
