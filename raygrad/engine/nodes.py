@@ -118,12 +118,16 @@ class Offer:
 
 
 def offer_of(nodes: Sequence[str] = ()) -> Offer:
-    """Returns what the cluster offers to a stage that is tied to nodes of these labels.
+    """Returns what the cluster offers to a stage that is tied to nodes of these labels."""
+    return offer_to(selector_of(nodes))
+
+
+def offer_to(selector: Mapping[str, str]) -> Offer:
+    """Returns what the nodes that are selected offer.
 
     A cluster without a CPU, and none that may come, has just begun: its head without work is known
     sooner than its first worker. That is waited for, half a minute in a process.
     """
-    selector = selector_of(nodes)
     while True:
         promised = promised_nodes()
         has_cpus = any(node.get("CPU") for node in [*living_nodes(), *promised])

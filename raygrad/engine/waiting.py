@@ -16,7 +16,7 @@ import ray
 from ray.util.placement_group import placement_group, placement_group_table, remove_placement_group
 
 from raygrad import stopping
-from raygrad.engine.nodes import Offer, held_by, living_nodes, promised_nodes
+from raygrad.engine.nodes import Offer, held_by, offer_to
 from raygrad.errors import IncompleteError, ResourceError
 
 log = logging.getLogger("raygrad")
@@ -57,7 +57,7 @@ class Need:
     @property
     def offer(self) -> Offer:
         """The nodes that they may stand on."""
-        return Offer(living_nodes(self.labels), promised_nodes(), self.labels)
+        return offer_to(self.labels)
 
     def group(self) -> Any:
         """Asks for a placement group of all of them."""

@@ -8,7 +8,7 @@ import pytest
 import ray
 
 from raygrad.config import ScoreConfig, SweepConfig, TrainConfig
-from raygrad.engine import waiting
+from raygrad.engine import nodes, waiting
 from raygrad.engine.nodes import Offer
 from raygrad.engine.placement import place_scoring, place_sweep
 from raygrad.engine.score.job import score
@@ -147,8 +147,9 @@ def test_what_no_node_can_ever_hold_is_refused_at_once(ray_session):
 
 
 def test_what_is_held_free_and_promised_is_said(monkeypatch):
-    monkeypatch.setattr(waiting, "living_nodes", lambda _: [{"CPU": 8.0, "GPU": 3.0}, {"CPU": 4.0}])
-    monkeypatch.setattr(waiting, "promised_nodes", lambda: [{"CPU": 8.0, "GPU": 1.0}] * 5)
+    living = [{"CPU": 8.0, "GPU": 3.0}, {"CPU": 4.0}]
+    monkeypatch.setattr(nodes, "living_nodes", lambda _=None: living)
+    monkeypatch.setattr(nodes, "promised_nodes", lambda: [{"CPU": 8.0, "GPU": 1.0}] * 5)
     monkeypatch.setattr(ray, "available_resources", lambda: {"CPU": 6.0})
     said = offer(Need(1, {"CPU": 1.0, "GPU": 1.0}))
     assert said == (
