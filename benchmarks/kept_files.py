@@ -23,6 +23,7 @@ from raygrad.config import StudyConfig
 from raygrad.config_values import to_dict
 from raygrad.errors import ConfigError
 from raygrad.runs.layout import RunLayout
+from raygrad.storage import files
 from raygrad.training.checkpoints import load_checkpoint, save_checkpoint
 
 CONFIG, STAGES = "config.json", "stages.jsonl"
@@ -125,11 +126,8 @@ def _write(path: Path, content: bytes, root: str) -> None:
             f"what is kept must hold no path of this machine, got {root} in {path.name}. "
             "Leave out what says it."
         )
-    if path.exists() and path.read_bytes() == content:
-        return
-    part = path.with_name(f"{path.name}.part")
-    part.write_bytes(content)
-    part.replace(path)
+    if not path.exists() or path.read_bytes() != content:
+        files.write_bytes(str(path), content)
 
 
 def _files(folder: Path) -> list[Path]:
@@ -152,5 +150,4 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
 
 def _add(path: Path, text: str) -> None:
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+        files.write_bytes(str(path), text.encode())

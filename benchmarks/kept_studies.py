@@ -28,7 +28,8 @@ import torch
 from benchmarks.kept_files import keep, restore, scored_networks, trial_rows
 from benchmarks.kept_plan import Costs, Step, chosen, pending, scored_name, summary
 from benchmarks.kept_table import STUDIES, KeptStudy
-from raygrad.cli.command import EXIT_INTERRUPTED, EXIT_TERMINATED, guarded
+from raygrad.cli.command import guarded
+from raygrad.cli.last_net import EXIT_INCOMPLETE
 from raygrad.cli.noise import noise_kept
 from raygrad.errors import ConfigError
 from raygrad.pipeline.binding import bind, bound
@@ -39,11 +40,10 @@ from raygrad.pipeline.training import train
 from raygrad.pipeline.trial_grid import planned_trials
 from raygrad.runs.layout import RunLayout
 from raygrad.runs.result_rows import ResultRows
+from raygrad.stopping import EXIT_INTERRUPTED, EXIT_TERMINATED
 
 KEPT = Path(__file__).parent / "records" / "kept"
 """A folder a study."""
-INCOMPLETE = 3
-"""The exit status where more sittings are needed."""
 
 
 class Sitting:
@@ -205,7 +205,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     sitting.keep()
     print(sitting.summary(), flush=True)
     if status == 0 or (sitting.is_timed_out and status in (EXIT_INTERRUPTED, EXIT_TERMINATED)):
-        return 0 if sitting.is_complete() else INCOMPLETE
+        return 0 if sitting.is_complete() else EXIT_INCOMPLETE
     return status
 
 

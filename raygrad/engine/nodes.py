@@ -129,10 +129,11 @@ def offer_to(selector: Mapping[str, str]) -> Offer:
     sooner than its first worker. That is waited for, half a minute in a process.
     """
     while True:
-        promised = promised_nodes()
-        has_cpus = any(node.get("CPU") for node in [*living_nodes(), *promised])
-        if has_cpus or _may_wait_s[0] <= 0:
-            return Offer(living_nodes(selector), promised, selector)
+        offer = Offer(living_nodes(selector), promised_nodes(), selector)
+        if offer.total("CPU") or _may_wait_s[0] <= 0:
+            return offer
+        if any(node.get("CPU") for node in living_nodes()):
+            return offer  # those that have some are not selected
         if _may_wait_s[0] == _FIRST_CPU_WITHIN_S:
             log.warning("the cluster has no CPU yet: waits %.0f s for one", _may_wait_s[0])
         time.sleep(_ASK_S)

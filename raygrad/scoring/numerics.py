@@ -108,10 +108,12 @@ class _WideStridesExact(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        given = dict(zip(_CONVOLUTION, args, strict=False)) | (kwargs or {})
-        if func in _CONVOLUTIONS and _strides_widely(given["input"], given.get("stride", 1)):
-            with torch.autocast("cpu", enabled=False):
-                return func(**{k: v.float() if torch.is_tensor(v) else v for k, v in given.items()})
+        if func in _CONVOLUTIONS:
+            given = dict(zip(_CONVOLUTION, args, strict=False)) | (kwargs or {})
+            if _strides_widely(given["input"], given.get("stride", 1)):
+                exact = {k: v.float() if torch.is_tensor(v) else v for k, v in given.items()}
+                with torch.autocast("cpu", enabled=False):
+                    return func(**exact)
         return func(*args, **(kwargs or {}))
 
 

@@ -1,5 +1,7 @@
 """A table of many parts is read from one file, which is never believed against the folder."""
 
+import hashlib
+import json
 import os
 
 import pyarrow as pa
@@ -147,3 +149,12 @@ def test_parts_whose_columns_differ_stay_as_they_are(tmp_path, monkeypatch, capl
     score_table.gather(folder)
     assert "read one by one" in caplog.text
     assert gathered_rows.ROWS not in os.listdir(folder)
+
+
+def test_the_digest_of_the_parts_is_that_of_tables_gathered_before():
+    """It was made of lists by `json.dumps`: a table of then is not gathered again."""
+    names = ["part-a.parquet", 'part-\u00e4"\\\n.parquet', "part-gone.parquet"]
+    states = {names[0]: (12, "1790000000"), names[1]: (0, '"etag-\u20ac"')}
+    text = json.dumps([[name, *states.get(name, ())] for name in names])
+    before = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    assert gathered_rows._digest(names, states) == before
