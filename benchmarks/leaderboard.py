@@ -17,6 +17,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.csv
 
+from benchmarks import attribute_table
 from raygrad.report.answer import accuracy_words
 from raygrad.report.comparing import Comparison, comparisons
 from raygrad.report.results import BASELINE, Panel, Point, panels_of, trials_of
@@ -115,9 +116,13 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
+def _named_panels(sources: Sequence[Source]) -> list[tuple[str, Panel]]:
+    return [(source.name, panel) for source in sources for panel in read_panels(source)]
+
+
 def page(sources: Sequence[Source] = SOURCES) -> str:
     """The whole page as Markdown."""
-    parts = [HEAD]
+    parts = [HEAD, attribute_table.table(_named_panels(sources))]
     for source in sources:
         links = ", ".join(f"[{name}]({name}.md)" for name in source.records)
         for panel in read_panels(source):

@@ -1,10 +1,12 @@
 """The scores of a data set as a file that others can use: a row an image, below a megabyte.
 
     python -m benchmarks.published_scores --run RUN --networks cnn cnn-seed1 cnn-seed2 --out FILE
+    ... --final grad_l2_last_layer_weights grad_l2_weights loss el2n --dynamics
 
 Rows are named by what the data set itself has, and not by a run folder: the number of the image in
-the split as it is published, and a digest of its pixels, by which anybody can check that the row
-is of the image that they hold. Scores are means over the scoring networks.
+the split as it is published (of class folders, its file), and a digest of its pixels, by which
+anybody can check that the row is of the image that they hold. Scores are means over the scoring
+networks.
 """
 
 import argparse
@@ -41,12 +43,19 @@ def pixel_digest(image: NDArray[np.uint8]) -> int:
     return int.from_bytes(hashlib.sha256(image.tobytes()).digest()[:4], "big")
 
 
-def mean_scores(layout: RunLayout, networks: Sequence[str]) -> pa.Table:
+def mean_scores(
+    layout: RunLayout,
+    networks: Sequence[str],
+    final: Sequence[str] = FINAL,
+    dynamics: Sequence[str] = DYNAMICS,
+) -> pa.Table:
     """Returns key and label with each score's mean over the networks, float32, ordered by key."""
-    of: dict[str, list[NDArray[np.float64]]] = {name: [] for name in (*FINAL, *DYNAMICS)}
+    of: dict[str, list[NDArray[np.float64]]] = {name: [] for name in (*final, *dynamics)}
     keys: list[str] | None = None
     for network in networks:
-        for name, columns in ((network, FINAL), (f"{network}-dynamics", DYNAMICS)):
+        for name, columns in ((network, final), (f"{network}-dynamics", dynamics)):
+            if not columns:
+                continue
             table = read_score_table(layout.scores(name)).sort_by("key")
             assert keys is None or table["key"].to_pylist() == keys, f"{name} has other images"
             keys = table["key"].to_pylist()
@@ -57,26 +66,37 @@ def mean_scores(layout: RunLayout, networks: Sequence[str]) -> pa.Table:
     return pa.table({"key": keys, "label": labels.cast(pa.int16()), **means})
 
 
-def published(run: str, networks: Sequence[str]) -> pa.Table:
-    """Returns the table: index, digest, label and scores, ordered by index.
+def published(
+    run: str,
+    networks: Sequence[str],
+    final: Sequence[str] = FINAL,
+    dynamics: Sequence[str] = DYNAMICS,
+) -> pa.Table:
+    """Returns the table: index or file, digest, label and scores, ordered by the first.
 
     Args:
         run: A run folder with its shards.
         networks: Its scoring networks, as folders of scores are named.
+        final: Columns of the trained networks' scores.
+        dynamics: Columns of what was followed while they trained.
     """
     layout = RunLayout(run)
-    table = mean_scores(layout, networks)
+    table = mean_scores(layout, networks, final, dynamics)
     index = read_index(layout.data)
     arrays = load_arrays(index, "train", channels=facts_of_data(layout)["channels"])
     digests = dict(zip(arrays.keys, map(pixel_digest, arrays.images), strict=True))
     keys = table["key"].to_pylist()
-    numbers = [int(re.fullmatch(r".*-(\d+)", key)[1]) for key in keys]  # type: ignore[index]  # keys are ours
-    named = {
-        "index": pa.array(numbers, pa.int32()),
-        "digest": pa.array([digests[key] for key in keys], pa.uint32()),
-    }
+    named = names_of(keys) | {"digest": pa.array([digests[key] for key in keys], pa.uint32())}
     columns = {name: table[name] for name in table.column_names if name != "key"}
-    return pa.table({**named, **columns}).sort_by("index")
+    return pa.table({**named, **columns}).sort_by(next(iter(named)))
+
+
+def names_of(keys: Sequence[str]) -> dict[str, pa.Array]:
+    """Returns how the data set itself names images: by number, or by file in class folders."""
+    numbered = [re.fullmatch(r".*-(\d+)", key) for key in keys]
+    if all(numbered):
+        return {"index": pa.array([int(of[1]) for of in numbered if of], pa.int32())}
+    return {"file": pa.array(keys, pa.string())}
 
 
 def write(table: pa.Table, out: Path, made_of: dict[str, object]) -> None:
@@ -96,6 +116,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", required=True)
     parser.add_argument("--networks", nargs="+", required=True)
+    parser.add_argument("--final", nargs="+", default=list(FINAL), help="columns of scores")
+    parser.add_argument("--dynamics", nargs="*", default=list(DYNAMICS), help="of training")
     parser.add_argument("--out", required=True)
     args, record = recorded(parser, "The scores of a data set's training images, as a file")
     layout = RunLayout(args.run)
@@ -106,9 +128,10 @@ def main() -> None:
         "train": train,
         "digest": "first 32 bits of the SHA-256 of the pixels, uint8 [C, H, W]",
     }
-    table, out = published(args.run, args.networks), Path(args.out)
+    table = published(args.run, args.networks, args.final, args.dynamics)
+    out = Path(args.out)
     write(table, out, made_of)
-    for name in table.column_names:
+    for name in (name for name in table.column_names if name != "file"):
         values = table[name].to_numpy().astype(np.float64)
         quantiles = np.quantile(values, (0.0, 0.5, 0.9, 0.99, 1.0), method="lower").tolist()
         record.add(column=name, type=str(table[name].type), quantiles_0_50_90_99_100=quantiles)

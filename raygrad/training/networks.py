@@ -127,6 +127,55 @@ def _small_vgg16(spec: ImageSpec, batch_norm: bool) -> nn.Module:
     )
 
 
+SMALL_ALEXNET = ((16, 7, 2), (48, 5, 1), (96, 3, 1), (64, 3, 1), (64, 3, 1))
+"""Channels, side and stride of the five convolutions; pooled after the first two and the last."""
+
+
+def small_vgg16(spec: ImageSpec) -> nn.Module:
+    """VGG16's 13 convolutions with a quarter of its channels, for small sets of photographs.
+
+    Batch norm stands behind each, and the mean over what is left of the image before the logits:
+    images of any size from 16 pixels on are taken.
+    """
+    layers: list[nn.Module] = []
+    inputs = spec.channels
+    for at, block in enumerate(VGG16_CHANNELS):
+        layers += [nn.MaxPool2d(2)] if at else []
+        for outputs in block:
+            layers += _normed_convolution(inputs, outputs // 4)
+            inputs = outputs // 4
+    return _averaged(layers, inputs, spec.num_classes)
+
+
+def small_alexnet(spec: ImageSpec) -> nn.Module:
+    """AlexNet's 5 convolutions with a quarter of its channels, for small sets of photographs.
+
+    Batch norm stands behind each, the first takes every second pixel, not every fourth, and the
+    mean over what is left of the image stands before the logits: images of any size from 16 pixels
+    on are taken.
+    """
+    layers: list[nn.Module] = []
+    inputs = spec.channels
+    for at, (outputs, side, stride) in enumerate(SMALL_ALEXNET):
+        layers += _normed_convolution(inputs, outputs, side, stride)
+        layers += [nn.MaxPool2d(2)] if at in (0, 1, 4) else []
+        inputs = outputs
+    return _averaged(layers, inputs, spec.num_classes)
+
+
+def _normed_convolution(
+    inputs: int, outputs: int, side: int = 3, stride: int = 1
+) -> list[nn.Module]:
+    convolution = nn.Conv2d(inputs, outputs, side, stride, side // 2, bias=False)
+    nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+    return [convolution, nn.BatchNorm2d(outputs), nn.ReLU()]
+
+
+def _averaged(layers: list[nn.Module], inputs: int, num_classes: int) -> nn.Module:
+    head = nn.Linear(inputs, num_classes)
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), head)
+
+
 class Whitening(nn.Conv2d):
     """A convolution whose filters whiten the training images; only its bias is learned.
 
@@ -192,5 +241,7 @@ NETWORKS: dict[str, Callable[[ImageSpec], nn.Module]] = {
     "vgg16_32": vgg16_32,
     "vgg16_bn_32": vgg16_bn_32,
     "airbench94": airbench94,
+    "small_vgg16": small_vgg16,
+    "small_alexnet": small_alexnet,
 }
 """Networks that adapt to the size of the images, by name."""

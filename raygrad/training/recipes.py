@@ -80,10 +80,10 @@ _VGG_ON_CIFAR = replace(
 # alternating mirroring are published for it (github.com/KellerJordan/cifar10-airbench, MIT licence;
 # arXiv 2404.00498) at 8 epochs in batches of 2,000. Here batches are of 500, so that a tenth of the
 # data still has updates: rates of sgd are divided by 4, Muon's by 2, and half of the epochs see
-# images of 24 pixels, for half of the work.
+# images of 24 pixels, for half of the work. Six epochs come as far on validation as ten did.
 _FAST_ON_CIFAR = TrainConfig(
     network="airbench94",
-    epochs=10,
+    epochs=6,
     batch_size=500,
     loss="label_smoothing=0.2",
     optimizer="muon",
@@ -99,11 +99,11 @@ _FAST_ON_CIFAR = TrainConfig(
     augment="alternating_flip+shift",
     augment_pixels=2,
     augment_fill="reflect",
-    small_epochs=5,
+    small_epochs=3,
     patience=10,
     dynamics=True,
     probe_size=512,
-    bound_epochs=(1, 10),
+    bound_epochs=(1, 6),
     # Of 500 images each.
     bound_batches=10,
     channels_last=True,

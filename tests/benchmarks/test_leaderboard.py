@@ -3,6 +3,7 @@
 import pandas as pd
 import pytest
 
+from benchmarks import attribute_table
 from benchmarks.leaderboard import PAGE, RECORDS, SOURCES, entries, page, read_panels
 
 
@@ -40,3 +41,12 @@ def test_a_verdict_goes_with_its_corrected_p_and_its_interval():
 def test_an_entry_has_three_replicates():
     rows = [row for source in SOURCES for p in read_panels(source) for row in entries(p)]
     assert min(int(row[3].split()[0]) for row in rows) >= 3
+
+
+def test_every_sweep_with_all_the_data_has_its_brackets_in_the_table():
+    found = [(source.name, panel) for source in SOURCES for panel in read_panels(source)]
+    rows = {(row[0], row[1]): row for n, p in found if (row := attribute_table.row(n, p))}
+    mnist = rows["MNIST", "cnn, equal epochs"]
+    # The same brackets as of the record that first read them.
+    assert mnist[2:5] == ["0.991 (0.990 to 0.992) from 1%, n = 3", "70% to 90%", "95% to 97%"]
+    assert len(rows) == sum(panel.full is not None for _, panel in found)

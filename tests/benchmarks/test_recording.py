@@ -36,6 +36,7 @@ def test_what_was_measured_is_on_disk_before_the_run_ends(tmp_path):
 
 
 NO_MEASUREMENT = {
+    "attribute_table",
     "audit_backbone",
     "fault_checks",
     "fault_kinds",
@@ -57,6 +58,7 @@ NO_MEASUREMENT = {
     "kept_studies",
     "kept_table",
     "leaderboard",
+    "noise_study",
     "readme_numbers",
     "planting",
     "readme_picture",

@@ -40,6 +40,19 @@ def test_the_papers_networks_have_the_sizes_that_are_documented():
     assert len(layers) == 5
 
 
+@pytest.mark.parametrize(("name", "convolutions"), [("small_vgg16", 13), ("small_alexnet", 5)])
+def test_small_twins_have_a_quarter_of_the_channels_and_take_images_of_any_size(name, convolutions):
+    network = build_network(name, ImageSpec(3, 96, 96, 10), seed=0).eval()
+    found = [m for m in network.modules() if isinstance(m, torch.nn.Conv2d)]
+    assert len(found) == convolutions
+    assert {m.out_channels for m in found} == {
+        "small_vgg16": {16, 32, 64, 128},
+        "small_alexnet": {16, 48, 96, 64},
+    }[name]
+    for side in (16, 40, 96):
+        assert network(torch.rand(2, 3, side, side + 8)).shape == (2, 10)
+
+
 @pytest.mark.parametrize("name", ["resnet18", "googlenet", "squeezenet1_1", "mobilenet_v3_small"])
 def test_a_torchvision_classifier_takes_any_channels_and_classes_also_in_training(name):
     network = build_network(name, SPECS[0], seed=0).train()
