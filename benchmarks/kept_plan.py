@@ -1,8 +1,9 @@
 """What a kept study does next, and how long it takes by what its trials took so far.
 
-One replicate is finished before the next begins, so that what is there compares all methods at
-all shares. Within it the longest go first; a step that does not fit into what is left of the
-sitting gives way to one that does, as on another machine what is under way would be lost.
+Every replicate does a share before any does the next, all the data first and then from the
+smallest on: a comparison needs all replicates, so what is there compares all methods at the shares
+that were reached. A step that does not fit into what is left of the sitting gives way to one that
+does, as on another machine what is under way would be lost.
 """
 
 import statistics
@@ -66,7 +67,9 @@ def name_of(row: Row) -> Name:
 
 
 def pending(study: KeptStudy, rows: Iterable[Row], scored: Collection[str]) -> list[Step]:
-    """Returns what can be done next, in order: of one replicate; nothing where all is done.
+    """Returns what can be done next, in order; nothing where all is done.
+
+    Scoring networks come first, then shares in order, each by all replicates.
 
     Args:
         study: The study.
@@ -74,20 +77,19 @@ def pending(study: KeptStudy, rows: Iterable[Row], scored: Collection[str]) -> l
         scored: The scoring networks whose tables are complete, by the names of their folders.
     """
     done = set(map(name_of, rows))
+    networks, trials = list[Step](), list[Step]()
     for seed in study.seeds:
-        steps: list[Step] = []
         for part in study.passes:
             if scored_name(study, part, seed) not in scored:
-                steps.append(Step(part, seed, part.scored))
+                networks.append(Step(part, seed, part.scored))
                 continue
             groups: dict[tuple[str, float], list[str]] = {}
             for name in trial_names(study, part, seed):
                 if name not in done:
                     groups.setdefault((name[2], name[4]), []).append(name[3])
-            steps += [Step(part, seed, *of, tuple(methods)) for of, methods in groups.items()]
-        if steps:
-            return steps
-    return []
+            trials += [Step(part, seed, *of, tuple(methods)) for of, methods in groups.items()]
+    trials.sort(key=lambda step: (step.keep_fraction < 1, step.keep_fraction, step.seed))
+    return networks + trials
 
 
 class Costs:
