@@ -80,3 +80,14 @@ def test_the_published_table_of_mnist_is_whole():
         assert table[name].type == pa.float32()
         assert not np.isnan(table[name].to_numpy()).any()
     assert RECORD.stat().st_size < 2**20
+
+
+def test_images_of_class_folders_are_named_by_their_files():
+    assert published_scores.names_of(["digits-0007", "digits-12"])["index"].to_pylist() == [7, 12]
+    files = ["train/cat/0007", "train/dog/0007"]
+    assert published_scores.names_of(files)["file"].to_pylist() == files
+
+
+def test_columns_are_chosen_and_none_of_training_are_needed(run):
+    table = published_scores.published(run.url, ["n0", "n1"], ["grad_l2_weights"], [])
+    assert table.column_names == ["index", "digest", "label", "grad_l2_weights"]

@@ -116,7 +116,7 @@ def sweep(folder):
 
     sweep_job.run_trial = run_trial
     sweep_job.SharedData = SimpleNamespace(put=lambda data: None)
-    sweep_job._images_an_epoch = lambda trial: 1
+    sweep_job.images_an_epoch = lambda trial: 1
     todo = [(None, "")] * placed.count
     layout = RunLayout(str(folder))
     watch = tune.Callback()

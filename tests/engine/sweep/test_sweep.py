@@ -8,6 +8,7 @@ import pytest
 
 from raygrad.config import SweepConfig
 from raygrad.engine.sweep import job as sweep_engine
+from raygrad.engine.sweep import watch
 from raygrad.errors import IncompleteError, ResourceError
 from raygrad.runs.layout import RunLayout
 from raygrad.training.retraining import positions_of, retrain
@@ -45,13 +46,13 @@ def test_later_trials_alone_are_run_and_the_table_gains_each_as_it_ends(
 ):
     layout = RunLayout(str(tmp_path))
     sizes = []
-    note = sweep_engine._Watch._note
+    note = watch.Watch._note
 
     def spy(self, *arguments):
         sizes.append(pq.read_table(layout.results).num_rows)
         note(self, *arguments)
 
-    monkeypatch.setattr(sweep_engine._Watch, "_note", spy)
+    monkeypatch.setattr(watch.Watch, "_note", spy)
     first = run(layout, data, make_trials(layout, data, seeds=(0,)))
     times = {row["trial"]: row["train_time_s"] for row in first.to_pylist()}
     both = run(layout, data, make_trials(layout, data, seeds=(0, 1))).to_pylist()
