@@ -193,14 +193,17 @@ def journal(layout: RunLayout) -> pd.DataFrame:
 
 
 def of_network(layout: RunLayout, network: str, scores: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Returns the tables of one network: bound, probe, entropy, correlations."""
+    """Returns the tables of one network: entropy, correlations; bound and probe, if measured."""
     folder = Path(layout.train(network))
-    return {
-        "bound": bounds(folder),
-        "probe": probe(folder).reset_index(),
+    found = {
         "entropy": entropies(scores),
         "correlations": correlations(scores).rename_axis("score").reset_index(),
     }
+    if (folder / "bound.parquet").exists():
+        found["bound"] = bounds(folder)
+    if (folder / "probe.parquet").exists():
+        found["probe"] = probe(folder).reset_index()
+    return found
 
 
 def main() -> None:

@@ -80,7 +80,8 @@ _VGG_ON_CIFAR = replace(
 # alternating mirroring are published for it (github.com/KellerJordan/cifar10-airbench, MIT licence;
 # arXiv 2404.00498) at 8 epochs in batches of 2,000. Here batches are of 500, so that a tenth of the
 # data still has updates: rates of sgd are divided by 4, Muon's by 2, and half of the epochs see
-# images of 24 pixels, for half of the work. Six epochs come as far on validation as ten did.
+# images of 24 pixels, for half of the work. Six epochs, for time: 89.1% on validation by the mean
+# of six trainings on JPEG files; ten came to 89.5% in one.
 _FAST_ON_CIFAR = TrainConfig(
     network="airbench94",
     epochs=6,

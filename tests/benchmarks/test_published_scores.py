@@ -91,3 +91,17 @@ def test_images_of_class_folders_are_named_by_their_files():
 def test_columns_are_chosen_and_none_of_training_are_needed(run):
     table = published_scores.published(run.url, ["n0", "n1"], ["grad_l2_weights"], [])
     assert table.column_names == ["index", "digest", "label", "grad_l2_weights"]
+
+
+def test_the_published_table_of_cifar_10_is_whole():
+    table = pq.read_table(RECORD.with_name("2026-11-29-scores-cifar10.parquet"))
+    files = table["file"].to_pylist()
+    assert (len(set(files)), files == sorted(files)) == (44_969, True)
+    classes = sorted({name.split("/")[1] for name in files})
+    labels = table["label"].to_pylist()
+    assert all(
+        classes[label] == name.split("/")[1] for label, name in zip(labels, files, strict=True)
+    )
+    for name in ("grad_l2_last_layer_weights", "grad_l2_weights", "loss", "el2n"):
+        assert table[name].type == pa.float32()
+        assert np.isfinite(table[name].to_numpy()).all()
