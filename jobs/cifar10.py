@@ -2,10 +2,11 @@
 
     python jobs/cifar10.py --data.data-dir DIR [--data.download]
 
-The data set as JPEG files in class folders: `python jobs/cifar10.py image-folder --data.data-dir
-DIR`. `--train.numerics bf16` halves the time on GPUs, and on processors with instructions for it;
-the paper's networks are `--recipe cifar10/vgg16_32`, `cifar10/cnn5` and `cifar10/linear`. Scores
-are l2 norms of the last layer's weight gradients (Figure 8a of arXiv 1811.12569).
+The data set as JPEG files in class folders:
+`python jobs/cifar10.py image-folder --data.data-dir DIR`. `--train.numerics bf16` halves the time
+on GPUs, and on processors with instructions for it; the paper's networks are
+`--recipe cifar10/vgg16_32`, `cifar10/cnn5` and `cifar10/linear`. Scores are l2 norms of the last
+layer's weight gradients (Figure 8a of arXiv 1811.12569).
 """
 
 import sys

@@ -17,7 +17,7 @@ log = logging.getLogger("raygrad")
 MOST_PROMISED = 1000
 """Nodes that a group without a bound is taken to grow to."""
 
-_FIRST_CPU_WITHIN_S, _ASK_S = 30.0, 0.25
+_FIRST_CPU_WITHIN_S, _ASK_S = 60.0, 0.25
 _may_wait_s = [_FIRST_CPU_WITHIN_S]
 """What is left of the time that this process waits for a cluster's first CPU."""
 
