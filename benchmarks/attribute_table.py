@@ -8,6 +8,8 @@ from raygrad.report.wording import bracket_words, percent, protocol_words
 
 METHODS = (BASELINE, "max_gradient", "non_extreme_max_gradient", "gradient_cdf")
 """The paper's methods, whose redundancy stands in the table."""
+LEAST = 3
+"""Replicates that an entry needs, here as in the tables below."""
 COLUMN = "grad_l2_last_layer_weights"
 """What the paper's methods draw by (Figure 8a)."""
 HEAD = """## Simplicity and redundancy
@@ -20,9 +22,9 @@ between two measured shares. Of sweeps that have all the data and random subsets
 
 
 def row(name: str, panel: Panel) -> list[str] | None:
-    """Returns a panel's row; None where it says nothing of either."""
+    """Returns a panel's row; None where it says nothing of either, or by too few replicates."""
     found = attributes(panel)
-    if found is None:
+    if found is None or found.simplicity.num_seeds < LEAST:
         return None
     of = found.simplicity
     interval = f" ({of.low:.3f} to {of.high:.3f})" if of.known else ""

@@ -155,7 +155,7 @@ PHOTOGRAPHS = KeptStudy(
     source="image-folder",
     archive="imagenette160-small.tar",
     image_size=96,
-    # Chosen on validation; ten classes of 252 images are few, so that most epochs see small ones.
+    # A first guess: to be chosen on validation before the study is run.
     recipe=TrainConfig(
         network="small_vgg16",
         epochs=20,

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from benchmarks import attribute_table
+from benchmarks.attribute_table import LEAST
 from raygrad.report.answer import accuracy_words
 from raygrad.report.comparing import Comparison, comparisons
 from raygrad.report.results import BASELINE, Panel, Point, panels_of, trials_of
@@ -25,8 +26,6 @@ from raygrad.report.wording import percent, protocol_words
 
 RECORDS = Path(__file__).parent / "records"
 PAGE = RECORDS / "leaderboard.md"
-LEAST = 3
-"""Replicates that an entry needs."""
 
 
 @dataclass(frozen=True)

@@ -126,7 +126,7 @@ def offer_to(selector: Mapping[str, str]) -> Offer:
     """Returns what the nodes that are selected offer.
 
     A cluster without a CPU, and none that may come, has just begun: its head without work is known
-    sooner than its first worker. That is waited for, half a minute in a process.
+    sooner than its first worker. That is waited for, a minute in a process.
     """
     while True:
         offer = Offer(living_nodes(selector), promised_nodes(), selector)
