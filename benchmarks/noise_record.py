@@ -3,6 +3,8 @@
     python -m benchmarks.noise_record --kept records/kept/noise --out records/DATE-noise
 
 Means over seeds with 95% intervals (Student's t); each seed has errors and networks of its own.
+Ways of cleaning are compared with the random rest as a report compares methods with random: by
+Holm's method over the ways of a kind of errors.
 """
 
 import argparse
@@ -13,11 +15,16 @@ from typing import Any
 
 import pandas as pd
 
+from benchmarks.noise_study import WRONG
 from benchmarks.recording import Record
+from raygrad.report.comparing import comparisons
 from raygrad.report.intervals import mean_interval
+from raygrad.report.results import BASELINE, Panel, Point
 
 LEAST = 3
 """Seeds that a mean needs."""
+RANDOM = "random_rest"
+"""The way that all others are compared with."""
 
 
 def means(table: pd.DataFrame, by: Sequence[str], columns: Sequence[str]) -> pd.DataFrame:
@@ -60,16 +67,34 @@ def tables(units: Sequence[dict[str, Any]]) -> Iterator[tuple[str, pd.DataFrame]
     )
     trials = whole["trials"]
     yield "accuracy", means(trials, ["kind", "method"], ["test_accuracy", "budget"])
-    yield "less_random", means(less_random(trials), ["kind", "method"], ["points"])
+    yield "less_random", less_random(trials)
     yield "trials", trials
 
 
 def less_random(trials: pd.DataFrame) -> pd.DataFrame:
-    """Returns by how many points each way is above the random rest of the same errors, by seed."""
-    random = trials[trials.method == "random_rest"].set_index(["kind", "seed"]).test_accuracy
-    others = trials[trials.method != "random_rest"].set_index(["kind", "seed"])
-    points = 100 * (others.test_accuracy - random.reindex(others.index))
-    return others.assign(points=points).reset_index()
+    """Returns by how many points each way is above the random rest, a row a kind and way.
+
+    `low` and `high` are of the level that Holm's method holds the comparison to, `p` is corrected.
+    """
+    rows = []
+    for kind, of in trials.groupby("kind", sort=False):
+        curves = {
+            BASELINE if way == RANDOM else str(way): (_point(mine),)
+            for way, mine in of.groupby("method", sort=False)
+        }
+        for one in comparisons(Panel("", "", curves, None)):
+            ends = {"points": one.gain.mean, "low": one.gain.low, "high": one.gain.high}
+            found = {name: 100 * end for name, end in ends.items()}
+            rows.append(
+                {"kind": kind, "method": one.method, **found, "p": one.p_value, "n": one.gain.n}
+            )
+    return pd.DataFrame(rows)
+
+
+def _point(trials: pd.DataFrame) -> Point:
+    """Returns a way's trials as a report has them; all of one share, so that they are compared."""
+    seeds, values = trials.seed.tolist(), trials.test_accuracy.tolist()
+    return Point(1 - WRONG, tuple((s,) for s in seeds), tuple(values), mean_interval(values), 0.0)
 
 
 def main() -> None:

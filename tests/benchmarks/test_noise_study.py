@@ -93,17 +93,35 @@ def test_every_way_of_cleaning_leaves_out_as_many_as_are_wrong(tmp_path):
     assert kept["random_rest-0.parquet"] != right
 
 
-def test_a_mean_wants_three_seeds_and_pairs_them_with_random():
-    rows = [
-        {"kind": "symmetric", "seed": seed, "method": method, "test_accuracy": 0.5 + gain + seed}
+def cleaned(gains, scatter):
+    """Trials of three seeds that scatter alike whatever was cleaned."""
+    return pd.DataFrame(
+        {"kind": "symmetric", "seed": seed, "method": method,
+         "test_accuracy": 0.5 + gain + scatter * (seed + at % 2)}
         for seed in (0, 1, 2)
-        for method, gain in (("random_rest", 0.0), ("truth", 0.02))
-    ]
-    points = noise_record.less_random(pd.DataFrame(rows))
-    table = noise_record.means(points, ["kind", "method"], ["points"])
-    assert table.points.tolist() == [pytest.approx(2.0)]
+        for at, (method, gain) in enumerate({"random_rest": 0.0, **gains}.items())
+    )  # fmt: skip
+
+
+def test_a_mean_wants_three_seeds():
+    trials = cleaned({"truth": 0.02}, 0.01)
+    table = noise_record.means(trials, ["kind", "method"], ["test_accuracy"])
+    assert table.test_accuracy.tolist() == [pytest.approx(0.51), pytest.approx(0.54)]
     with pytest.raises(ValueError, match="3 seeds"):
-        noise_record.means(points[points.seed < 2], ["kind", "method"], ["points"])
+        noise_record.means(trials[trials.seed < 2], ["kind", "method"], ["test_accuracy"])
+
+
+def test_a_way_beats_the_random_rest_only_beyond_holms_interval():
+    gains = {"truth": 0.05, "cleaned_by_aum": 0.004, "cleaned_by_norm": 0.0}
+    rows = {
+        r["method"]: r for r in noise_record.less_random(cleaned(gains, 0.002)).to_dict("records")
+    }
+    assert set(rows) == set(gains)
+    assert rows["truth"]["points"] == pytest.approx(5.2)
+    assert rows["truth"]["low"] > 0
+    assert rows["truth"]["p"] < 0.05
+    assert rows["cleaned_by_aum"]["low"] < 0 < rows["cleaned_by_aum"]["high"]
+    assert rows["cleaned_by_aum"]["p"] > 0.05
 
 
 def test_a_unit_is_made_once_and_kept(archive, tmp_path, monkeypatch, capsys):

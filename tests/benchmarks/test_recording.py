@@ -60,6 +60,7 @@ NO_MEASUREMENT = {
     "leaderboard",
     "noise_study",
     "readme_numbers",
+    "scoring_case",
     "planting",
     "readme_picture",
     "record_pages",
