@@ -9,6 +9,7 @@ Holm's method over the ways of a kind of errors.
 
 import argparse
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,15 @@ def means(table: pd.DataFrame, by: Sequence[str], columns: Sequence[str]) -> pd.
             row |= {column: found.mean, f"{column}_low": found.low, f"{column}_high": found.high}
         rows.append(row | {"n": len(of)})
     return pd.DataFrame(rows)
+
+
+def whole_kinds(units: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Returns the units of kinds that have all their seeds; says which kinds have not."""
+    counts = Counter(unit["kind"] for unit in units)
+    for kind, count in counts.items():
+        if count < LEAST:
+            print(f"{kind}: {count} of {LEAST} seeds, left out of the record")
+    return [unit for unit in units if counts[unit["kind"]] >= LEAST]
 
 
 def tables(units: Sequence[dict[str, Any]]) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -103,7 +113,9 @@ def main() -> None:
     parser.add_argument("--kept", type=Path, required=True, help="the folder of units")
     parser.add_argument("--out", type=Path, required=True, help="where the tables go")
     args = parser.parse_args()
-    units = [json.loads(path.read_text()) for path in sorted(args.kept.glob("*.json"))]
+    units = whole_kinds([json.loads(p.read_text()) for p in sorted(args.kept.glob("*.json"))])
+    if not units:
+        parser.error(f"a record needs {LEAST} seeds of a kind, got fewer of each in {args.kept}")
     args.out.mkdir(parents=True, exist_ok=True)
     settings = {"units": [[one["kind"], one["seed"], one["examples"]] for one in units]}
     record = Record(

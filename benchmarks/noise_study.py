@@ -266,13 +266,14 @@ def main() -> int:
     parser.add_argument("--work", type=Path, required=True, help="holds images and run folders")
     parser.add_argument("--minutes", type=float, default=120.0, help="then no unit is begun")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--per-class", type=int, default=1000, help="training images")
     kept_in = Path(__file__).parent / "records" / "kept" / "noise"
     parser.add_argument("--kept", type=Path, default=kept_in)
     args = parser.parse_args()
     ends_s = time.monotonic() + 60 * args.minutes
     args.kept.mkdir(parents=True, exist_ok=True)
-    units = [Unit(kind, seed, args.per_class) for seed in args.seeds for kind in KINDS]
+    units = [Unit(kind, seed, args.per_class) for seed in args.seeds for kind in args.kinds]
     for unit in units:
         path = args.kept / f"{unit.name}.json"
         if path.exists():

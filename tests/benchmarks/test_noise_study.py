@@ -111,6 +111,16 @@ def test_a_mean_wants_three_seeds():
         noise_record.means(trials[trials.seed < 2], ["kind", "method"], ["test_accuracy"])
 
 
+def test_a_kind_without_all_its_seeds_is_left_out_and_named(capsys):
+    units = [
+        {"kind": kind, "seed": seed}
+        for kind, seeds in (("a", 3), ("b", 2))
+        for seed in range(seeds)
+    ]
+    assert [unit["kind"] for unit in noise_record.whole_kinds(units)] == ["a"] * 3
+    assert capsys.readouterr().out == "b: 2 of 3 seeds, left out of the record\n"
+
+
 def test_a_way_beats_the_random_rest_only_beyond_holms_interval():
     gains = {"truth": 0.05, "cleaned_by_aum": 0.004, "cleaned_by_norm": 0.0}
     rows = {
