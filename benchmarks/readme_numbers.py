@@ -30,6 +30,8 @@ MNIST_NETWORKS = "2026-11-28-mnist-replicates/accuracy.csv"
 MNIST_NOISE = "2026-11-23-mnist/label_noise.csv"
 MNIST_BEYOND = "2026-11-24-mnist-beyond/accuracy.csv"
 CIFAR = "2026-11-29-cifar10-fast/accuracy.csv"
+CIFAR_FOUND = "2026-11-29-noise/found.csv"
+CIFAR_CLEANED = "2026-11-29-noise/less_random.csv"
 NORMS, VGG = "2026-11-23-gradient-norms.json", "VGG16 32 px, 16, n = 3"
 LAST_LAYER = "grad_l2_last_layer_weights"
 RANDOM, LARGEST = "random", "max_gradient"
@@ -155,6 +157,19 @@ NUMBERS: list[Number] = [
         "an area under the ROC curve of {}",
         lambda: [
             f"{value(MNIST_NOISE, 'auc', table='cnn', score='grad_l2_last_layer_weights'):.4f}"
+        ],
+    ),
+    Number(
+        "the norm finds them with an area of {}, the loss with {}",
+        lambda: [
+            f"{value(CIFAR_FOUND, 'auc', kind='symmetric', score=s):.3f}"
+            for s in (LAST_LAYER, "loss")
+        ],
+    ),
+    Number(
+        "accuracy is {} points above that without a random tenth",
+        lambda: [
+            f"{value(CIFAR_CLEANED, 'points', kind='symmetric', method='cleaned_by_norm'):.1f}"
         ],
     ),
     Number(
