@@ -111,6 +111,13 @@ def test_a_mean_wants_three_seeds():
         noise_record.means(trials[trials.seed < 2], ["kind", "method"], ["test_accuracy"])
 
 
+def test_an_interval_of_a_share_ends_at_0_and_1():
+    kept = pd.DataFrame({"kind": "a", "seed": [0, 1, 2], "wrong": [0.98, 1.0, 1.0]})
+    table = noise_record.means(kept, ["kind"], ["wrong"])
+    assert table.wrong_high.tolist() == [1.0]
+    assert table.wrong_low[0] < 0.98
+
+
 def test_a_kind_without_all_its_seeds_is_left_out_and_named(capsys):
     units = [
         {"kind": kind, "seed": seed}
