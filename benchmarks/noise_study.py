@@ -39,6 +39,7 @@ from raygrad.pipeline.scoring import score
 from raygrad.pipeline.sweeping import sweep
 from raygrad.pipeline.training import train
 from raygrad.runs import score_table
+from raygrad.runs.journal import read_journal, wall_s
 from raygrad.runs.layout import RunLayout
 from raygrad.selection.drawing import draw
 from raygrad.storage import files
@@ -162,6 +163,7 @@ def run(unit: Unit, archive: Path, work: Path) -> dict[str, Any]:
         "examples": len(scores),
         "wrong": int(wrong.sum()),
         "machine": machine(),
+        "wall_s": wall_s(read_journal(layout.journal)),  # over all starts, what was killed too
         "network": json.loads(Path(layout.metrics(config.train.network)).read_text()),
         "found": list(found(scores, wrong)),
         "kept": list(kept(scores, wrong, unit.seed)),
@@ -281,9 +283,8 @@ def main() -> int:
         if time.monotonic() > ends_s:
             print(f"{unit.name}: not begun, time is up", flush=True)
             return 3
-        begun_s = time.monotonic()
+        print(f"{unit.name}: begins", flush=True)
         out = run(unit, args.data, args.work)
-        out["wall_s"] = time.monotonic() - begun_s
         text = json.dumps(out, indent=1, default=str)
         files.write_bytes(str(path), text.replace(f"{args.work}{os.sep}", "").encode())
         print(f"{unit.name}: done in {out['wall_s']:.0f} s", flush=True)

@@ -154,6 +154,12 @@ def test_a_unit_is_made_once_and_kept(archive, tmp_path, monkeypatch, capsys):
         "all_data", "random_rest", "cleaned_by_norm", "cleaned_by_aum", "truth",
     }  # fmt: skip
     assert str(tmp_path) not in path.read_text()
-    capsys.readouterr()
+    assert capsys.readouterr().out.startswith("confused-0: begins\nconfused-0: done in ")
     assert noise_study.main() == 0
-    assert "done" not in capsys.readouterr().out
+    assert capsys.readouterr().out == ""
+    # Gone on with where all but its end was done: what it took at first counts.
+    path.unlink()
+    assert noise_study.main() == 0
+    again = json.loads(path.read_text())
+    assert again["wall_s"] >= unit["wall_s"]
+    assert again["trials"] == unit["trials"]
