@@ -4,7 +4,7 @@ Each is plain files; none of the tools is needed to write them.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -16,17 +16,28 @@ from raygrad.errors import ConfigError
 from raygrad.storage import files
 
 _ROWS_A_FILE = 10_000
+_MAX_NAME_BYTES = 240
+"""What file systems hold of a name, 255 bytes, with room for an ending and what a store adds."""
 
 
 def write_class_folders(index: Index, rows: pa.Table, out: str) -> int:
     """Writes images as ``<class name>/<key>.<ending>``, copies; returns how many.
 
     Slashes of a key become ``__``, so that every file stands right in its class's folder.
+
+    Raises:
+        ConfigError: The folder is not empty, or two keys or classes would have one name.
     """
     require_empty(out)
+    labels = rows["label"].to_pylist()
+    folders = {label: _safe(_class_name(index, label)) for label in sorted(set(labels))}
+    _require_names([(name, _class_name(index, at)) for at, name in folders.items()], "class")
+    keys = rows["key"].to_pylist()
+    places = [f"{folders[label]}/{_safe(key)}" for key, label in zip(keys, labels, strict=True)]
+    _require_names(list(zip(places, keys, strict=True)), "key")
     count = 0
     for example in read_rows(index, rows):
-        name = files.join(out, _safe(_class_name(index, example.label)), _file_name(example))
+        name = files.join(out, folders[example.label], _file_name(example))
         files.write_bytes(name, example.image)
         count += 1
     return count
@@ -64,8 +75,13 @@ def write_fiftyone(index: Index, rows: pa.Table, out: str) -> int:
 
     ``data/`` holds the images; ``labels.json`` the classes and, as attributes of each label, every
     other column of `rows`.
+
+    Raises:
+        ConfigError: The folder is not empty, or two keys would have one name.
     """
     require_empty(out)
+    keys = rows["key"].to_pylist()
+    _require_names([(_safe(key), key) for key in keys], "key")
     values = {row["key"]: row for row in _extra(rows).to_pylist()}
     labels: dict[str, Any] = {}
     for example in read_rows(index, rows):
@@ -102,7 +118,30 @@ def _file_name(example: EncodedExample) -> str:
 
 
 def _safe(name: str) -> str:
-    return name.replace("/", "__").replace("\0", "") or "_"
+    name = name.replace("/", "__").replace("\0", "")
+    return name if name.strip(".") else "_" * max(1, len(name))  # not the folder itself or above
+
+
+def _require_names(names: Sequence[tuple[str, str]], what: str) -> None:
+    """Raises ConfigError where a file or folder could not have its name, or two would share it.
+
+    Args:
+        names: The name of each, and what it is of.
+        what: What they are of: a key or a class.
+    """
+    owners: dict[str, str] = {}
+    for name, of in names:
+        if owners.setdefault(name, of) != of:
+            raise ConfigError(
+                f"files of an export must differ in name, got {name!r} for each {what} of "
+                f"{owners[name]!r} and {of!r}. Export as webdataset or huggingface."
+            )
+        last = name.rpartition("/")[2]
+        if len(last.encode(errors="surrogateescape")) > _MAX_NAME_BYTES:
+            raise ConfigError(
+                f"names of files must have at most {_MAX_NAME_BYTES} bytes, got more for the "
+                f"{what} {of!r}. Export as webdataset or huggingface."
+            )
 
 
 def require_empty(out: str) -> None:

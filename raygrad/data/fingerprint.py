@@ -7,10 +7,11 @@ has other times, is then still the same.
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
+from raygrad.data.hidden import is_hidden
 from raygrad.storage import files
 from raygrad.storage.manifest import digest
 
@@ -113,12 +114,7 @@ def named_fingerprint(urls: Iterable[str], seen: Seen | None = None) -> Fingerpr
     places = []
     for url in map(files.absolute, urls):
         if files.is_local(url) and os.path.isdir(url):
-            places += [
-                os.path.join(folder, name)
-                for folder, _, names in os.walk(url, followlinks=True)
-                for name in names
-                if not name.startswith(".")
-            ]
+            places += [os.path.join(folder, name) for folder, name in _files_below(url)]
         elif "." not in url.rpartition("/")[2] and files.is_folder(url):  # no name of a file
             places += [
                 files.join(url, name) for name, inner in files.list_entries(url) if not inner
@@ -132,17 +128,32 @@ def source_fingerprint(source: str, folder: str) -> Fingerprint:
     """Lists the files that a source reads from its data folder, by their paths in it."""
     places, states = {}, {}
     for top in _SOURCE_FOLDERS.get(source, ("",)):
-        for place, _, names in os.walk(os.path.join(folder, top), followlinks=True):
-            for name in names:
-                path = os.path.join(place, name)
-                try:
-                    info = os.stat(path)
-                except OSError:  # a dangling link is no file
-                    continue
-                relative = os.path.relpath(path, folder)
-                places[relative] = path
-                states[relative] = info.st_size, str(info.st_mtime_ns)
+        for place, name in _files_below(os.path.join(folder, top)):
+            path = os.path.join(place, name)
+            try:
+                info = os.stat(path)
+            except OSError:  # a dangling link is no file
+                continue
+            relative = os.path.relpath(path, folder)
+            places[relative] = path
+            states[relative] = info.st_size, str(info.st_mtime_ns)
     return Fingerprint(states, places)
+
+
+def _was_hidden(name: str) -> bool:
+    """Tells whether a file is one that only an older raygrad listed, which listed hidden ones.
+
+    Args:
+        name: As it was listed: below the data folder, or a whole URL.
+    """
+    return is_hidden(os.path.basename(name) if files.is_absolute(name) else name)
+
+
+def _files_below(folder: str) -> Iterator[tuple[str, str]]:
+    """Yields folder and name of the files that are read: what is hidden comes and goes unseen."""
+    for place, inner, names in os.walk(folder, followlinks=True):
+        inner[:] = [name for name in inner if not is_hidden(name)]
+        yield from ((place, name) for name in names if not is_hidden(name))
 
 
 def difference(stored: Mapping[str, Any], now: Fingerprint) -> str | None:
@@ -157,13 +168,14 @@ def difference(stored: Mapping[str, Any], now: Fingerprint) -> str | None:
         )
     kinds = {
         "new": [name for name in now.states if name not in was],
-        "removed": [name for name in was if name not in now.states],
+        "removed": [n for n in was if n not in now.states and not _was_hidden(n)],
         "changed": [n for n, state in now.states.items() if n in was and tuple(was[n]) != state],
     }
     sizes = any(was[name][0] != now.states[name][0] for name in kinds["changed"])
     maybe_same = not (kinds["new"] or kinds["removed"] or sizes)
     if maybe_same and stored["content"] is not None and stored["content"] == now.content():
         return None
-    return ", ".join(
+    found = [
         f"{len(names):,} {kind} (such as {names[0]})" for kind, names in kinds.items() if names
-    )
+    ]
+    return ", ".join(found) or None

@@ -99,10 +99,12 @@ def split_folders(root: Path) -> tuple[str, str | None, list[str]]:
         return "", None, []
     candidates = [lower[name] for name in TEST_NAMES if name in lower]
     usable = [name for name in candidates if _folders(root / name)]
+    others = sorted({*_folders(root)} - {train, *candidates})
+    notes = [f"folders that are no split are left out: {', '.join(others)}"] if others else []
     if not usable:
-        left_out = [f"{name} holds no class folders: it is left out" for name in candidates]
-        return train, None, left_out
-    notes = [f"{usable[0]} is the test split; {name} is left out" for name in usable[1:]]
+        notes += [f"{name} holds no class folders: it is left out" for name in candidates]
+        return train, None, notes
+    notes += [f"{usable[0]} is the test split; {name} is left out" for name in usable[1:]]
     return train, usable[0], notes
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from raygrad.data.example_sets import FileExamples
 from raygrad.data.found_files import FoundFiles, images_below
+from raygrad.data.hidden import is_hidden
 from raygrad.data.image_folders import Splits, class_folders, file_examples, keys_of
 from raygrad.data.imagenet_labels import ValidationLabels, validation_labels
 from raygrad.errors import ConfigError, DataError
@@ -80,7 +81,9 @@ def _has_training(top: Path) -> bool:
 
 
 def _folders(folder: Path) -> list[str]:
-    return [one.name for one in os.scandir(folder) if one.is_dir()] if folder.is_dir() else []
+    if not folder.is_dir():
+        return []
+    return [one.name for one in os.scandir(folder) if one.is_dir() and not is_hidden(one.name)]
 
 
 def _training(top: Path, root: str, found: FoundFiles) -> Iterator[tuple[_File, str]]:
@@ -92,6 +95,7 @@ def _training(top: Path, root: str, found: FoundFiles) -> Iterator[tuple[_File, 
             for path in images_below(root, str(folder / wnid), found):
                 yield _File(path, os.path.basename(path)), wnid
     elif tars:
+        _refuse_others(folder, tars, root, found)
         for tar in tars:
             with open(tar, "rb") as stream:
                 for file in _members(stream, str(tar), 0):
@@ -101,6 +105,21 @@ def _training(top: Path, root: str, found: FoundFiles) -> Iterator[tuple[_File, 
             for inner in _members(stream, str(top / TRAIN_TAR), 0):
                 for file in _members(stream, inner.path, inner.offset):
                     yield file, inner.name.removesuffix(".tar")
+
+
+def _refuse_others(folder: Path, tars: list[Path], root: str, found: FoundFiles) -> None:
+    """Puts files beside the tars of classes to the rejects; a class of its own is an error."""
+    unpacked = sorted(set(_folders(folder)) - {tar.stem for tar in tars})
+    if unpacked:
+        raise ConfigError(
+            f"train must hold folders or tars of classes, got {len(tars)} tars and the folder "
+            f"{unpacked[0]}, which has none, in {folder}. Unpack every tar and move them away."
+        )
+    for path in sorted(set(folder.iterdir()) - set(tars)):
+        if is_hidden(path.name):
+            found.hide(root, str(path))
+        elif not path.is_dir():
+            found.refuse(root, str(path), "no tar of a class", is_lost=True)
 
 
 def _members(stream: IO[bytes], path: str, start: int) -> list[_File]:
@@ -162,7 +181,11 @@ def _validation(
     flat = sorted(flat, key=lambda file: file.name)
     table = os.path.relpath(labels.path, root)
     found.rejects = [one for one in found.rejects if one[0] != table]  # it may lie in val itself
-    return _paired(flat, labels, root, found), [f"val: labels are those of {labels.path}"]
+    notes = [f"val: labels are those of {labels.path}"]
+    missing = sorted(set(labels.by_name or ()) - {_stem(file) for file in flat})
+    if missing:
+        notes.append(f"val: {len(missing)} files of that table are not there, such as {missing[0]}")
+    return _paired(flat, labels, root, found), notes
 
 
 def _paired(
@@ -178,13 +201,17 @@ def _paired(
         return list(zip(files, labels.in_order, strict=True))
     pairs = []
     for file in files:
-        wnid = labels.by_name.get(os.path.splitext(file.name)[0])
+        wnid = labels.by_name.get(_stem(file))
         if wnid is None:
             reason = f"no label: {os.path.basename(labels.path)} has no row of it"
             found.refuse(root, file.path, reason, is_lost=True)
         else:
             pairs.append((file, wnid))
     return pairs
+
+
+def _stem(file: _File) -> str:
+    return os.path.splitext(file.name)[0]
 
 
 def _examples(files: list[tuple[_File, int]]) -> FileExamples:

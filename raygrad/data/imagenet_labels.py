@@ -61,7 +61,7 @@ def _kaggle(path: Path, classes: Sequence[str]) -> dict[str, str]:
         rows = [row for row in csv.reader(stream) if row]
     if not rows or any(len(row) < 2 or not row[1].split() for row in rows):
         raise _wrong(path, "ImageId,PredictionString")
-    return {row[0]: row[1].split()[0] for row in rows[1:]}
+    return _by_name(path, [(row[0], row[1].split()[0]) for row in rows[1:]])
 
 
 def _tiny(path: Path, classes: Sequence[str]) -> dict[str, str]:
@@ -69,7 +69,7 @@ def _tiny(path: Path, classes: Sequence[str]) -> dict[str, str]:
     rows = [line.split("\t") for line in path.read_text().splitlines() if line.strip()]
     if any(len(row) < 2 for row in rows):
         raise _wrong(path, "file name, tab, wnid")
-    return {os.path.splitext(row[0])[0]: row[1].strip() for row in rows}
+    return _by_name(path, [(os.path.splitext(row[0])[0], row[1].strip()) for row in rows])
 
 
 def _caffe(path: Path, classes: Sequence[str]) -> dict[str, str]:
@@ -80,7 +80,7 @@ def _caffe(path: Path, classes: Sequence[str]) -> dict[str, str]:
     names = [os.path.splitext(os.path.basename(row[0]))[0] for row in rows]
     labels = [row[1] for row in rows]
     if not all(label.isdecimal() for label in labels):
-        return dict(zip(names, labels, strict=True))
+        return _by_name(path, list(zip(names, labels, strict=True)))
     synsets = next(
         (one for one in (path.parent / "synsets.txt", path.parent / "synset.txt") if one.is_file()),
         None,
@@ -91,7 +91,20 @@ def _caffe(path: Path, classes: Sequence[str]) -> dict[str, str]:
             f"numbers of {path} must count the classes, got {max(map(int, labels))} for "
             f"{len(wnids)} of train. Put synsets.txt, a wnid a line in their order, beside it."
         )
-    return {name: wnids[int(label)] for name, label in zip(names, labels, strict=True)}
+    wanted = [wnids[int(label)] for label in labels]
+    return _by_name(path, list(zip(names, wanted, strict=True)))
+
+
+def _by_name(path: Path, rows: list[tuple[str, str]]) -> dict[str, str]:
+    """Returns the wnid of each name; a name may stand twice, with one wnid."""
+    wnids = dict(rows)
+    for name, wnid in rows:
+        if wnids[name] != wnid:
+            raise ConfigError(
+                f"a file must have one label, got {wnid} and {wnids[name]} for {name} in {path}. "
+                "Fetch it again."
+            )
+    return wnids
 
 
 _BY_NAME = (

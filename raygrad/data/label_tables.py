@@ -27,6 +27,8 @@ _ENDINGS = (
 class LabelTable:
     """Labels by key. A key is looked for whole first, then by its file's name alone.
 
+    The first row of a CSV names its columns, unless what it names is one of the examples.
+
     Args:
         rule: Names the table.
 
@@ -41,16 +43,24 @@ class LabelTable:
         self._name = url.rsplit("/", 1)[-1]
         self._labels: dict[str, str | None] = {}
         for row in rows:
-            name = without_ending(row[at_key].removeprefix("./"))
-            text = row[at_label].strip()
-            if self._labels.setdefault(name, text) != text:
-                self._labels[name] = None  # two labels are none
+            self._add(row[at_key], row[at_label])
         if not self._labels:
             raise ConfigError(f"a table of labels must have rows, got none in {url}.")
+        is_typed = url.endswith(".parquet")  # its columns have names of their own
+        self._head = None if is_typed else (names[at_key], names[at_label])
+
+    def _add(self, key: str, label: str) -> None:
+        name, text = without_ending(key.removeprefix("./")), label.strip()
+        if self._labels.setdefault(name, text) != text:
+            self._labels[name] = None  # two labels are none
 
     def labels(self, keys: Sequence[str]) -> list[str | None]:
         """Returns the label of each key, None where there is none, or not one alone."""
         last = Counter(map(_last, keys))
+        if self._head is not None:
+            head = without_ending(self._head[0].removeprefix("./"))
+            if head in last or head in (key.removeprefix("./") for key in keys):
+                self._add(*self._head)
         found: list[str | None] = []
         for key in keys:
             name = key.removeprefix("./")

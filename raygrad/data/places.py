@@ -2,12 +2,13 @@
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from raygrad.data.data_files import data_files, unused_folders
 from raygrad.data.image_folders import TEST_NAMES, TRAIN_NAMES, hashed_share, split_folders
 from raygrad.data.imagenet import is_imagenet
 from raygrad.data.sources import SOURCES, HeldOut, Source
@@ -21,9 +22,6 @@ _TAR = re.compile(r"\.(tar(\.(gz|zst|zstd|bz2|xz|lz4))?|tgz|tzst|tbz2?|txz)$", r
 _TABLE_OR_TAR = re.compile(rf"({_TAR.pattern[:-1]}|\.parquet|\.arrow)$", re.IGNORECASE)
 _WORDS = re.compile(r"[a-z]+")
 _HUB = re.compile(r"hf://datasets/[^/@]+/[^/@]+/?")
-_DEPTH = 2
-_MOST_FOLDERS = 64
-"""Folders of a level that are looked into for shards or tables; class folders can be thousands."""
 _NO_DATA = re.compile(
     r"\.(zip|7z|rar|jpe?g|png|gif|webp|bmp|tiff?|txt|csv|tsv|jsonl?|np[yz]|pkl|pickle|h5|hdf5|mat|"
     r"lmdb|tfrecords?|pth?|safetensors)$",
@@ -103,20 +101,22 @@ def resolve(
 def _folder(folder: str, held_out: HeldOut, options: TableOptions) -> Data:
     if files.is_local(folder) and (is_imagenet(folder) or _has_split_folders(folder)):
         return _images(folder, held_out)
-    tars = _data_files(folder, _TAR)
+    tars = data_files(folder, _TAR)
     if tars:
         train, test, notes = _by_split(tars, folder)
+        notes = (*notes, *_folder_notes(folder, tars, "shards"))
         return Data(_absolute(train), _absolute(test), _class_names(folder), notes=notes)
     tables = _tables_of(folder)
     if tables:
         train, test, notes = _by_split(tables, folder)
+        notes = (*notes, *_folder_notes(folder, tables, "tables"))
         return _tables(train, test, held_out, options, notes)
     if not files.is_local(folder):
         raise ConfigError(
             f"a folder in a store must hold tars or Parquet files, got {folder}. Folders of images "
             "are read on a local disk: fetch them, or write shards: raygrad prepare --out."
         )
-    if _data_files(folder, _IMG2DATASET):
+    if data_files(folder, _IMG2DATASET):
         raise ConfigError(
             f"a folder of classes must be named, got img2dataset's files in {folder}, whose "
             "folders are no classes. Fetch them again with --output_format webdataset."
@@ -132,15 +132,15 @@ def _images(folder: str, held_out: HeldOut) -> Data:
 def _has_split_folders(folder: str) -> bool:
     """Tells whether a local folder has class folders for training, whatever lies beside them."""
     train, _, _ = split_folders(Path(folder))
-    return train != "" and not _data_files(os.path.join(folder, train), _TABLE_OR_TAR)
+    return train != "" and not data_files(os.path.join(folder, train), _TABLE_OR_TAR)
 
 
 def _tables_of(folder: str) -> list[str]:
     """Returns the tables in a folder; of a data set on the Hub without any, those made there."""
     pattern = re.compile("|".join(re.escape(one) + "$" for one in TABLE_ENDINGS), re.IGNORECASE)
-    found = _data_files(folder, pattern)
+    found = data_files(folder, pattern)
     if not found and _HUB.fullmatch(folder):
-        found = _data_files(folder.rstrip("/") + "@~parquet", pattern)
+        found = data_files(folder.rstrip("/") + "@~parquet", pattern)
     folders = {re.sub(r"[^/]*$", "", url.removeprefix(folder)) for url in found}
     kinds = {"/".join(p for p in one.split("/") if not _split_of(p)) for one in folders}
     if len(kinds) > 1:
@@ -149,24 +149,6 @@ def _tables_of(folder: str) -> list[str]:
             "Name one of these folders."
         )
     return found
-
-
-def _data_files(folder: str, pattern: re.Pattern[str]) -> list[str]:
-    """Returns the files of a folder, and of folders within it, whose names match; sorted."""
-    return sorted(_walk(folder.rstrip("/"), pattern, _DEPTH))
-
-
-def _walk(folder: str, pattern: re.Pattern[str], depth: int) -> Iterator[str]:
-    entries = [one for one in files.list_entries(folder) if not one[0].startswith(".")]
-    yield from (
-        files.join(folder, name)
-        for name, is_folder in entries
-        if not is_folder and pattern.search(name)
-    )
-    if depth:
-        inner = [name for name, is_folder in entries if is_folder]
-        for name in inner[:_MOST_FOLDERS]:
-            yield from _walk(files.join(folder, name), pattern, depth - 1)
 
 
 def _split_of(name: str) -> str:
@@ -221,6 +203,14 @@ def _split_notes(urls: Sequence[str]) -> tuple[str, ...]:
         f"{len(others)} of {len(urls)} training shards are called by another split, such as "
         f"{others[0]}: they are trained on, unless --test-tars names them instead",
     )
+
+
+def _folder_notes(folder: str, used: list[str], what: str) -> tuple[str, ...]:
+    """Returns what to say of folders beside those of the shards or tables, such as of images."""
+    unused = unused_folders(folder, used)
+    if not unused:
+        return ()
+    return (f"{len(unused)} folders without {what} are left out, such as {unused[0]}",)
 
 
 def _tables(
@@ -284,7 +274,7 @@ def _inside(urls: Sequence[str]) -> list[str]:
     """Returns URLs with the tars or tables of a folder in the place of the folder."""
     found = []
     for url in urls:
-        inner = _data_files(url, _TABLE_OR_TAR) if _is_folder(url) else [url]
+        inner = data_files(url, _TABLE_OR_TAR) if _is_folder(url) else [url]
         if not inner:
             raise ConfigError(f"a folder of shards must hold tars, got none in {url}.")
         found += inner

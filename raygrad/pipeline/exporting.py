@@ -1,5 +1,7 @@
 """What a run knows of its examples, as other tools read it: scores, subsets, exports."""
 
+import logging
+
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -16,11 +18,14 @@ from raygrad.runs.score_table import read_score_table
 from raygrad.runs.subsets import read_subset
 from raygrad.storage import files
 
+log = logging.getLogger("raygrad")
+
 _WRITERS = {
     "folders": write_class_folders,
     "huggingface": write_huggingface,
     "fiftyone": write_fiftyone,
 }
+_WITHOUT_COLUMNS = ("folders",)
 
 
 def score_rows(config: StudyConfig, network: str | None = None) -> pa.Table:
@@ -93,6 +98,8 @@ def export_as(
 ) -> int:
     """Writes a subset for another tool, its scores beside it where there are any.
 
+    Weights of a weighted draw are a column too, where the format has columns.
+
     Args:
         config: The run.
         subset_url: The subset's file.
@@ -118,6 +125,11 @@ def export_as(
         for name in scores.column_names:
             if name not in rows.column_names:
                 rows = rows.append_column(name, scores[name].take(at))
+    if set(subset["weight"].to_pylist()) - {1.0}:
+        if kind in _WITHOUT_COLUMNS:
+            log.warning("export: %s hold no weights: those of the draw are left out", kind)
+        else:
+            rows = rows.append_column("weight", subset["weight"])
     if kind == "cleanlab":
         return write_cleanlab(index, rows, files.absolute(out), probabilities)
     return _WRITERS[kind](index, rows, files.absolute(out))

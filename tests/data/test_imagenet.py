@@ -105,6 +105,8 @@ def test_a_file_without_a_row_is_a_reject(imagenet):
         ("val.txt", "x.JPEG 1 2\n", "must hold file name, space"),
         ("val.txt", "x.JPEG 900\n", "synsets.txt"),
         ("val.txt", "ILSVRC2012_val_00000001.JPEG n99\n", "must be in train"),
+        ("val.txt", "x.JPEG n01\nx.JPEG n02\n", "must have one label, got n01 and n02 for x"),
+        ("val_annotations.txt", "x.JPEG\tn01\nx.JPEG\tn02\n", "must have one label"),
     ],
 )
 def test_a_table_that_does_not_fit_is_refused_by_name(imagenet, name, text, says):
@@ -112,6 +114,17 @@ def test_a_table_that_does_not_fit_is_refused_by_name(imagenet, name, text, says
     (imagenet / name).write_text(text)
     with pytest.raises(ConfigError, match=says):
         SOURCES["imagenet"](str(imagenet))
+
+
+def test_rows_without_their_files_and_hidden_folders_of_val_are_passed_over_and_said(imagenet):
+    kaggle(imagenet)
+    (imagenet / "val" / f"{NAMES[1]}.JPEG").unlink()
+    put(imagenet, "val/.ipynb_checkpoints/x.JPEG", jpeg())
+    put(imagenet, "val/__MACOSX/._x.JPEG", b"x")
+    assert is_imagenet(str(imagenet))
+    source = SOURCES["imagenet"](str(imagenet))
+    assert labels(source) == {name: WANTED[name] for name in NAMES if name != NAMES[1]}
+    assert f"val: 1 files of that table are not there, such as {NAMES[1]}" in source.notes
 
 
 def test_tiny_imagenet_is_read_as_it_is_published(tmp_path):
@@ -183,6 +196,19 @@ def test_a_class_tar_that_is_cut_is_refused_by_name(tmp_path):
     put(tmp_path, f"train/{WNIDS[1]}.tar", content[: tarfile.BLOCKSIZE * 4 + 100])
     flat_val(tmp_path)
     with pytest.raises(DataError, match=rf"{WNIDS[1]}\.tar"):
+        SOURCES["imagenet"](str(tmp_path))
+
+
+def test_class_tars_that_are_unpacked_in_part_are_refused_by_name(tmp_path):
+    in_class_tars(tmp_path)
+    kaggle(tmp_path)
+    (tmp_path / "train" / WNIDS[0]).mkdir()  # unpacked, the tar is still there
+    put(tmp_path, "train/notes.txt", b"x")
+    put(tmp_path, "train/.DS_Store", b"x")
+    source = SOURCES["imagenet"](str(tmp_path))
+    assert source.rejects == (("train/notes.txt", "no tar of a class"),)
+    (tmp_path / "train" / f"{WNIDS[0]}.tar").unlink()
+    with pytest.raises(ConfigError, match=f"got 2 tars and the folder {WNIDS[0]}, which has none"):
         SOURCES["imagenet"](str(tmp_path))
 
 

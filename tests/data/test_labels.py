@@ -67,6 +67,15 @@ def test_labels_may_stand_in_a_csv_by_key_or_file_name(tmp_path):
         assert {k.removeprefix("photos/"): v for k, v in labels_of(index).items()} == WANTED
 
 
+def test_a_csv_without_a_head_loses_no_row(tmp_path):
+    members = [(f"photos/{key}.png", png()) for key in KEYS]
+    for form in ("photos/{}.png", "{}.png", "{}"):
+        head, *rows = [f"{form.format(key)},{WANTED[key]}" for key in KEYS]
+        index = build(tmp_path, members, labels=write_csv(tmp_path / "l.csv", rows, head))
+        assert {k.removeprefix("photos/"): v for k, v in labels_of(index).items()} == WANTED
+        assert index.rejects.num_rows == 0
+
+
 def test_labels_may_stand_in_a_parquet_with_many_columns(tmp_path):
     url = str(tmp_path / "l.parquet")
     columns = {

@@ -46,6 +46,38 @@ def test_a_folder_of_shards_gives_its_splits(tmp_path, layout):
     )
 
 
+def test_no_shard_of_many_folders_or_deep_ones_is_missed(tmp_path):
+    for at_ in range(70):
+        put(tmp_path, f"part-{at_:02d}/0.tar", examples(["a"]))
+    put(tmp_path, "part-00/a/b/c/d/1.tar", examples(["a"]))
+    put(tmp_path, "part-00/.trash/2.tar", examples(["a"]))
+    (tmp_path / "part-01" / "up").symlink_to(tmp_path)  # must not be walked round and round
+    found = names(at(str(tmp_path)).train_urls)
+    assert len(found) == 71
+    assert {"part-69/0.tar", "d/1.tar"} <= set(found)
+
+
+@pytest.mark.parametrize("what", ["shards", "tables"])
+def test_folders_of_images_beside_shards_or_tables_are_left_out_and_said(tmp_path, what):
+    put(tmp_path, "cat/0.jpg", jpeg())
+    put(tmp_path, "dog/0.jpg", jpeg())
+    put(tmp_path, ".git/x", b"")
+    if what == "shards":
+        put(tmp_path, "all.tar", examples(["a"]))
+        found = at(str(tmp_path)).notes
+    else:
+        test_tables.put(tmp_path, "all.parquet", test_tables.table(0))
+        found = at(str(tmp_path), fraction=0.0).source.notes
+    assert f"2 folders without {what} are left out, such as cat" in found
+
+
+def test_folders_beside_the_splits_are_left_out_and_said(tmp_path):
+    for name in ("train/cat/0.jpg", "train/dog/0.jpg", "test/cat/1.jpg", "unlabeled/0.jpg"):
+        put(tmp_path, name, jpeg())
+    source = at(str(tmp_path)).source
+    assert source.notes == ("folders that are no split are left out: unlabeled",)
+
+
 def test_clip_benchmarks_class_names_are_kept(tmp_path):
     put(tmp_path, "train/0.tar", examples(["s0000000", "s0000001", "s0000002"]))
     put(tmp_path, "classnames.txt", b"cat\ndog\neel\n")

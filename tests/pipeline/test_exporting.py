@@ -13,11 +13,13 @@ import pytest
 from raygrad import cli, pipeline
 from raygrad.config import DataConfig, ScoreConfig, SelectConfig, StudyConfig, TrainConfig
 from raygrad.data.decode import decode_image
-from raygrad.data.index import read_index
+from raygrad.data.export_formats import write_class_folders, write_fiftyone, write_huggingface
+from raygrad.data.index import build_index, read_index
 from raygrad.data.reading import read_rows
+from raygrad.errors import ConfigError
 from raygrad.runs import score_table
 from raygrad.runs.layout import RunLayout
-from tests.data.making import jpeg, png, put, tar
+from tests.data.making import examples, jpeg, png, put, tar
 from tests.pipeline.test_rejects import prepare_here
 
 CLASSES = ("cat", "dog, spotted", "ant")
@@ -139,6 +141,49 @@ def test_an_export_into_a_folder_with_files_is_refused(scored, tmp_path, capsys)
         line = ["export", subset, "--run", config.run, "--out", str(tmp_path), "--format", kind]
         assert cli.main(line) == 2
         assert "empty folder" in capsys.readouterr().err
+
+
+def test_names_that_would_meet_or_do_not_fit_are_refused(tmp_path):
+    keys = {"two": ("a/b", "a__b"), "long": ("c", "d" * 250)}
+    for name, of in keys.items():
+        shard = put(tmp_path, f"{name}.tar", examples(of, 1))
+        index = build_index([str(shard)], [], val_fraction=0.0)
+        for write in (write_class_folders, write_fiftyone):
+            with pytest.raises(ConfigError, match="Export as webdataset or huggingface"):
+                write(index, index.examples, str(tmp_path / "out"))
+            assert not (tmp_path / "out").exists()
+        assert write_huggingface(index, index.examples, str(tmp_path / f"hf-{name}")) == 2
+
+
+def test_a_class_is_a_folder_inside_the_export_whatever_it_is_called(tmp_path):
+    classes = ("..", ".", "a/b")
+    members = [
+        (f"{at}.{ending}", content)
+        for at, name in enumerate(classes)
+        for ending, content in (("png", png(at)), ("cls", name.encode()))
+    ]
+    index = build_index([str(put(tmp_path, "x.tar", tar(members)))], [], val_fraction=0.0)
+    assert write_class_folders(index, index.examples, str(tmp_path / "out")) == 3
+    names = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.png"))
+    assert names == ["out/_/1.png", "out/__/0.png", "out/a__b/2.png"]
+
+
+@pytest.mark.parametrize("kind", ["huggingface", "fiftyone", "folders"])
+def test_weights_of_a_draw_go_along_or_are_said_to_be_lost(scored, tmp_path, kind, caplog):
+    config, _, keys = scored
+    subset, weights = tmp_path / "mine-0.parquet", [1.5 + at for at in range(len(keys))]
+    pq.write_table(pa.table({"key": keys, "weight": weights}), subset)
+    assert pipeline.export_as(config, str(subset), str(tmp_path / "out"), kind) == len(keys)
+    wanted = dict(zip(keys, weights, strict=True))
+    if kind == "huggingface":
+        (file,) = (tmp_path / "out").glob("*.parquet")
+        rows = pq.read_table(file).to_pylist()
+        assert {row["key"]: row["weight"] for row in rows} == wanted
+    elif kind == "fiftyone":
+        said = json.loads((tmp_path / "out" / "labels.json").read_text())["labels"].values()
+        assert {one["attributes"]["key"]: one["attributes"]["weight"] for one in said} == wanted
+    else:
+        assert "folders hold no weights" in caplog.text
 
 
 def test_datasets_opens_the_export_with_images_names_and_scores(scored, tmp_path):

@@ -80,6 +80,35 @@ def test_a_folder_that_was_copied_or_is_gone_is_no_change(tmp_path):
         prepare(tmp_path / "run", data_dir=str(tmp_path / "copy"), **own)
 
 
+HIDDEN = (".DS_Store", "train/.ipynb_checkpoints/x.jpg", "train/cat/Thumbs.db")
+
+
+@pytest.mark.parametrize("given", ["data_dir", "tars"])
+def test_hidden_files_that_systems_leave_are_no_change(given, tmp_path):
+    """A look at the folder in a file manager leaves some."""
+    folder = class_folders(tmp_path / "a", 0, 3)
+    own = {"data_dir": str(folder), "source": "image-folder"}
+    own = own if given == "data_dir" else {"tars": (str(folder),)}
+    prepare(tmp_path / "run", image_size=16, **own)
+    for name in HIDDEN:
+        put(folder, name, b"x")
+    prepare(tmp_path / "run", image_size=16, **own)
+    put(folder, "train/cat/new.jpg", jpeg(9, (16, 16)))
+    with pytest.raises(ConfigError, match=r"1 new \(such as .*new\.jpg\)"):
+        prepare(tmp_path / "run", image_size=16, **own)
+
+
+def test_hidden_files_that_an_older_raygrad_listed_are_no_change(tmp_path):
+    folder = class_folders(tmp_path / "a", 0, 3)
+    now = source_fingerprint("image-folder", str(folder))
+    listed = now.stored()
+    listed["files"] = listed["files"] | dict.fromkeys(HIDDEN, (1, "2"))
+    listed |= {"listing": "another", "content": "another"}
+    assert difference(listed, now) is None
+    listed["files"]["train/cat/gone.jpg"] = (1, "2")
+    assert difference(listed, now) == "1 removed (such as train/cat/gone.jpg)"
+
+
 def test_a_glob_over_more_shards_is_refused_with_the_choices(tars, tmp_path):
     glob = {"tars": (f"{tars}/t-*.tar",)}
     assert prepare(tmp_path / "run", **glob).examples.num_rows == 12
