@@ -25,6 +25,8 @@ _QUIET_S = 3.0
 """Others that have had nothing under way for so long are done with what there was for them."""
 _STARTS_S = 20.0
 """Others may take so long to begin."""
+_LOST_S = 3.0
+"""Which nodes are gone is asked so often at most: a large cluster has much to say."""
 _ENDED = 2**13
 """Of so many shards it is known that they are counted. An actor that dies has settled some of those
 that it was called for, and they are found by the next that is."""
@@ -51,7 +53,7 @@ class BoardState:
     done: int
     """Examples done, in finished shards and in those under way."""
     actors: int
-    """Actors that have a shard under way."""
+    """Actors that have a shard under way, on nodes that live."""
     retries: int
     """Shards that were begun again after their actor died."""
     idle_s: float
@@ -80,6 +82,8 @@ class Board:
         self._places: dict[str, Place] = {}
         self._finished = self._retries = self._most_actors = 0
         self._ended: dict[str, None] = {}
+        self._lost: set[str] = set()
+        self._lost_s = float("-inf")
         self._storage_said = ""
         self.new_pool()
 
@@ -146,6 +150,7 @@ class Board:
             return None
         self._last_s = now_s = time.monotonic()
         self._has_begun = True
+        self._places[actor_id] = place  # a board that was started again knows of none
         before, died = self._under_way.get(shard), 0
         verdict: Verdict = "wait"
         if before is not None:
@@ -160,10 +165,12 @@ class Board:
         self._most_actors = max(self._most_actors, self._num_actors())
         return died, verdict
 
-    def fault(self, fault: Fault, actor_id: str, shard: str, error: str, refused: bool) -> Verdict:
-        """Judges what an actor could not do; see `Blame`."""
+    def fault(
+        self, fault: Fault, actor_id: str, place: Place, shard: str, error: str, refused: bool
+    ) -> Verdict:
+        """Judges what an actor at a place could not do; see `Blame`."""
         self._last_s = now_s = time.monotonic()
-        place = self._places[actor_id]
+        self._places[actor_id] = place
         if fault == "data":
             return "final"
         if fault == "shard":
@@ -205,6 +212,7 @@ class Board:
     def read(self) -> BoardState:
         """Returns the present state."""
         attempts, now_s = self._under_way.values(), time.monotonic()
+        self._look_for_lost(now_s)
         since_s = self._blame.storage_since_s
         return BoardState(
             self._finished + sum(attempt.count for attempt in attempts),
@@ -217,7 +225,14 @@ class Board:
         )
 
     def _num_actors(self) -> int:
-        return len({attempt.actor_id for attempt in self._under_way.values()})
+        attempts = self._under_way.values()
+        return len({one.actor_id for one in attempts if one.place.node not in self._lost})
+
+    def _look_for_lost(self, now_s: float) -> None:
+        """Notes whose nodes are gone: their attempts stay until an actor begins them again."""
+        if self._under_way and now_s - self._lost_s >= _LOST_S:
+            self._lost_s, alive = now_s, _living()
+            self._lost = {one.place.node for one in self._under_way.values()} - alive.keys()
 
     def _others(self, place: Place) -> list[Place]:
         """Returns where else actors stand or could."""

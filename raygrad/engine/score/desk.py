@@ -72,7 +72,7 @@ class FaultDesk:
                 self._leave()
             verdict = ray.get(
                 self._board.fault.remote(
-                    fault, self._id, shard if is_built else "", told(error), refused
+                    fault, self._id, self._place, shard if is_built else "", told(error), refused
                 )
             )
             if verdict == "elsewhere":

@@ -193,11 +193,11 @@ def _score_all(
         with contextlib.closing(statuses):  # also where this is left by Ctrl-C, before Ray ends
             for status in statuses:
                 if status is None or status.kind in ENDING or watch.is_due:
-                    watch.look(tally.retries, len(tally.rejects))
+                    watch.look(rounds.num_failed, len(tally.rejects))
                     listed_s = _list_parts(task, tally, listed_s)
                 if status is not None:
                     _settle(status, shards[status.shard][1], rounds, tally)
-        state = watch.look(tally.retries, len(tally.rejects))
+        state = watch.look(rounds.num_failed, len(tally.rejects))
         tally.retries, tally.aside = state.retries + rounds.num_failed, watch.trouble.lines
         tally.most_actors = watch.most_actors
         sizes = {shard: shards[shard][0] for shard in rounds.again()}

@@ -52,12 +52,12 @@ class Watch:
         """Looks at the board, tells what is new, and ends the job where nothing moves.
 
         Args:
-            retries: Those of pools before.
+            retries: Tries of shards that failed, which the board does not count.
             rejects: Examples that could not be used so far.
         """
         state: BoardState = ray.get(self._board.read.remote())
         self._looked_s = time.monotonic()
-        self.most_actors = state.most_actors
+        self.most_actors = max(self.most_actors, state.most_actors)
         self.trouble.tell(state)
         note = _note(state, retries, rejects)
         if state.done != self._shown or self._told.differs(note):
@@ -82,9 +82,9 @@ class _LastNote:
         return True
 
 
-def _note(state: BoardState, earlier: int, rejects: int) -> str:
+def _note(state: BoardState, failed: int, rejects: int) -> str:
     """Returns who works, and what went wrong where something did."""
-    retries = earlier + state.retries
+    retries = failed + state.retries
     parts = [_counted(state.actors, "actor")] if state.actors else ["actors start"]
     parts += [_counted(retries, "retry", "retries")] if retries else []
     parts += [_counted(rejects, "reject")] if rejects else []
