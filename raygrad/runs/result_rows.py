@@ -41,6 +41,7 @@ RESULT_SCHEMA = pa.schema(
         ("train_time_s", pa.float64()),
         ("loop_time_s", pa.float64()),
         ("num_workers", pa.int64()),
+        ("micro_batch", pa.int64()),
         ("device", pa.string()),
         ("device_name", pa.string()),
         ("numerics", pa.string()),
@@ -49,7 +50,8 @@ RESULT_SCHEMA = pa.schema(
     ]
 )
 """The columns of `sweep/results.parquet`. A trial that was ended early, because others did clearly
-better, has no test accuracy."""
+better, has no test accuracy. `micro_batch`: examples of a pass of the first worker, 0 for its whole
+share of a batch; batch normalisation goes by it."""
 
 FAILED_SCHEMA = pa.schema(
     [

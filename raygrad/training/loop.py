@@ -183,6 +183,7 @@ class TrainingLoop:
             "totals": ranks.sum_over_ranks(self._totals),
             "epoch_s": self._epoch_s,
             "random": [ranks.gathered(s) for s in self._random_states()],
+            "micro_batches": ranks.gathered_numbers(self._micro_batches.found),
         }
         return on_cpu(state)
 
@@ -209,6 +210,8 @@ class TrainingLoop:
         # What all ranks had summed goes on in the first alone.
         self._totals = state["totals"].to(self._device) * (ranks.rank() == 0)
         self._epoch_s = state["epoch_s"]
+        found = state.get("micro_batches", [])  # states that are older have none
+        self._micro_batches.restore(found, ranks.rank(), ranks.world_size())
         self._restore_random(state["random"])
 
     def _random_states(self) -> list[Tensor]:

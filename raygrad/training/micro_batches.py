@@ -34,9 +34,25 @@ class MicroBatches:
     def __init__(self, network: nn.Module, size: int) -> None:
         self.size = size
         """Examples of a part; 0 while it is all that a rank has."""
+        self.found = 0
+        """The size that memory has asked for, where it is another than the one that was given."""
         self._network = network
         self._is_fitted = False
         self._buffers: list[Tensor] = []
+
+    def restore(self, found: Sequence[int], rank: int, world_size: int) -> None:
+        """Goes on with a size that memory asked for before: batch normalisation goes by it.
+
+        Args:
+            found: What each rank had `found`; none of a state of before it was saved.
+            rank: This one, which goes on with its own where there are as many as before, and else
+                with the smallest.
+            world_size: How many there are now.
+        """
+        sizes = [found[rank]] if len(found) == world_size else [one for one in found if one]
+        self.found = min(sizes, default=0)
+        if self.found:
+            self.size = min(self.size or self.found, self.found)
 
     def run(
         self,
@@ -107,7 +123,7 @@ class MicroBatches:
                 + ("Train another network, or smaller images." if size == 1 else
                    f"Give micro_batch={max(1, size // 2)}.")
             ) from error  # fmt: skip
-        self.size = size // 2
+        self.size = self.found = size // 2
         normalised = any(
             isinstance(one, nn.modules.batchnorm._BatchNorm) for one in self._network.modules()
         )

@@ -36,6 +36,11 @@ def gathered(mine: Tensor) -> list[Tensor]:
     return [tensor.to(mine.device) for tensor in received]
 
 
+def gathered_numbers(mine: int) -> list[int]:
+    """Returns the whole numbers of all ranks, in the order of ranks."""
+    return [int(one) for one in gathered(torch.tensor([mine]))]
+
+
 def largest(values: Sequence[float]) -> list[int]:
     """Returns the largest of all ranks' whole numbers or truths, one by one, on every rank."""
     if not dist.is_initialized():

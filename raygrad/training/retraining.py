@@ -144,6 +144,7 @@ def _retrain(
         "train_time_s": before_s + time.perf_counter() - start_s,
         "loop_time_s": sum(row["epoch_time_s"] for row in out.history),
         "num_workers": dist.get_world_size() if dist.is_initialized() else 1,
+        "micro_batch": loop.micro_batch,
         "device": device,
         "ended_early": False,
     }

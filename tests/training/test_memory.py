@@ -15,6 +15,7 @@ from raygrad.scoring.chunks import in_chunks
 from raygrad.training import loop as loop_module
 from raygrad.training import probe as probe_module
 from raygrad.training.loop import evaluate
+from raygrad.training.micro_batches import MicroBatches
 from raygrad.training.probe import Bound, Probe
 from tests.training.test_loop import examples, make_loop, weights
 
@@ -73,6 +74,71 @@ def test_a_step_without_memory_is_begun_again_as_if_nothing_had_been(caplog):
     assert all(torch.equal(found["found"][name], found["known"][name]) for name in found["known"])
     said = caplog.records[0].message
     assert "6 examples at a time from now on, and batch normalisation goes by those" in said
+
+
+def little_memory(most, **recipe):
+    """A loop with batch normalisation, whose network has little memory."""
+    torch.manual_seed(0)
+    loop = make_loop(epochs=2, **recipe)
+    loop._network = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.3), nn.Flatten(), nn.Linear(144, 3)
+    )
+    narrow = narrowed(loop, most)
+    loop._optimizer = torch.optim.SGD(narrow.parameters(), lr=0.1)
+    return loop
+
+
+def test_a_training_goes_on_with_the_size_that_memory_asked_for():
+    """Batch normalisation goes by it: also where the next process has memory for more."""
+    undisturbed, killed, resumed = little_memory(7), little_memory(7), little_memory(99)
+    undisturbed.run()
+
+    class Killed(BaseException):
+        pass
+
+    def kill(loop):
+        if loop.outcome.step == 2:
+            saved.update(copy.deepcopy(loop.state_dict()))
+            raise Killed
+
+    saved = {}
+    with pytest.raises(Killed):
+        killed.run(after_step=kill)
+    assert saved["micro_batches"] == [6]
+    resumed.load_state_dict(saved)
+    resumed.run()
+    assert resumed.micro_batch == 6
+    for name, value in undisturbed._network.inside.state_dict().items():
+        assert torch.equal(resumed._network.inside.state_dict()[name], value)
+
+
+def test_a_size_that_nobody_was_forced_to_is_not_kept_from_a_flag():
+    """Nor is a state refused that was saved before sizes were."""
+    saved = little_memory(99, micro_batch=8).state_dict()
+    assert saved["micro_batches"] == [0]
+    for state in (saved, {k: v for k, v in saved.items() if k != "micro_batches"}):
+        loop = little_memory(99, micro_batch=4)
+        loop.load_state_dict(state)
+        assert loop.micro_batch == 4
+
+
+@pytest.mark.parametrize(
+    ("given", "found", "rank", "world_size", "goes_on"),
+    [
+        (0, [8, 4], 1, 2, 4),
+        (0, [0, 4], 0, 2, 0),
+        (0, [0, 4, 16], 0, 2, 4),
+        (2, [8], 0, 1, 2),
+        (16, [8], 0, 1, 8),
+        (16, [], 0, 1, 16),
+    ],
+)
+def test_ranks_go_on_with_their_own_sizes_and_other_ranks_with_the_smallest(
+    given, found, rank, world_size, goes_on
+):
+    parts = MicroBatches(nn.Linear(1, 1), given)
+    parts.restore(found, rank, world_size)
+    assert parts.size == goes_on
 
 
 def test_memory_for_no_example_is_an_error_with_a_remedy():

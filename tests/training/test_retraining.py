@@ -105,6 +105,7 @@ def test_a_trial_computes_by_its_numerics_and_its_row_says_so(monkeypatch):
     assert seen == {"ieee"}
     assert (row["numerics"], row["torch"]) == ("exact", torch.__version__)
     assert row["device_name"]
+    assert row["micro_batch"] == 0
     assert torch.backends.cudnn.conv.fp32_precision == "tf32", "as torch has it"
 
 
