@@ -15,6 +15,7 @@ BASELINE = "random"
 FULL = 1.0
 STILL_IMPROVING = "still improving at its end"
 BEST_AT_FIRST = "best at its first validation"
+_OWN = "made elsewhere"
 
 # What a column holds where an older sweep did not write it.
 _DEFAULTS: Mapping[str, Any] = {
@@ -203,10 +204,11 @@ def series_names(trials: Iterable[Trial]) -> dict[Trial, str]:
 
     The method alone names the series unless the network was retrained on draws from several score
     columns, or on one from the scores of several networks or runs; what does not matter to
-    ``random`` is left out.
+    ``random`` is left out. The user's own subsets of that name stand apart from raygrad's.
     """
     trials = list(trials)
     seen: dict[tuple[str | None, ...], set[str | None]] = defaultdict(set)
+    drawn = {t.network for t in trials if t.method == BASELINE and not _is_own(t)}
     runs = _run_names(trials)
     for t in trials:
         path = _score_path(t, runs)
@@ -215,14 +217,21 @@ def series_names(trials: Iterable[Trial]) -> dict[Trial, str]:
     names = {}
     for t in trials:
         path = _score_path(t, runs)
-        origin = (t.score_column or "made elsewhere", f"scored by {t.score_network}")
+        origin = (t.score_column or _OWN, f"scored by {t.score_network}")
         parts = [
             text
             for i, text in enumerate((*origin, f"of {path[-1]}"), start=2)
             if t.method != BASELINE and len(seen[path[:i]]) > 1 and (path[i] or i == 2)
         ]
+        if t.method == BASELINE and _is_own(t) and t.network in drawn:
+            parts = [_OWN]
         names[t] = f"{t.method} ({', '.join(parts)})" if parts else t.method
     return names
+
+
+def _is_own(t: Trial) -> bool:
+    """Whether the subset was made elsewhere: raygrad's name the network they stand beside."""
+    return t.score_network is None and t.score_seed is None
 
 
 def _run_names(trials: Iterable[Trial]) -> dict[Trial, str | None]:
@@ -257,8 +266,13 @@ def _one_per_seed(trials: Iterable[Trial]) -> dict[tuple[int, ...], float]:
         by_seed[trial.seed].append(trial)
     return {
         seed: math.fsum(t.test_accuracy for t in group) / len(group)
-        for seed, group in sorted(by_seed.items())
+        for seed, group in sorted(by_seed.items(), key=lambda item: _in_order(item[0]))
     }
+
+
+def _in_order(seed: tuple[int | None, ...]) -> list[tuple[bool, int]]:
+    """Seeds by number, one that nobody knows (as of a subset made elsewhere) first."""
+    return [(number is not None, number or 0) for number in seed]
 
 
 def _mean_time_s(times: Iterable[float | None]) -> float:
@@ -318,6 +332,8 @@ def panels_of(
         full = [t for t in group if t.keep_fraction >= FULL]
         # Both protocols train alike on the full data; a sweep may have run it under one of them.
         full = full or [t for t in trials if t.network == network and t.keep_fraction >= FULL]
+        # The user's own subset of everything, of the same seeds, would stand for a scoring network.
+        full = [t for t in full if not _is_own(t)] or full
         points: dict[str, dict[float, list[Trial]]] = defaultdict(lambda: defaultdict(list))
         for t in group:
             if t.keep_fraction < FULL:

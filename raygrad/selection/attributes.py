@@ -137,12 +137,15 @@ def attributes(
     if absent:
         raise DataError(f"results must have the column {absent[0]}, got {', '.join(results)}.")
     cells: dict[tuple[str, str], list[_Entry]] = {}
-    score_seeds = results.get("score_seed") or [None] * len(results["seed"])
+    given = results.get("score_seed")
+    score_seeds = [None] * len(results["seed"]) if given is None else given
     rows = zip(*(results[name] for name in names), score_seeds, strict=True)
     for network, method, fraction, seed, protocol, accuracy, score_seed in rows:
         if accuracy is None or not np.isfinite(accuracy):
             continue  # A failed trial; the estimate's num_seeds tells.
-        replicate = None if score_seed is None else int(score_seed), int(seed)
+        # Where some rows have none, as subsets made elsewhere, pandas gives NaN for it.
+        unknown = score_seed is None or np.isnan(score_seed)
+        replicate = None if unknown else int(score_seed), int(seed)
         entry = (str(method), float(fraction), replicate, float(accuracy))
         cells.setdefault((str(network), str(protocol)), []).append(entry)
     for (network, _), entries in cells.items():

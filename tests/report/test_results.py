@@ -149,6 +149,69 @@ def test_runs_of_one_name_that_scored_otherwise_are_not_taken_for_replicates():
     assert means == {"ccs (of nets-1a2b)": 0.8, "ccs (of nets-3c4d)": 0.7}
 
 
+def _with_own_random(**own):
+    """Two draws of raygrad's by each of two shares, then rows of the user's own subsets."""
+    columns = {
+        "method": ["random"] * 4,
+        "keep_fraction": [0.1, 0.1, 1.0, 1.0],
+        "seed": [0, 1, 0, 1],
+        "score_seed": [0] * 4,
+        "score_network": ["cnn"] * 4,
+        "test_accuracy": [0.5, 0.6, 0.8, 0.9],
+    }
+    size = len(own["method"])
+    own = {"score_seed": [None] * size, "score_network": [None] * size, **own}
+    return _rows(**{name: [*values, *own[name]] for name, values in columns.items()})
+
+
+def test_random_subsets_made_elsewhere_are_a_series_of_their_own():
+    """Of the same share and seeds as raygrad's, and of a seed more: no replicates of its draws."""
+    table = _with_own_random(
+        method=["random"] * 3,
+        keep_fraction=[0.1] * 3,
+        seed=[0, 1, 2],
+        test_accuracy=[0.1, 0.2, 0.3],
+    )
+    rows = {(row["method"], row["keep_fraction"]): row for row in summary_rows(table)}
+    own = rows["random (made elsewhere)", 0.1]
+    assert (own["n"], own["mean"]) == (3, pytest.approx(0.2))
+    drawn = rows["random", 0.1]
+    assert (drawn["n"], drawn["mean"], drawn["score_networks"]) == (2, pytest.approx(0.55), 1)
+    (panel,) = panels_of(trials_of(table))
+    assert [point.values for point in panel.curves["random"]] == [(0.5, 0.6)]
+
+
+def test_own_subsets_named_random_keep_the_name_where_nothing_else_has_it():
+    table = _with_own_random(
+        method=["random"], keep_fraction=[0.2], seed=[0], test_accuracy=[0.1]
+    ).slice(4)
+    assert [row["method"] for row in summary_rows(table)] == ["random"]
+
+
+def test_an_own_subset_of_all_the_data_is_no_further_scoring_network():
+    """The draw of everything is there with the same seeds already."""
+    table = _with_own_random(
+        method=["all_data"], keep_fraction=[1.0], seed=[0], test_accuracy=[0.1]
+    )
+    (panel,) = panels_of(trials_of(table))
+    assert (panel.full.values, panel.full.num_score_networks) == ((0.8, 0.9), 1)
+    (alone,) = panels_of(trials_of(table.slice(4)))
+    assert alone.full.values == (0.1,)
+
+
+def test_seeds_of_which_some_are_unknown_are_put_in_order():
+    """A subset of raygrad's that was taken from another run names no scoring seed."""
+    table = _with_own_random(
+        method=["random"],
+        keep_fraction=[0.1],
+        seed=[0],
+        score_network=["cnn"],
+        test_accuracy=[0.7],
+    )
+    (row,) = [row for row in summary_rows(table) if row["keep_fraction"] == 0.1]
+    assert row["trials"] == 3
+
+
 def test_failed_trials_are_left_out():
     table = _rows(
         method=["random", "random", "random"],

@@ -158,6 +158,16 @@ def test_simplicitys_interval_is_over_means_per_scoring_network():
     assert (found.low, found.high) == (pytest.approx(low, abs=1e-4), pytest.approx(high, abs=1e-4))
 
 
+def test_a_row_without_a_scoring_seed_may_hold_pandas_nan_for_it():
+    """A column of numbers of which some are null is of floats, and of NaN, in pandas."""
+    sweep = results({("random", 1.0): [0.9], ("random", 0.1): [0.8], ("mine", 0.1): [0.85]})
+    sweep["score_seed"] = [0, 0, None]
+    expected = repr(attributes(sweep))
+    sweep["score_seed"] = [0.0, 0.0, math.nan]
+    assert repr(attributes(sweep)) == expected
+    assert repr(attributes({name: np.array(of) for name, of in sweep.items()})) == expected
+
+
 def test_intervals_are_students_over_seeds():
     values = [0.1, 0.4, 0.3, 0.25]
     low, high = stats.t.interval(0.95, 3, np.mean(values), stats.sem(values))
