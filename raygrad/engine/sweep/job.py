@@ -139,7 +139,8 @@ def sweep(
         _run_trials(config, recipe, data, todo, layout, placed, watch)
         if isinstance(data, StudySource):
             tell_rejects("sweep", layout.sweep, sum(data.num_examples.values()))
-        _raise_for_failed(layout, todo, trials, rows, watch.failures)
+        left = missing_trials(config, todo, rows)
+        _raise_for_failed(layout, left, len(trials), rows, watch.failures)
         files.remove(files.join(layout.sweep, STATES))
     return rows.write()
 
@@ -227,15 +228,13 @@ def _remove(filesystem: fs.FileSystem, path: str) -> None:
 
 def _raise_for_failed(
     layout: RunLayout,
-    todo: Sequence[PlannedTrial],
-    trials: Sequence[PlannedTrial],
+    left: Sequence[PlannedTrial],
+    num_trials: int,
     rows: ResultRows,
     failures: dict[str, tuple[int, str]],
 ) -> None:
     failed = []
-    for trial, _ in todo:
-        if trial.id in rows.rows:
-            continue
+    for trial, _ in left:
         attempts, reason = failures.get(trial.id, (0, "it was not run"))
         listed = {"trial": trial.id, "attempts": attempts, "reason": reason}
         names = ("network", "method", "keep_fraction", "seed", "score_seed", "protocol")
@@ -243,9 +242,9 @@ def _raise_for_failed(
     url = write_failed(layout.sweep, failed)
     if failed:
         rows.write()
-        texts = {trial.id: name_of(trial) for trial, _ in todo}
+        texts = {trial.id: name_of(trial) for trial, _ in left}
         raise IncompleteError(
-            f"every trial must finish, got {len(failed)} of {len(trials)} that failed: "
+            f"every trial must finish, got {len(failed)} of {num_trials} that failed: "
             + "; ".join(f"{texts[row['trial']]}: {row['reason']}" for row in failed[:5])
             + f". All are listed in {url}. Run again; finished trials are kept."
         )

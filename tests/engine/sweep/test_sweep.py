@@ -11,6 +11,7 @@ from raygrad.engine.sweep import job as sweep_engine
 from raygrad.engine.sweep import watch
 from raygrad.errors import IncompleteError, ResourceError
 from raygrad.runs.layout import RunLayout
+from raygrad.runs.result_rows import RESULT_SCHEMA, write_row
 from raygrad.training.retraining import positions_of, retrain
 from tests.engine.score import faulty_networks
 from tests.engine.sweep.sweeping import COMPARED, RECIPE, comparable, make_data, make_trials
@@ -97,6 +98,21 @@ def test_a_trial_that_always_fails_is_listed_with_its_reason_and_the_rest_is_kep
     assert failed["attempts"] == 2
     assert "broken on purpose" in failed["reason"]
     assert pq.read_table(layout.results).num_rows == 2, "finished trials are in the table"
+
+
+def test_a_trial_that_was_ended_early_once_and_fails_now_is_not_finished(tmp_path, data):
+    """Its row of then has no accuracy; where trials are not ended early it stands for nothing."""
+    layout = RunLayout(str(tmp_path))
+    faults = tmp_path / "faults"
+    faults.mkdir()
+    network = faulty_networks.name("raises", faults, 99)
+    ((trial, url),) = make_trials(layout, data, network=network, seeds=(0,), budgets=(40,))
+    row = {name: getattr(trial, name, None) for name in RESULT_SCHEMA.names}
+    write_row(layout.sweep, {**row, "trial": trial.id, "ended_early": True})
+    with pytest.raises(IncompleteError, match=r"1 of 1 that failed.*broken on purpose"):
+        run(layout, data, [(trial, url)], max_failures=0)
+    (failed,) = pq.read_table(Path(layout.sweep, "failed.parquet")).to_pylist()
+    assert failed["trial"] == trial.id
 
 
 def test_a_trial_larger_than_the_cluster_ends_at_once_with_the_sum(tmp_path, data):
