@@ -16,7 +16,7 @@ from raygrad.data.sources import check_source
 from raygrad.engine.score.networks import TABLE_COLUMNS
 from raygrad.errors import ConfigError, DataError, ResourceError
 from raygrad.pipeline.data_settings import refuse_unused
-from raygrad.pipeline.noticing import code_of
+from raygrad.pipeline.noticing import code_of, training_code
 from raygrad.pipeline.redoing import forget_changed
 from raygrad.pipeline.score_inputs import check_weights, score_inputs
 from raygrad.pipeline.stages import completed, training_inputs
@@ -152,18 +152,13 @@ def bind(config: StudyConfig) -> None:
         if now["train"] != stages["train"]:
             del stages["train"]
             if files.exists(layout.marker(now["train"])):
-                completed(
-                    layout, now["train"], training_inputs(config), code_of(config.train.network)
-                )
+                completed(layout, now["train"], training_inputs(config), training_code(config))
         if now["score"] != stages["score"]:
             del stages["score"]
             if files.exists(layout.marker(now["score"])):
-                completed(
-                    layout,
-                    now["score"],
-                    score_inputs(config).digest,
-                    code_of(config.scored_network),
-                )
+                inputs = score_inputs(config)
+                code = code_of(config.scored_network, inputs.loss)
+                completed(layout, now["score"], inputs.digest, code)
         if _has_grown(config.data, stored.data):
             del stages["data"]
         complete = [name for name in stages if files.exists(layout.marker(stages[name]))]

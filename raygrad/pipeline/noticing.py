@@ -181,22 +181,36 @@ def code_of(*names: str | None, start_from: str | None = None) -> dict[str, str]
     return {name: value for name, value in found.items() if value is not None}
 
 
+def training_code(config: StudyConfig) -> dict[str, str]:
+    """Returns the digests of all that training runs or begins with and that is the user's."""
+    train = config.train
+    return code_of(train.network, train.loss, start_from=train.start_from)
+
+
 def refuse_changed_code(
     stage: str, layout: RunLayout, was: dict[str, str] | None, now: dict
 ) -> None:
     """Raises ConfigError where code is not what a stage was completed with."""
     for name in sorted((was or {}).keys() & now.keys()):
         if was and was[name] != now[name]:
-            raise changed_error(stage, layout, f"the source code of {name} is another")
+            what = "content" if "/" in name or ":" not in name else "source code"
+            raise changed_error(stage, layout, f"the {what} of {name} is another")
 
 
-def check_sweep_code(layout: RunLayout, networks: Sequence[str]) -> None:
+def check_sweep_code(
+    layout: RunLayout, names: Sequence[str], start_from: str | None = None
+) -> None:
     """Keeps the digests of the code that networks are retrained with, and compares with earlier.
 
+    Args:
+        layout: The run folder.
+        names: The networks and the loss.
+        start_from: The file of weights that retrainings begin with.
+
     Raises:
-        ConfigError: A network's code is not that of the retrainings that are there.
+        ConfigError: The code or the weights are not those of the retrainings that are there.
     """
-    now = code_of(*networks)
+    now = code_of(*names, start_from=start_from)
     if not now:
         return
     url = files.join(layout.sweep, "code.json")

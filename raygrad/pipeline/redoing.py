@@ -8,7 +8,7 @@ from raygrad.config import StudyConfig
 from raygrad.config_values import identity
 from raygrad.data.fingerprint import Seen
 from raygrad.errors import ConfigError
-from raygrad.pipeline.noticing import code_of, shard_change, source_change
+from raygrad.pipeline.noticing import code_of, shard_change, source_change, training_code
 from raygrad.pipeline.score_inputs import score_inputs
 from raygrad.pipeline.stages import training_inputs
 from raygrad.runs.layout import RunLayout
@@ -50,14 +50,16 @@ def _is_stale(config: StudyConfig, stage: str) -> bool:
     marker = read_marker(layout.marker(stage))
     if marker is None:
         return False
-    is_training = stage.startswith("train-")
-    now = code_of(config.train.network if is_training else config.scored_network)
+    try:
+        if stage.startswith("train-"):
+            inputs, now = training_inputs(config), training_code(config)
+        else:
+            found = score_inputs(config)
+            inputs, now = found.digest, code_of(config.scored_network, found.loss)
+    except ConfigError:  # what it was made from is gone, or does not fit any more
+        return True
     was = marker.get("code", now)
     if any(was.get(name, code) != code for name, code in now.items()):
-        return True
-    try:
-        inputs = training_inputs(config) if is_training else score_inputs(config).digest
-    except ConfigError:  # what it was made from is gone, or does not fit any more
         return True
     return bool(marker["inputs_digest"] != inputs)
 

@@ -37,7 +37,8 @@ def sweep(config: StudyConfig, own_subsets: Sequence[str] = (), redo: bool = Fal
     """
     layout = RunLayout(config.run)
     refuse_changed_shards(config)
-    check_sweep_code(layout, config.sweep.networks or (config.train.network,))
+    networks = config.sweep.networks or (config.train.network,)
+    check_sweep_code(layout, (*networks, config.train.loss), start_from=config.train.start_from)
     trials = planned_trials(config, own_subsets, redo)
     todo = sweep_engine.missing_trials(
         config.sweep, trials, ResultRows(layout.sweep, layout.results)

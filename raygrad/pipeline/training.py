@@ -8,7 +8,7 @@ from raygrad.data.index import read_index, read_table
 from raygrad.engine.session import ensure_ray
 from raygrad.engine.train import job as train_engine
 from raygrad.pipeline.data_ways import training_data
-from raygrad.pipeline.noticing import code_of, refuse_changed_shards
+from raygrad.pipeline.noticing import refuse_changed_shards, training_code
 from raygrad.pipeline.replicates import compared_networks, trained_replicates
 from raygrad.pipeline.stages import facts_of, stage, training_inputs
 from raygrad.runs.layout import RunLayout
@@ -47,7 +47,7 @@ def _train(config: StudyConfig, network: str) -> dict[str, Any]:
     layout = RunLayout(config.run)
     data_digest = facts_of(layout, "prepare")["digest"]
     inputs = training_inputs(config)
-    code = code_of(config.train.network, config.train.loss, start_from=config.train.start_from)
+    code = training_code(config)
 
     def do() -> dict[str, Any]:
         with rejects_kept(layout.train(network)):

@@ -6,19 +6,22 @@ import os
 import re
 import shutil
 import sys
+from pathlib import Path
 
 import pytest
 
 from raygrad import pipeline
 from raygrad.cli import command as cli
 from raygrad.config import DataConfig, StudyConfig, SweepConfig, TrainConfig
+from raygrad.config_values import identity
 from raygrad.data import fingerprint as data_fingerprint
 from raygrad.data.fingerprint import CONTENT_BYTES, difference, fingerprint, source_fingerprint
 from raygrad.data.index import read_index
 from raygrad.errors import ConfigError
-from raygrad.pipeline import noticing
+from raygrad.pipeline import noticing, sweeping
+from raygrad.pipeline.redoing import forget_changed
 from raygrad.pipeline.score_inputs import ScoreInputs
-from raygrad.pipeline.stages import completed, origin_facts
+from raygrad.pipeline.stages import completed, origin_facts, training_inputs
 from raygrad.runs.layout import RunLayout
 from raygrad.runs.score_table import _compare
 from raygrad.storage.manifest import digest, read_json, write_marker
@@ -316,6 +319,52 @@ def test_a_sweep_is_not_continued_with_other_code(own_module, tmp_path):
     (own_module / "ownnet.py").write_text("import torch\n")
     with pytest.raises(ConfigError, match=r"stage sweep .*source code of ownnet:net"):
         noticing.check_sweep_code(layout, ["ownnet:net"])
+
+
+def test_a_sweep_is_not_continued_with_another_loss_or_other_weights(own_module, tmp_path):
+    """Trials of two losses, or from two sets of weights, would stand in one table."""
+    layout = RunLayout(str(tmp_path / "run"))
+    start = tmp_path / "start.pt"
+    start.write_bytes(b"first")
+    noticing.check_sweep_code(layout, ["cnn", "ownnet:loss"], start_from=str(start))
+    noticing.check_sweep_code(layout, ["cnn", "ownnet:loss"], start_from=str(start))
+    start.write_bytes(b"second")
+    with pytest.raises(ConfigError, match=r"stage sweep .*the content of .*start\.pt"):
+        noticing.check_sweep_code(layout, ["cnn", "ownnet:loss"], start_from=str(start))
+    (own_module / "ownlayers.py").write_text("wide = 16\n")
+    with pytest.raises(ConfigError, match=r"stage sweep .*source code of ownnet:loss"):
+        noticing.check_sweep_code(layout, ["cnn", "ownnet:loss"])
+
+
+def test_a_sweep_looks_at_its_loss_and_its_first_weights(own_module, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(sweeping, "refuse_changed_shards", lambda config: None)
+    monkeypatch.setattr(sweeping, "planned_trials", lambda *given: sys.exit("far enough"))
+    monkeypatch.setattr(
+        sweeping, "check_sweep_code", lambda _, *names, **more: seen.append((names, more))
+    )
+    train = TrainConfig(loss="ownnet:loss", start_from="start.pt")
+    with pytest.raises(SystemExit, match="far enough"):
+        sweeping.sweep(StudyConfig(str(tmp_path / "run"), train=train))
+    (((names,), more),) = seen
+    assert names == ("cnn", "ownnet:loss")
+    assert more["start_from"] == "start.pt"
+
+
+def test_a_training_by_another_loss_is_done_again_on_request(own_module, tmp_path):
+    """--redo is what the refusal offers; it must find what is refused."""
+    train = TrainConfig(loss="ownnet:loss")
+    config = StudyConfig(str(tmp_path / "run"), train=train)
+    layout = RunLayout(config.run)
+    write_marker(layout.marker("prepare"), digest(identity(config.data)), digest="d")
+    inputs = training_inputs(config)
+    facts = origin_facts("train-cnn", noticing.training_code(config))
+    write_marker(layout.marker("train-cnn"), inputs, **facts)
+    forget_changed(config)
+    assert Path(layout.marker("train-cnn")).exists()
+    (own_module / "ownlayers.py").write_text("wide = 16\n")
+    forget_changed(config)
+    assert not Path(layout.marker("train-cnn")).exists()
 
 
 def test_parts_of_a_score_table_do_not_mix_code_but_older_ones_say_nothing_of_it():
