@@ -13,9 +13,9 @@ from raygrad.report.figures.gain import gain_figure
 from raygrad.report.figures.heatmap import heatmap_figure
 from raygrad.report.findings import Finding, findings
 from raygrad.report.markup import findings_list, slug
-from raygrad.report.opening import facts, lead, opening
+from raygrad.report.opening import facts, lead, main_panel, opening
 from raygrad.report.page import Chapter, Section
-from raygrad.report.results import Panel, main_panel, panels_of, trials_of
+from raygrad.report.results import Panel, panels_of, trials_of
 from raygrad.report.scored import read_scored, scored_sections
 from raygrad.report.sheets import cost_sheets, provenance_sheets, reject_sheet, result_sheets
 from raygrad.report.tables import Run

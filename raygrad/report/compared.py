@@ -8,8 +8,9 @@ from raygrad.report.figures.entropy import entropy_figure
 from raygrad.report.figures.relative import relative_figure
 from raygrad.report.findings import MARGIN, needs
 from raygrad.report.markup import table
+from raygrad.report.opening import main_panel
 from raygrad.report.page import Chapter, Section
-from raygrad.report.results import BASELINE, Panel, main_panel
+from raygrad.report.results import BASELINE, Panel
 from raygrad.report.tables import Run
 from raygrad.report.wording import percent, protocol_words
 

@@ -11,12 +11,23 @@ from raygrad.report.figures.concentration import concentration_figure, concentra
 from raygrad.report.figures.images import describe, strip
 from raygrad.report.findings import Finding
 from raygrad.report.markup import plain_heading
-from raygrad.report.results import Panel, main_panel
+from raygrad.report.results import Panel
 from raygrad.report.tables import Run
 from raygrad.report.thumbnails import Thumbnail
 from raygrad.report.wording import count, listed, percent, protocol_words, scope
 
 TEN = 10
+
+
+def main_panel(panels: Sequence[Panel], network: str | None) -> Panel | None:
+    """The panel that stands for a run: its main network's under equal epochs, if there is one.
+
+    Args:
+        panels: All panels of the run.
+        network: The network whose scores the sweep used most.
+    """
+    ranked = sorted(panels, key=lambda p: (p.network != network, p.protocol))
+    return next(iter(ranked), None)
 
 
 def question(runs: Sequence[Run], names: str) -> str:

@@ -348,17 +348,6 @@ def panels_of(
     return panels
 
 
-def main_panel(panels: Sequence[Panel], network: str | None) -> Panel | None:
-    """The panel that stands for a run: its main network's under equal epochs, if there is one.
-
-    Args:
-        panels: All panels of the run.
-        network: The network whose scores the sweep used most.
-    """
-    ranked = sorted(panels, key=lambda p: (p.network != network, p.protocol))
-    return next(iter(ranked), None)
-
-
 def summary_rows(results: pa.Table) -> list[dict[str, Any]]:
     """One row a method, fraction and protocol, with the accuracy's mean and standard deviation.
 
