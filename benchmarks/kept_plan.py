@@ -29,8 +29,8 @@ class Step:
     part: Pass
     seed: int
     """Of the scoring network."""
-    network: str
-    """The one that is trained."""
+    networks: tuple[str, ...]
+    """Those that are trained, beside each other as far as there are cores."""
     keep_fraction: float = 1.0
     methods: tuple[str, ...] = ()
     """Of the subsets that are retrained on; none where a network is trained and scored."""
@@ -38,7 +38,8 @@ class Step:
     def __str__(self) -> str:
         what = ", ".join(self.methods) if self.methods else "trained and scored"
         share = f" on {self.keep_fraction:.2%}" if self.methods else ""
-        return f"{self.network}{share}, replicate {self.seed}, {self.part.scored} scores: {what}"
+        by = f"replicate {self.seed}, {self.part.scored} scores"
+        return f"{', '.join(self.networks)}{share}, {by}: {what}"
 
 
 def scored_name(study: KeptStudy, part: Pass, seed: int) -> str:
@@ -81,15 +82,26 @@ def pending(study: KeptStudy, rows: Iterable[Row], scored: Collection[str]) -> l
     for seed in study.seeds:
         for part in study.passes:
             if scored_name(study, part, seed) not in scored:
-                networks.append(Step(part, seed, part.scored))
+                networks.append(Step(part, seed, (part.scored,)))
                 continue
-            groups: dict[tuple[str, float], list[str]] = {}
-            for name in trial_names(study, part, seed):
-                if name not in done:
-                    groups.setdefault((name[2], name[4]), []).append(name[3])
-            trials += [Step(part, seed, *of, tuple(methods)) for of, methods in groups.items()]
+            todo = [name for name in trial_names(study, part, seed) if name not in done]
+            trials += _grouped(part, seed, todo)
     trials.sort(key=lambda step: (step.keep_fraction < 1, step.keep_fraction, step.seed))
     return networks + trials
+
+
+def _grouped(part: Pass, seed: int, names: Iterable[Name]) -> list[Step]:
+    """Returns steps of trials: of a share, the networks that lack the same methods together.
+
+    One training on all the data leaves cores idle, and every step has a start and an end.
+    """
+    methods: dict[tuple[float, str], list[str]] = {}
+    for _, _, network, method, share in names:
+        methods.setdefault((share, network), []).append(method)
+    steps: dict[tuple[float, tuple[str, ...]], list[str]] = {}
+    for (share, network), found in methods.items():
+        steps.setdefault((share, tuple(found)), []).append(network)
+    return [Step(part, seed, tuple(nets), *of) for of, nets in steps.items()]
 
 
 class Costs:
@@ -118,16 +130,23 @@ class Costs:
         return known[nearest] * keep_fraction / nearest
 
     def of_step(self, step: Step) -> float:
-        """Returns the minutes of a step."""
-        each = self.minutes(step.network, step.keep_fraction)
-        return each * (-(-len(step.methods) // self.num_at_once) if step.methods else SCORED)
+        """Returns the minutes of a step: of its trainings on cores that are never idle, or more."""
+        each = [self.minutes(network, step.keep_fraction) for network in step.networks]
+        if not step.methods:
+            return sum(each) * SCORED
+        rounds = -(-len(step.methods) // self.num_at_once)
+        return max(max(each) * rounds, sum(each) * len(step.methods) / self.num_at_once)
 
     def fitting(self, step: Step, left_minutes: float) -> Step | None:
-        """Returns a step, with as many of its methods as fit; None where none does."""
-        for count in range(max(1, len(step.methods)), 0, -1):
-            fewer = replace(step, methods=step.methods[:count])
-            if MARGIN * self.of_step(fewer) <= left_minutes:
-                return fewer
+        """Returns a step, with as much of it as fits; None where nothing does.
+
+        All its networks with as many of its methods as fit go before one of the networks.
+        """
+        for networks in dict.fromkeys([step.networks, *((one,) for one in step.networks)]):
+            for count in range(max(1, len(step.methods)), 0, -1):
+                fewer = replace(step, networks=networks, methods=step.methods[:count])
+                if MARGIN * self.of_step(fewer) <= left_minutes:
+                    return fewer
         return None
 
 
@@ -139,7 +158,7 @@ def chosen(steps: Sequence[Step], costs: Costs, left_minutes: float, did_any: bo
             return found
     if did_any or not steps:
         return None
-    return replace(steps[0], methods=steps[0].methods[:1])
+    return replace(steps[0], networks=steps[0].networks[:1], methods=steps[0].methods[:1])
 
 
 def summary(study: KeptStudy, rows: Sequence[Row], scored: Collection[str], costs: Costs) -> str:

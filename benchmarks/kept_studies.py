@@ -175,14 +175,14 @@ class Sitting:
         return Costs(self._study, mine or rows, os.cpu_count() or 1)
 
     def _do(self, step: Step) -> None:
-        study, (network, share) = self._study, (step.network, step.keep_fraction)
+        study = self._study
         if not step.methods:
             config = study.scoring(self._config, step.part, step.seed)
             with bound(config):
                 train(config)
                 score(config)
             return
-        one = ((network,), step.methods, (share,))
+        one = (step.networks, step.methods, (step.keep_fraction,))
         config = study.retraining(self._config, step.part, step.seed, *one)
         with bound(config):
             sweep(config)

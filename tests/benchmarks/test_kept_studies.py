@@ -142,9 +142,10 @@ def test_a_share_is_finished_by_all_replicates_before_the_next_begins(study):
             is_own = step.seed == study.recipe.seed
             scored.add(step.part.scored if is_own else f"{step.part.scored}-seed{step.seed}")
             continue
-        of = (step.part.scored, step.network, step.keep_fraction)
+        assert len(step.networks) == len(set(step.networks))
         names = trial_names(study, step.part, step.seed)
-        rows += finished(n for n in names if n[2:3] + n[4:] == of[1:] and n[3] in step.methods)
+        now = [n for n in names if n[2] in step.networks and n[4] == step.keep_fraction]
+        rows += finished(n for n in now if n[3] in step.methods)
     assert [entry[:3] for entry in order] == sorted(entry[:3] for entry in order)
     names = [
         name for seed in study.seeds for p in study.passes for name in trial_names(study, p, seed)
@@ -164,14 +165,33 @@ def test_the_studies_have_as_many_trials_as_their_methods_and_shares():
 def test_a_step_that_does_not_fit_gives_way_and_a_sitting_does_something():
     (only,) = CIFAR10.passes
     costs = Costs(CIFAR10, finished([(0, None, "airbench94", "random", 1.0)], 40), num_cores=2)
-    large = Step(only, 0, "airbench94", 0.8, ("random", "max_gradient"))
-    small = Step(only, 0, "airbench94", 0.1, ("random", "max_gradient"))
+    large = Step(only, 0, ("airbench94",), 0.8, ("random", "max_gradient"))
+    small = Step(only, 0, ("airbench94",), 0.1, ("random", "max_gradient"))
     assert chosen([large, small], costs, 100, did_any=True) == large
     assert chosen([large, small], costs, 50, did_any=True) == replace(large, methods=("random",))
     assert chosen([large, small], costs, 20, did_any=True) == small
     assert chosen([large, small], costs, 3, did_any=True) is None
     assert chosen([large, small], costs, 3, did_any=False) == replace(large, methods=("random",))
     assert chosen([], costs, 100, did_any=False) is None
+
+
+def test_networks_that_lack_the_same_methods_are_trained_beside_each_other():
+    scored = {"cnn", "mlp"}
+    first, *_ = pending(MNIST, [], scored)
+    rows = finished([])
+    steps = [step for step in pending(MNIST, rows, scored) if step.seed == 0 and step.methods]
+    assert (steps[0].networks, steps[0].methods) == (("cnn", "mlp", "linear"), ("random",))
+    assert first.networks == ("cnn",)
+    done = finished(
+        n for n in trial_names(MNIST, MNIST.passes[0], 0) if n[2] == "mlp" and n[4] == 1
+    )
+    steps = [step for step in pending(MNIST, done, scored) if step.seed == 0 and step.methods]
+    assert steps[0].networks == ("cnn", "linear")
+    costs = Costs(MNIST, [], num_cores=2)
+    whole = Step(MNIST.passes[0], 0, ("cnn", "mlp", "linear"), 1.0, ("random",))
+    assert costs.of_step(whole) == 14.0, "the two others fit beside the first"
+    assert costs.fitting(whole, 10) == replace(whole, networks=("mlp",))
+    assert costs.fitting(whole, 3) is None
 
 
 def test_minutes_that_are_left_are_of_what_trials_took():
@@ -182,7 +202,7 @@ def test_minutes_that_are_left_are_of_what_trials_took():
     left = 2 * 20 * (4 * (0.1 + 0.3 + 0.5 + 0.8) + 1) + 2 * 20 * 1.25
     assert f"about {left:.0f} minutes are left, by what 17 trials took" in line
     four = Costs(CIFAR10, rows, num_cores=4)
-    assert four.of_step(Step(only, 1, "airbench94", 0.5, ("a", "b", "c"))) == 2 * 0.5 * 20
+    assert four.of_step(Step(only, 1, ("airbench94",), 0.5, ("a", "b", "c"))) == 2 * 0.5 * 20
 
 
 def scored_run(tmp_path):
