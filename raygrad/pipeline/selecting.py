@@ -24,7 +24,7 @@ from raygrad.runs.layout import RunLayout, folder_name
 from raygrad.runs.subsets import draw_subset, read_subset
 from raygrad.selection.named import check_method, parsed_options, vectors_of
 from raygrad.storage import files
-from raygrad.storage.manifest import read_marker
+from raygrad.storage.manifest import digest, read_json, read_marker
 from raygrad.training.trial import replicate_seed
 
 log = logging.getLogger("raygrad")
@@ -129,7 +129,14 @@ def _table_digest(layout: RunLayout, network: str) -> str:
     trained = network.removesuffix("-dynamics")
     by_training = trained != network and not files.exists(layout.marker(f"score-{network}"))
     stage = f"train-{trained}" if by_training else f"score-{network}"
-    return str(facts_of(layout, stage)["digest"])
+    found = str(facts_of(layout, stage)["digest"])
+    manifest = files.join(layout.scores(network), score_table.MANIFEST)
+    if not by_training or not files.exists(manifest):
+        return found
+    # Epochs that were looked at alone are part of the scores and not of the weights. Tables of
+    # before that was written down, and of all epochs, go by the weights.
+    epochs = read_json(manifest)["provenance"].get("dynamics_epochs")
+    return found if epochs is None else digest({"weights": found, "dynamics_epochs": epochs})
 
 
 def subset_url(config: StudyConfig, source: ScoreSource, cell: tuple[str, float, int]) -> str:

@@ -76,6 +76,8 @@ def _train(config: StudyConfig, network: str) -> dict[str, Any]:
                 "columns": ",".join(DYNAMICS_COLUMNS),
                 "dtype": identity(config.train)["precision"],
             }
+            if config.train.dynamics_epochs is not None:
+                provenance["dynamics_epochs"] = str(config.train.dynamics_epochs)
             found = read_table(files.join(layout.train(network), DYNAMICS_FILE))
             url = layout.scores(f"{network}-dynamics")
             write_dynamics_scores(found, read_index(layout.data), url, provenance)

@@ -2,7 +2,9 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -12,8 +14,12 @@ import torch
 
 from raygrad import pipeline
 from raygrad.cli import command as cli
+from raygrad.config import ScoreConfig, SelectConfig, StudyConfig, TrainConfig
+from raygrad.data.index import read_index
+from raygrad.pipeline import training
 from raygrad.pipeline.redoing import forget_features
 from raygrad.pipeline.score_inputs import score_inputs
+from raygrad.pipeline.selecting import score_sources
 from raygrad.runs import score_table
 from raygrad.runs.feature_draws import join
 from raygrad.runs.layout import RunLayout
@@ -173,6 +179,40 @@ def test_scores_of_training_are_joined_to_features_of_the_network_it_trained(sco
     Path(layout.marker("train-mlp")).unlink()
     [drawn] = Path(scored, "subsets").glob("*/*/d2-0.05-11.parquet")
     assert read_subset(str(drawn))[1]["score_column"] == "aum"
+
+
+def test_dynamics_of_fewer_epochs_are_other_scores_of_the_same_weights(
+    scored, monkeypatch, tmp_path
+):
+    """A subset by one table is not taken for one by the other.
+
+    Of all epochs, as older versions knew nothing else, the digest is what theirs was.
+    """
+    run = tmp_path / "run"
+    shutil.copytree(Path(scored, "data"), run / "data")
+    layout = RunLayout(str(run))
+    write_marker(layout.marker("prepare"), "", digest="data")
+    keys = read_index(layout.data).rows("train")["key"]
+    dual = pa.table({"key": keys, "dual": np.arange(len(keys), dtype=np.float64)})
+    monkeypatch.setattr(training, "ensure_ray", lambda: None)
+    monkeypatch.setattr(training, "refuse_changed_shards", lambda config: None)
+    monkeypatch.setattr(training, "training_data", lambda config: None)
+    monkeypatch.setattr(training.train_engine, "train", lambda *given: {})
+    monkeypatch.setattr(training, "read_table", lambda url: dual)
+    weights = SimpleNamespace(digest=lambda: "weights")
+    monkeypatch.setattr(training, "load_checkpoint", lambda url: weights)
+    score = ScoreConfig(columns=("loss",))
+    by = SelectConfig(score_network="mlp-dynamics", score_column="dual", methods=("max_gradient",))
+    digests = {}
+    for epochs in (None, 5, 6):
+        Path(layout.marker("train-mlp")).unlink(missing_ok=True)
+        train = TrainConfig(network="mlp", dynamics=True, dynamics_epochs=epochs)
+        config = StudyConfig(str(run), train=train, score=score, select=by)
+        training.train(config)
+        [source] = score_sources(config)
+        digests[epochs] = source.digest
+    assert digests[None] == "weights"
+    assert len(set(digests.values())) == 3
 
 
 def test_an_image_without_features_is_named(scored, capsys):
