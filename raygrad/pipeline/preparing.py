@@ -45,6 +45,7 @@ from raygrad.pipeline.noticing import (
 from raygrad.pipeline.stages import stage
 from raygrad.runs.journal import recorded
 from raygrad.runs.layout import RunLayout
+from raygrad.runs.reject_table import rejects_url, write_rejects
 from raygrad.runs.subsets import read_subset
 from raygrad.storage import files
 from raygrad.storage.manifest import digest, read_json, read_marker, write_json, write_marker
@@ -219,43 +220,78 @@ def _write_index(
     # Few training shards need not hold every class that the test shards hold; that is no damage.
     tolerant = functools.partial(build_index, **vars(replace(options, max_reject_share=1.0)))
     index = index_of_first_shards(tolerant, *urls, data.max_examples)
-    write_index(layout.data, index)
-    num = index.examples.num_rows
     # Notes are of the shards that it took, not of what was kept.
-    return Head(num, index.shards, index.rejects, index.classes, notes=())
+    head = Head(index.examples.num_rows, index.shards, index.rejects, index.classes, notes=())
+    if given.source is not None:
+        head = _with_rejects(head, given.source, data, _num_found(given.source))
+    write_index(layout.data, replace(index, rejects=head.rejects))
+    return head
 
 
-def _with_rejects(head: Head, source: Source | None, data: DataConfig) -> Head:
+def _num_found(source: Source) -> int:
+    """Returns how many examples a source can give, of which fewer may be asked for."""
+    return len(source.train) + len(source.test)
+
+
+def _with_rejects(
+    head: Head, source: Source | None, data: DataConfig, num_used: int | None = None
+) -> Head:
     """Adds what the source could not use to the index's rejects.
+
+    Args:
+        head: The index.
+        source: What the shards were written from; None where they are the user's own.
+        data: How much may be rejected.
+        num_used: Of how many examples; by default those of the index.
 
     Raises:
         DataError: It is more than is accepted; one odd file never is.
     """
     if source is None:
         return head
-    rows = [{"shard": "", "key": place, "reason": reason} for place, reason in source.rejects]
-    used, lost = head.num_examples, source.num_lost
-    if lost > max(0 if data.strict else 1, data.max_reject_share * (used + lost)):
-        raise DataError(
-            f"at most {data.max_reject_share:.3%} of the examples may be rejected, got {lost} "
-            f"against {used} usable, such as {rows[0]['key']!r}: {rows[0]['reason']}. "
-            "Mend them, or accept more: --max-reject-share."
-        )
-    rejects = pa.concat_tables([pa.Table.from_pylist(rows, REJECT_SCHEMA), head.rejects])
+    rejects = _accepted(source, data, head.num_examples if num_used is None else num_used)
+    rejects = pa.concat_tables([rejects, head.rejects])
     return replace(head, rejects=rejects, notes=(*source.notes, *head.notes))
 
 
+def _accepted(source: Source, data: DataConfig, num_used: int) -> pa.Table:
+    """Returns what a source could not use, as a reject table, unless it is more than is accepted.
+
+    Raises:
+        DataError: It is more; one odd file never is.
+    """
+    rows = [{"shard": "", "key": place, "reason": reason} for place, reason in source.rejects]
+    lost = source.num_lost
+    if lost > max(0 if data.strict else 1, data.max_reject_share * (num_used + lost)):
+        raise DataError(
+            f"at most {data.max_reject_share:.3%} of the examples may be rejected, got {lost} "
+            f"against {num_used} usable, such as {rows[0]['key']!r}: {rows[0]['reason']}. "
+            "Mend them, or accept more: --max-reject-share."
+        )
+    return pa.Table.from_pylist(rows, REJECT_SCHEMA)
+
+
 def write_source(data: DataConfig, out: str) -> list[str]:
-    """Writes a source's shards outside any run; returns their URLs."""
-    ensure_ray()
+    """Writes a source's shards outside any run; returns their URLs.
+
+    What could not be used stands in ``rejects.parquet`` beside them.
+
+    Raises:
+        ConfigError: The source's files are not there, or it is shards already.
+        DataError: More examples are unusable than is accepted.
+    """
     given = resolved(data)
     if given.source is None:
         raise ConfigError(
             f"what is written as shards must be no shards, got {data.tars}. "
             "Index them as they are: raygrad index."
         )
+    rejects = _accepted(given.source, data, _num_found(given.source))
+    ensure_ray()
     (train_urls, test_urls), _ = _write_source(given, data, out)
-    for note in given.source.notes:
+    if rejects.num_rows or files.exists(rejects_url(files.absolute(out))):
+        write_rejects(files.absolute(out), rejects.to_pylist())
+    for note in (*given.notes, *given.source.notes):
         log.warning("prepare: %s", note)
     return [*train_urls, *test_urls]
 

@@ -166,6 +166,34 @@ def test_many_odd_files_stop_a_folder_and_say_what_they_are(here, capsys):
     assert main(["prepare", "image-folder", "data", "--run", "more", *given]) == 0
 
 
+def test_what_is_written_without_a_run_is_held_to_the_same_share_and_listed(here, capsys):
+    photos(here / "data", splits=("train",), count=3)
+    for at in range(18):
+        put(here, f"data/train/cat/{at}x.heic", b"\0\0\0\x18ftypheic" + bytes(99))
+    write = ["prepare", "image-folder", "data", "--out", "out", "--test-fraction", "0"]
+    assert main([*write, "--strict", "--max-reject-share", "0"]) == 1
+    assert "got 18 against 6 usable" in capsys.readouterr().err
+    assert not (here / "out").exists()
+    assert main([*write, "--max-reject-share", "0.8"]) == 0
+    listed = pq.read_table("out/rejects.parquet").to_pylist()
+    assert [row["reason"] for row in listed] == ["no image that can be read: a HEIC image"] * 18
+    assert main(["index", "out", "--run", "run"]) == 0
+    assert len(rows()) == 6
+
+
+def test_a_few_examples_of_a_folder_do_not_hide_what_the_folder_cannot_give(here, capsys, caplog):
+    """The share is of the folder: of the few that are asked for it would refuse one odd file."""
+    photos(here / "data")
+    for at in range(3):
+        put(here, f"data/train/cat/{at}x.heic", b"\0\0\0\x18ftypheic" + bytes(99))
+    few = ["prepare", "image-folder", "data", "--max-examples", "8"]
+    assert main([*few, "--run", "run"]) == 1
+    assert "got 3 against 40 usable" in capsys.readouterr().err
+    assert main([*few, "--run", "more", "--max-reject-share", "0.08"]) == 0
+    assert len(rows("rejects", run="more")) == 3
+    assert "10 examples, 3 rejects" in caplog.text
+
+
 def test_kaggles_imagenet_is_prepared_from_its_own_folder(here, caplog):
     top = here / "kaggle/ILSVRC/Data/CLS-LOC"
     for wnid in test_imagenet.WNIDS:
