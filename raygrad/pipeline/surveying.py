@@ -11,6 +11,7 @@ from raygrad.pipeline.replicates import replicate_name
 from raygrad.pipeline.selecting import grid
 from raygrad.runs.journal import BEAT_S, Entry, read_journal, wall_s
 from raygrad.runs.layout import RunLayout
+from raygrad.runs.part_list import shard_of
 from raygrad.runs.result_rows import ResultRows
 from raygrad.runs.score_table import MANIFEST
 from raygrad.storage import files
@@ -109,7 +110,8 @@ def _marked(layout: RunLayout, stage: str, entries: Sequence[Entry]) -> StageSta
     if facts is not None:
         note, hours = _facts(kind, facts)
     elif kind == "score":
-        parts = len(files.list_files(layout.scores(network), ".parquet"))
+        listed = files.list_files(layout.scores(network), ".parquet")
+        parts = sum(shard_of(url.rsplit("/", 1)[-1]) is not None for url in listed)
         note = f"{parts} parts so far" if parts else ""
     if kind == "score" and facts is not None:
         manifest = files.join(layout.scores(network), MANIFEST)

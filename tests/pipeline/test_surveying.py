@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import time
+from pathlib import Path
 
 import pytest
 
@@ -75,6 +76,15 @@ def test_each_stage_is_said_with_its_time_and_its_hours(tmp_path):
         "interrupted, 2 of 12 retrainings, and 1 of other configurations"
     )
     assert found["sweep"].device_hours == pytest.approx(0.03)
+
+
+def test_of_a_score_table_that_is_not_complete_its_parts_alone_are_counted(tmp_path):
+    """The list of its parts and its rejects stand beside them, as Parquet too."""
+    config, layout = half_done(make_tiny_config(tmp_path))
+    Path(layout.marker("score-linear")).unlink()
+    for name in ("part-train-000000", "part-train-000001", "_parts", "rejects"):
+        Path(layout.scores("linear"), f"{name}.parquet").touch()
+    assert by_stage(config)["score-linear"].note == "2 parts so far"
 
 
 @pytest.mark.parametrize("on", ["disk", "s3"])
