@@ -19,6 +19,7 @@ from raygrad.data.index_rows import REJECT_SCHEMA
 from raygrad.data.reading import read_rows
 from raygrad.data.transforms import CropTransform
 from raygrad.errors import DataError
+from raygrad.storage import files
 from raygrad.storage.manifest import digest
 
 _Allocate = Callable[[tuple[int, ...]], NDArray[np.uint8]]
@@ -97,7 +98,9 @@ def shared_arrays(
     Raises:
         ResourceError: The disk has no room for the pixels, or the folder cannot be written to.
     """
-    made_of = [FORMAT, DECODED_BY, index.digest, split, channels, transform]
+    # An index tells images by their sizes: those of BMP or TIFF do not change with the pixels.
+    versions = sorted(files.states(_shard_urls(index, split)).items())
+    made_of = [FORMAT, DECODED_BY, index.digest, versions, split, channels, transform]
     entry = CacheEntry(user_folder(folder), f"{split}-{digest(made_of)}", most_bytes)
     with entry.locked():
         if not entry.is_complete():
@@ -111,6 +114,11 @@ def shared_arrays(
             entry.finish(found.tables)
         entry.hold()
         return _arrays(*entry.read())
+
+
+def _shard_urls(index: Index, split: str) -> list[str]:
+    """Returns the shards that hold examples of a split."""
+    return [index.shard_url(name) for name in index.counts(split)]
 
 
 def _arrays(images: NDArray[np.uint8], tables: Tables) -> ImageArrays:

@@ -2,11 +2,19 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from raygrad.data.hidden import is_hidden
+from raygrad.data.shard_scan import IMAGE_EXTENSIONS, OTHER_IMAGE_EXTENSIONS
 from raygrad.storage import files
 
+TAR = re.compile(r"\.(tar(\.(gz|zst|zstd|bz2|xz|lz4))?|tgz|tzst|tbz2?|txz)$", re.IGNORECASE)
+TABLE_OR_TAR = re.compile(rf"({TAR.pattern[:-1]}|\.parquet|\.arrow)$", re.IGNORECASE)
+
+_IMAGES = "|".join((*IMAGE_EXTENSIONS, *OTHER_IMAGE_EXTENSIONS))
+_DATA = re.compile(
+    rf"{TABLE_OR_TAR.pattern}|\.({_IMAGES}|part|partial|crdownload|download|tmp)$", re.IGNORECASE
+)
 _DEPTH, _MOST_FOLDERS = 2, 64
 """How deep, and into how many folders of each, the look goes: class folders can be thousands."""
 
@@ -31,14 +39,37 @@ def data_files(folder: str, pattern: re.Pattern[str]) -> list[str]:
     return sorted(found)
 
 
-def unused_folders(folder: str, used: list[str]) -> list[str]:
-    """Returns the folders right in a folder that hold none of the files that are used."""
-    tops = {url.removeprefix(folder).strip("/").split("/")[0] for url in used}
-    return [
-        name
-        for name, is_folder in files.list_entries(folder)
-        if is_folder and name not in tops and not is_hidden(name)
-    ]
+def left_out(folder: str, used: Sequence[str]) -> list[str]:
+    """Returns what lies beside the files that are used and could be data too; sorted.
+
+    These are folders that hold none of them, and beside them tars, tables and images, and files
+    that are not fetched to their end. A table that bears a tar's name tells of it.
+
+    Args:
+        folder: The folder that was named.
+        used: What is used of it. Of very many folders that hold some, the first are looked at.
+    """
+    top = folder.rstrip("/")
+    places = {url.rsplit("/", 1)[0] for url in used}
+    inside = {top, *(above for one in places for above in _up_to(top, one))}
+    known, stems = set(used), {TABLE_OR_TAR.sub("", url) for url in used}
+    found = []
+    for place in sorted(inside)[:_MOST_FOLDERS]:
+        for name, is_folder in files.list_entries(place):
+            url = files.join(place, name)
+            if is_hidden(name) or url in known or url in inside:
+                continue
+            is_told_of = TABLE_OR_TAR.sub("", url) in stems
+            if is_folder or (_DATA.search(name) and not is_told_of):
+                found.append(url.removeprefix(top).strip("/"))
+    return sorted(found)
+
+
+def _up_to(top: str, folder: str) -> Iterator[str]:
+    """Yields a folder and those above it, as far as the top, which it is in."""
+    while folder != top and folder.startswith(f"{top}/"):
+        yield folder
+        folder = folder.rsplit("/", 1)[0]
 
 
 class _Walk:

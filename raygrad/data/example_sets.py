@@ -141,6 +141,10 @@ class FileExamples:
         """Returns the size of all files."""
         return int(self.sizes.sum())
 
+    def newest_ns(self) -> int:
+        """Returns when the file that was changed last was changed, in nanoseconds since 1970."""
+        return max((os.stat(path).st_mtime_ns for path in set(self.paths)), default=0)
+
     def fingerprint(self) -> str:
         """Returns a hash of keys, labels and the files' sizes."""
         return content_hash(self.names, self.labels, self.sizes)

@@ -3,6 +3,7 @@
 import functools
 import itertools
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ from raygrad.storage.manifest import digest, read_marker, write_marker
 
 EXPORT_FILE = "export.json"
 _TAR_BLOCK = 512
+_NAME = re.compile(r"subset-\d{6,}\.tar")
 
 
 def export_subset(
@@ -65,9 +67,16 @@ def export_subset(
         raise ConfigError(f"a folder must hold one export, got another in {out}. Name another.")
     parts = _cut(rows, shard_bytes)
     urls = [files.join(out, f"subset-{number:06d}.tar") for number in range(len(parts))]
+    there = {name for name, _ in files.list_entries(out)}
+    foreign = [name for name in sorted(there) if _NAME.fullmatch(name)] if marker is None else []
+    if foreign:
+        raise ConfigError(
+            f"a folder must hold one export, got {foreign[0]} of another, in {out}. Name another."
+        )
     if marker is None:
         write_marker(marker_url, inputs, complete=False)
-    if marker is None or not marker["complete"]:
+    is_whole = there >= {url.rsplit("/", 1)[-1] for url in urls}
+    if marker is None or not marker["complete"] or not is_whole:
         tasks = [
             (url, part, _weights_of(part, weights or {}))
             for url, part in zip(urls, parts, strict=True)

@@ -7,10 +7,12 @@ has other times, is then still the same.
 
 import hashlib
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
+from raygrad.data.data_files import TABLE_OR_TAR, data_files
 from raygrad.data.hidden import is_hidden
 from raygrad.storage import files
 from raygrad.storage.manifest import digest
@@ -18,6 +20,8 @@ from raygrad.storage.manifest import digest
 CONTENT_BYTES = 64 * 2**20
 """Up to this many bytes together are read for their hash."""
 
+_FILE = re.compile(rf"{TABLE_OR_TAR.pattern}|\.(csv|tsv)$", re.IGNORECASE)
+"""A store is not asked whether what is called so is a folder."""
 _MAX_NAMED = 50_000
 """Files are kept by name up to this many, as a listing in the run folder shall stay small."""
 
@@ -115,10 +119,8 @@ def named_fingerprint(urls: Iterable[str], seen: Seen | None = None) -> Fingerpr
     for url in map(files.absolute, urls):
         if files.is_local(url) and os.path.isdir(url):
             places += [os.path.join(folder, name) for folder, name in _files_below(url)]
-        elif "." not in url.rpartition("/")[2] and files.is_folder(url):  # no name of a file
-            places += [
-                files.join(url, name) for name, inner in files.list_entries(url) if not inner
-            ]
+        elif not _FILE.search(url) and files.is_folder(url):
+            places += data_files(url, TABLE_OR_TAR)
         else:
             places.append(url)
     return fingerprint({url: url for url in places}, seen)

@@ -8,14 +8,16 @@ from pathlib import Path
 
 import numpy as np
 
+from raygrad.data.data_files import TABLE_OR_TAR
 from raygrad.data.example_sets import FileExamples
-from raygrad.data.found_files import FoundFiles, images_below
+from raygrad.data.found_files import ENDINGS, FoundFiles, images_below
 from raygrad.data.hidden import is_hidden
+from raygrad.data.split_names import TEST_NAMES, TRAIN_NAMES, split_of
 from raygrad.errors import ConfigError, DataError
 from raygrad.selection.keyed_random import key_hashes
 
-TRAIN_NAMES = ("train", "training")
-TEST_NAMES = ("test", "testing", "val", "valid", "validation")
+_LOOKED_AT = 8
+"""Of so many folders it is looked whether they hold the same ones."""
 
 
 @dataclass(frozen=True)
@@ -89,23 +91,72 @@ def split_folders(root: Path) -> tuple[str, str | None, list[str]]:
     """Returns the folders of training and test images below the root, and what was decided.
 
     The first is empty where the root itself holds the classes, the second None where there is no
-    folder of test images in classes.
+    folder of test images in classes. Splits are called train, test, val, or by names with one of
+    these words, such as training_set, where every folder is.
+
+    Raises:
+        ConfigError: There is no folder, or folders of splits of which none or several are to be
+            trained on.
     """
     if not root.is_dir():
         raise ConfigError(f"the data folder must be there, got {root}. Check the path.")
-    lower = {name.lower(): name for name in _folders(root)}
+    folders = _folders(root)
+    lower = {name.lower(): name for name in folders}
     train = next((lower[name] for name in TRAIN_NAMES if name in lower), None)
-    if train is None or not _folders(root / train):  # a train may be a class, beside bus and car
-        return "", None, []
     candidates = [lower[name] for name in TEST_NAMES if name in lower]
+    notes: list[str] = []
+    if train is None or not _folders(root / train):  # a train may be a class, beside bus and car
+        train, candidates = _splits_by_words(root, folders)
+        if train is None:
+            return "", None, _notes_on_alike(root, folders)
+        notes = [f"{train} is the training split"]
     usable = [name for name in candidates if _folders(root / name)]
-    others = sorted({*_folders(root)} - {train, *candidates})
-    notes = [f"folders that are no split are left out: {', '.join(others)}"] if others else []
-    if not usable:
-        notes += [f"{name} holds no class folders: it is left out" for name in candidates]
-        return train, None, notes
+    others = sorted({*folders} - {train, *candidates})
+    notes += [f"folders that are no split are left out: {', '.join(others)}"] if others else []
+    loose = [one.name for one in sorted(root.iterdir()) if one.is_file() and _is_data(one.name)]
+    if loose:
+        notes.append(f"{len(loose)} files beside the splits are left out, such as {loose[0]}")
+    notes += [
+        f"{name} holds no class folders: it is left out"
+        for name in candidates
+        if name not in usable
+    ]
     notes += [f"{usable[0]} is the test split; {name} is left out" for name in usable[1:]]
-    return train, usable[0], notes
+    return train, usable[0] if usable else None, notes
+
+
+def _splits_by_words(root: Path, folders: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Returns the folders of training and of test where the name of every folder has such a word.
+
+    Those that hold no folders are classes, whatever they are called.
+    """
+    if not folders or not all(split_of(name) and _folders(root / name) for name in folders):
+        return None, []
+    trains = [name for name in folders if split_of(name) == "train"]
+    if len(trains) != 1:
+        raise ConfigError(
+            f"one folder of splits must be of training, got {', '.join(folders[:5])} in {root}. "
+            "Call it train, or name the folder that holds the classes."
+        )
+    tests = [name for name in folders if name not in trains]
+    return trains[0], sorted(tests, key=lambda name: (split_of(name) != "test", name))
+
+
+def _notes_on_alike(root: Path, folders: Sequence[str]) -> list[str]:
+    """Returns what to say where classes hold the same folders: they may be splits by odd names."""
+    inner = [_folders(root / name) for name in folders[:_LOOKED_AT]]
+    if len(inner) < 2 or len(inner[0]) < 2 or any(one != inner[0] for one in inner):
+        return []
+    return [
+        f"the classes are {', '.join(folders[:3])}{', ...' if len(folders) > 3 else ''}, each of "
+        f"which holds the folders {', '.join(inner[0][:3])}: if these are the classes, call the "
+        "folders above them train and test"
+    ]
+
+
+def _is_data(name: str) -> bool:
+    is_image = name.rpartition(".")[2].lower() in ENDINGS
+    return not is_hidden(name) and bool(is_image or TABLE_OR_TAR.search(name))
 
 
 def class_folders(folder: Path, root: str, found: FoundFiles) -> tuple[str, ...]:

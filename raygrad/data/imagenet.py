@@ -14,6 +14,7 @@ from raygrad.data.found_files import FoundFiles, images_below
 from raygrad.data.hidden import is_hidden
 from raygrad.data.image_folders import Splits, class_folders, file_examples, keys_of
 from raygrad.data.imagenet_labels import ValidationLabels, validation_labels
+from raygrad.data.tar_ends import end_problem
 from raygrad.errors import ConfigError, DataError
 
 TRAIN_TAR, VAL_TAR = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
@@ -44,15 +45,23 @@ def imagenet_splits(root: str) -> Splits:
     """
     top = _top(Path(root))
     found = FoundFiles()
-    train = list(_training(top, root, found))
+    notes = _unused(top)
+    train = list(_training(top, root, found, notes))
     classes = tuple(sorted({wnid for _, wnid in train}))
     number = {name: label for label, name in enumerate(classes)}
-    val, notes = _validation(top, root, number, found)
+    val, said = _validation(top, root, number, found)
     unknown = sorted({wnid for _, wnid in val} - set(number))
     if unknown:
         raise ConfigError(f"every wnid of val must be in train, got {unknown[:3]}. Check the path.")
     splits = [_examples([(file, number[wnid]) for file, wnid in part]) for part in (train, val)]
-    return Splits(splits[0], splits[1], classes, found, tuple(notes))
+    return Splits(splits[0], splits[1], classes, found, (*notes, *said))
+
+
+def _unused(top: Path) -> list[str]:
+    """Returns what to say of folders beside train and val, such as the test images."""
+    others = [n for n in sorted(_folders(top)) if n not in ("train", "val", "data")]
+    others = [name for name in others if "devkit" not in name.lower()]
+    return [f"folders that are no split are left out: {', '.join(others)}"] if others else []
 
 
 def is_imagenet(root: str) -> bool:
@@ -86,7 +95,9 @@ def _folders(folder: Path) -> list[str]:
     return [one.name for one in os.scandir(folder) if one.is_dir() and not is_hidden(one.name)]
 
 
-def _training(top: Path, root: str, found: FoundFiles) -> Iterator[tuple[_File, str]]:
+def _training(
+    top: Path, root: str, found: FoundFiles, notes: list[str]
+) -> Iterator[tuple[_File, str]]:
     """Yields the training images with their wnids: of folders, of class tars, or of the one tar."""
     folder = top / "train"
     tars = sorted(folder.glob("n[0-9]*.tar")) if folder.is_dir() else []
@@ -95,20 +106,24 @@ def _training(top: Path, root: str, found: FoundFiles) -> Iterator[tuple[_File, 
             for path in images_below(root, str(folder / wnid), found):
                 yield _File(path, os.path.basename(path)), wnid
     elif tars:
-        _refuse_others(folder, tars, root, found)
+        notes += _refuse_others(folder, tars, root, found)
         for tar in tars:
             with open(tar, "rb") as stream:
-                for file in _members(stream, str(tar), 0):
+                for file in _members(stream, str(tar)):
                     yield file, tar.stem
     else:
         with open(top / TRAIN_TAR, "rb") as stream:
-            for inner in _members(stream, str(top / TRAIN_TAR), 0):
-                for file in _members(stream, inner.path, inner.offset):
+            for inner in _members(stream, str(top / TRAIN_TAR)):
+                for file in _members(stream, inner.path, inner):
                     yield file, inner.name.removesuffix(".tar")
 
 
-def _refuse_others(folder: Path, tars: list[Path], root: str, found: FoundFiles) -> None:
-    """Puts files beside the tars of classes to the rejects; a class of its own is an error."""
+def _refuse_others(folder: Path, tars: list[Path], root: str, found: FoundFiles) -> list[str]:
+    """Puts files beside the tars of classes to the rejects; a class of its own is an error.
+
+    Returns what to say of folders of the same classes.
+    """
+    twins = sorted(set(_folders(folder)) & {tar.stem for tar in tars})
     unpacked = sorted(set(_folders(folder)) - {tar.stem for tar in tars})
     if unpacked:
         raise ConfigError(
@@ -120,14 +135,20 @@ def _refuse_others(folder: Path, tars: list[Path], root: str, found: FoundFiles)
             found.hide(root, str(path))
         elif not path.is_dir():
             found.refuse(root, str(path), "no tar of a class", is_lost=True)
+    if not twins:
+        return []
+    return [f"{len(twins)} classes are tars and folders, such as {twins[0]}: the tars are read"]
 
 
-def _members(stream: IO[bytes], path: str, start: int) -> list[_File]:
-    """Returns the files of a tar that begins at a byte of a file.
+def _members(stream: IO[bytes], path: str, inner: _File | None = None) -> list[_File]:
+    """Returns the files of a tar, or of the tar that is a member of it.
 
     Raises:
         DataError: The tar is cut or none.
     """
+    start = 0 if inner is None else inner.offset
+    stop = os.fstat(stream.fileno()).st_size if inner is None else start + inner.size
+    what = path if inner is None else f"{inner.name} of {path}"
     stream.seek(start)
     try:
         with tarfile.open(fileobj=stream, mode="r:") as tar:
@@ -136,10 +157,14 @@ def _members(stream: IO[bytes], path: str, start: int) -> list[_File]:
                 for one in tar
                 if one.isreg()
             ]
+            end = tar.offset
     except tarfile.TarError as error:
-        raise DataError(f"a tar must be whole, got {error}, in {path}. Fetch it again.") from error
-    if found and found[-1].offset + found[-1].size > os.fstat(stream.fileno()).st_size:
-        raise _cut_tar(f"{found[-1].name} cut", path)
+        raise DataError(f"a tar must be whole, got {error}, in {what}. Fetch it again.") from error
+    if found and found[-1].offset + found[-1].size > stop:
+        raise _cut_tar(f"{found[-1].name} cut", what)
+    problem = end_problem(stream, end, stop, start)
+    if problem is not None:
+        raise _cut_tar(f"one that is not: {problem}", what)
     return found
 
 
@@ -165,7 +190,7 @@ def _validation(
         flat = [_File(path, os.path.basename(path)) for path in paths]
     elif (top / VAL_TAR).is_file():
         with open(top / VAL_TAR, "rb") as stream:
-            flat = _members(stream, str(top / VAL_TAR), 0)
+            flat = _members(stream, str(top / VAL_TAR))
     else:
         raise ConfigError(
             f"val must be a folder, or {VAL_TAR} beside train, got neither in {top}. "

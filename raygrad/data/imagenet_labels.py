@@ -79,12 +79,20 @@ def _caffe(path: Path, classes: Sequence[str]) -> dict[str, str]:
         raise _wrong(path, "file name, space, label")
     names = [os.path.splitext(os.path.basename(row[0]))[0] for row in rows]
     labels = [row[1] for row in rows]
-    if not all(label.isdecimal() for label in labels):
+    # Names go before numbers: folders 0 to 11 sort as 0, 1, 10, 11, 2.
+    if set(labels) <= set(classes) or not all(label.isdecimal() for label in labels):
         return _by_name(path, list(zip(names, labels, strict=True)))
     synsets = next(
         (one for one in (path.parent / "synsets.txt", path.parent / "synset.txt") if one.is_file()),
         None,
     )
+    if synsets is None and any(name.isdecimal() for name in classes):
+        strange = sorted(set(labels) - set(classes))
+        raise ConfigError(
+            f"labels of {path} must be folders of train where those are numbers, got "
+            f"{strange[:3]}: numbers could be names of classes and count them. Put synsets.txt, a "
+            "class a line in their order, beside it."
+        )
     wnids = list(classes) if synsets is None else synsets.read_text().split()
     if max(map(int, labels), default=0) >= len(wnids):
         raise ConfigError(

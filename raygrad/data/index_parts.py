@@ -27,7 +27,7 @@ from raygrad.storage import files
 FOLDER = "index-parts"
 """In the run's data folder."""
 
-_VERSION = 1
+_VERSION = 2
 """Of what a scan finds and how a part holds it: another one makes every shard be scanned again."""
 
 _META = b"raygrad.scan"

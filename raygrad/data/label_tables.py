@@ -46,8 +46,10 @@ class LabelTable:
             self._add(row[at_key], row[at_label])
         if not self._labels:
             raise ConfigError(f"a table of labels must have rows, got none in {url}.")
-        is_typed = url.endswith(".parquet")  # its columns have names of their own
-        self._head = None if is_typed else (names[at_key], names[at_label])
+        head = names[at_key].strip().lower(), names[at_label].strip().lower()
+        # Columns of a Parquet file have names in any case, and those of most others do.
+        is_head = url.endswith(".parquet") or (head[0] in _KEYS and head[1] in _LABELS)
+        self._head = None if is_head else (names[at_key], names[at_label])
 
     def _add(self, key: str, label: str) -> None:
         name, text = without_ending(key.removeprefix("./")), label.strip()
@@ -100,7 +102,13 @@ def _read(url: str) -> tuple[list[str], Iterable[list[str]]]:
         io.StringIO(content.decode("utf-8-sig", errors="backslashreplace"), newline=""),
         delimiter="\t" if url.endswith(".tsv") else ",",
     )
-    rows = [row for row in lines if row]
+    try:
+        rows = [row for row in lines if row]
+    except csv.Error as error:
+        raise ConfigError(
+            f"a table of labels must be CSV, got {error} in row {lines.line_num} of {url}. Look "
+            "for a quotation mark that does not close."
+        ) from error
     if not rows:
         raise ConfigError(f"a table of labels must have rows, got none in {url}.")
     width = len(rows[0])

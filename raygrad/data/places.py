@@ -8,19 +8,17 @@ from pathlib import Path
 
 import numpy as np
 
-from raygrad.data.data_files import data_files, unused_folders
-from raygrad.data.image_folders import TEST_NAMES, TRAIN_NAMES, hashed_share, split_folders
+from raygrad.data.data_files import TABLE_OR_TAR, TAR, data_files, left_out
+from raygrad.data.image_folders import hashed_share, split_folders
 from raygrad.data.imagenet import is_imagenet
 from raygrad.data.sources import SOURCES, HeldOut, Source
+from raygrad.data.split_names import split_of, split_of_path
 from raygrad.data.table_examples import table_splits
 from raygrad.data.table_files import ENDINGS as TABLE_ENDINGS
 from raygrad.errors import ConfigError
 from raygrad.storage import files
 from raygrad.storage.urls import expand
 
-_TAR = re.compile(r"\.(tar(\.(gz|zst|zstd|bz2|xz|lz4))?|tgz|tzst|tbz2?|txz)$", re.IGNORECASE)
-_TABLE_OR_TAR = re.compile(rf"({_TAR.pattern[:-1]}|\.parquet|\.arrow)$", re.IGNORECASE)
-_WORDS = re.compile(r"[a-z]+")
 _HUB = re.compile(r"hf://datasets/[^/@]+/[^/@]+/?")
 _NO_DATA = re.compile(
     r"\.(zip|7z|rar|jpe?g|png|gif|webp|bmp|tiff?|txt|csv|tsv|jsonl?|np[yz]|pkl|pickle|h5|hdf5|mat|"
@@ -29,6 +27,8 @@ _NO_DATA = re.compile(
 )
 """Endings of files that people name and that are neither tars nor tables."""
 _CLASS_NAMES = "classnames.txt"
+_ARROW_CACHE = re.compile(r"/(cache-|tmp)[^/]*\.arrow$")
+"""What `datasets` keeps of a map or filter beside the data that it saved."""
 _IMG2DATASET = re.compile(r"\d+_stats\.json")
 
 
@@ -92,16 +92,17 @@ def resolve(
                 f"data must be tars, Parquet files, or a folder of them or of class folders, got "
                 f"{url}. Unpack or convert it, and name the folder."
             )
+    named = folders[0] if folders else ""
     urls, test_urls = _inside(urls), _inside(test_urls)
     if any(url.lower().endswith(TABLE_ENDINGS) for url in urls):
         return _tables(urls, test_urls, held_out, options)
-    return Data(_absolute(urls), _absolute(test_urls), notes=_split_notes(urls))
+    return Data(_absolute(urls), _absolute(test_urls), notes=_split_notes(urls, named))
 
 
 def _folder(folder: str, held_out: HeldOut, options: TableOptions) -> Data:
     if files.is_local(folder) and (is_imagenet(folder) or _has_split_folders(folder)):
         return _images(folder, held_out)
-    tars = data_files(folder, _TAR)
+    tars = data_files(folder, TAR)
     if tars:
         train, test, notes = _by_split(tars, folder)
         notes = (*notes, *_folder_notes(folder, tars, "shards"))
@@ -131,34 +132,27 @@ def _images(folder: str, held_out: HeldOut) -> Data:
 
 def _has_split_folders(folder: str) -> bool:
     """Tells whether a local folder has class folders for training, whatever lies beside them."""
-    train, _, _ = split_folders(Path(folder))
-    return train != "" and not data_files(os.path.join(folder, train), _TABLE_OR_TAR)
+    try:
+        train, _, _ = split_folders(Path(folder))
+    except ConfigError:  # of class folders; what holds tars or tables is none of them
+        return False
+    return train != "" and not data_files(os.path.join(folder, train), TABLE_OR_TAR)
 
 
 def _tables_of(folder: str) -> list[str]:
     """Returns the tables in a folder; of a data set on the Hub without any, those made there."""
     pattern = re.compile("|".join(re.escape(one) + "$" for one in TABLE_ENDINGS), re.IGNORECASE)
-    found = data_files(folder, pattern)
+    found = [one for one in data_files(folder, pattern) if not _ARROW_CACHE.search(one)]
     if not found and _HUB.fullmatch(folder):
         found = data_files(folder.rstrip("/") + "@~parquet", pattern)
     folders = {re.sub(r"[^/]*$", "", url.removeprefix(folder)) for url in found}
-    kinds = {"/".join(p for p in one.split("/") if not _split_of(p)) for one in folders}
+    kinds = {"/".join(p for p in one.split("/") if not split_of(p)) for one in folders}
     if len(kinds) > 1:
         raise ConfigError(
             f"a folder must hold one data set, got tables in {sorted(kinds)[:4]} of {folder}. "
             "Name one of these folders."
         )
     return found
-
-
-def _split_of(name: str) -> str:
-    """Returns the split that a file's or folder's name says: train, test, val or nothing."""
-    words = _WORDS.findall(name.lower())
-    if any(word in TRAIN_NAMES for word in words):
-        return "train"
-    if any(word in ("test", "testing") for word in words):
-        return "test"
-    return "val" if any(word in TEST_NAMES for word in words) else ""
 
 
 def _by_split(urls: Sequence[str], folder: str) -> tuple[list[str], list[str], tuple[str, ...]]:
@@ -171,10 +165,7 @@ def _by_split(urls: Sequence[str], folder: str) -> tuple[list[str], list[str], t
     """
     found: dict[str, list[str]] = {"train": [], "test": [], "val": [], "": []}
     for url in urls:
-        parts = url.removeprefix(folder).strip("/").split("/")
-        # The folder's word goes before the file's: test/train-like.tar is of the test split.
-        split = next((one for one in map(_split_of, parts) if one), "")
-        found[split].append(url)
+        found[split_of_path(_below(folder, url))].append(url)
     train = found["train"] or found[""]
     if not train:
         raise ConfigError(
@@ -193,9 +184,23 @@ def _by_split(urls: Sequence[str], folder: str) -> tuple[list[str], list[str], t
     return train, found["test"] or found["val"], notes
 
 
-def _split_notes(urls: Sequence[str]) -> tuple[str, ...]:
-    """Returns what to say of training shards whose names say that they are of another split."""
-    splits = [_split_of(url.rsplit("/", 1)[-1]) for url in urls]
+def _below(folder: str, url: str) -> list[str]:
+    """Returns the parts of a URL below a folder; of a file that was named itself its name."""
+    if not url.startswith(folder.rstrip("/") + "/"):
+        return [url.rsplit("/", 1)[-1]]
+    return url.removeprefix(folder).strip("/").split("/")
+
+
+def _split_notes(urls: Sequence[str], folder: str) -> tuple[str, ...]:
+    """Returns what to say of training shards whose names say that they are of another split.
+
+    Args:
+        urls: The shards.
+        folder: The folder that was named for them, nothing where they were named themselves.
+    """
+    splits = [
+        split_of_path(_below(folder, url) if folder else [url.rsplit("/", 1)[-1]]) for url in urls
+    ]
     others = [url for url, split in zip(urls, splits, strict=True) if split in ("test", "val")]
     if not others or "train" not in splits:
         return ()
@@ -205,12 +210,12 @@ def _split_notes(urls: Sequence[str]) -> tuple[str, ...]:
     )
 
 
-def _folder_notes(folder: str, used: list[str], what: str) -> tuple[str, ...]:
-    """Returns what to say of folders beside those of the shards or tables, such as of images."""
-    unused = unused_folders(folder, used)
-    if not unused:
+def _folder_notes(folder: str, used: Sequence[str], what: str) -> tuple[str, ...]:
+    """Returns what to say of what else lies in the folder, such as folders of images."""
+    others = left_out(folder, used)
+    if not others:
         return ()
-    return (f"{len(unused)} folders without {what} are left out, such as {unused[0]}",)
+    return (f"beside the {what} {len(others)} files and folders are left out, such as {others[0]}",)
 
 
 def _tables(
@@ -265,7 +270,7 @@ def _is_folder(url: str) -> bool:
 
     Of a hundred thousand shards on S3 those questions alone would take an hour.
     """
-    if not files.is_local(url) and _TABLE_OR_TAR.search(url):
+    if not files.is_local(url) and TABLE_OR_TAR.search(url):
         return False
     return files.is_folder(url)
 
@@ -274,7 +279,7 @@ def _inside(urls: Sequence[str]) -> list[str]:
     """Returns URLs with the tars or tables of a folder in the place of the folder."""
     found = []
     for url in urls:
-        inner = data_files(url, _TABLE_OR_TAR) if _is_folder(url) else [url]
+        inner = data_files(url, TABLE_OR_TAR) if _is_folder(url) else [url]
         if not inner:
             raise ConfigError(f"a folder of shards must hold tars, got none in {url}.")
         found += inner

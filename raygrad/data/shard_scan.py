@@ -16,6 +16,7 @@ import pyarrow as pa
 from raygrad.data.hidden import find_hidden
 from raygrad.data.label_rules import MAX_LABEL_BYTES, LabelRule
 from raygrad.data.signatures import CODECS, HEAD_BYTES, UNTOLD, kind_of
+from raygrad.data.tar_ends import end_problem
 from raygrad.storage import files
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png")
@@ -27,7 +28,6 @@ which were always passed over."""
 
 MAX_KEY_BYTES = 4096
 _BY_CLS = LabelRule()
-_BLOCK = tarfile.BLOCKSIZE
 _KEY_AND_EXTENSION = re.compile(r"((?:.*/)?[^/.]+)\.([^/]*)", re.DOTALL)
 
 _TAR_ENDING = re.compile(
@@ -70,6 +70,13 @@ class _Group:
     label: bytes | None = None
     problem: str = ""
     others: list[str] = field(default_factory=list)
+
+    def images_of_no_key(self) -> list[str]:
+        """Returns the endings of images that its key does not have, where it has no own."""
+        if self.image is not None or self.other_image is not None:
+            return []
+        known = (*IMAGE_EXTENSIONS, *OTHER_IMAGE_EXTENSIONS)
+        return [one for one in self.others if one.rpartition(".")[2] in known]
 
 
 def split_name(name: str) -> tuple[str, str] | None:
@@ -114,7 +121,10 @@ def scan_shard(url: str, labels: LabelRule = _BY_CLS, image: str = "") -> ShardS
         label = labels.label(key, group.label, shard)
         reason = _problem(key, repeat, group, labels, label)
         if reason:
-            rejects.append((_printable(key), reason))
+            # Names with dots, such as cat.0.png and cat.1.png, are one key and many images.
+            several = group.images_of_no_key()
+            names = [f"{key}.{one}" for one in several] if len(several) > 1 else [key]
+            rejects += [(_printable(name), reason) for name in names]
         else:
             place = group.image or group.other_image
             assert place is not None
@@ -165,7 +175,7 @@ class _MemberReader:
         except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
             self.damage = self._kind(error)
             return
-        self.damage = self._end_problem(end)
+        self.damage = end_problem(self._stream, end, self._num_bytes)
 
     def read(self, member: tarfile.TarInfo) -> bytes:
         """Returns the content of a member."""
@@ -184,18 +194,6 @@ class _MemberReader:
         if kind in UNTOLD or kind == "a tar":
             return f"the file is no whole tar: {error}"
         return f"the file is no whole tar but {kind}"
-
-    def _end_problem(self, end: int) -> str | None:
-        self._stream.seek(end)
-        tail = bytes(self._stream.read(_BLOCK))
-        if len(tail) < _BLOCK:
-            return "the end of the archive is missing, so the tar is cut"
-        if any(tail):
-            return f"there is no tar header at byte {end}"
-        rest = bytes(self._stream.read(4 * tarfile.RECORDSIZE))
-        if any(rest):
-            return f"there is data after the end of the archive at byte {end}"
-        return None
 
 
 class _Groups:

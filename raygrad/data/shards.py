@@ -1,6 +1,7 @@
 """Writing WebDataset shards: deterministic tars, each whole or not there at all."""
 
 import itertools
+import os
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from raygrad.data.example_sets import Example, ExampleSet
+from raygrad.data.example_sets import Example, ExampleSet, FileExamples
 from raygrad.data.shard_scan import scan_shard
 from raygrad.data.sources import Source
 from raygrad.errors import ConfigError
@@ -159,11 +160,21 @@ def _write_shard(task: tuple[str, ExampleSet]) -> int:
 
 
 def _is_whole(url: str, examples: ExampleSet) -> bool:
-    """Tells whether a tar of exactly these examples is there; only its headers are read."""
+    """Tells whether a tar of exactly these examples is there; only its headers are read.
+
+    Of examples that are files their sizes count too, and that none is newer than the tar, where
+    that is on a disk: images that were corrected in place are written again.
+    """
     if not files.exists(url):
         return False
     found = scan_shard(url)
-    return not found.damage and found.examples["key"].to_pylist() == list(examples.keys())
+    if found.damage or found.examples["key"].to_pylist() != list(examples.keys()):
+        return False
+    if not isinstance(examples, FileExamples):
+        return True
+    if found.examples["size"].to_pylist() != examples.sizes.tolist():
+        return False
+    return not files.is_local(url) or examples.newest_ns() <= os.stat(url).st_mtime_ns
 
 
 def _groups(examples: ExampleSet, shard_bytes: int, seed: int) -> list[NDArray[np.int64]]:

@@ -5,7 +5,7 @@ everywhere, and what was written before a stop is kept.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from raygrad.data.class_numbers import ClassNumbers, found_classes, given_classes
 from raygrad.data.example_sets import Example, content_hash
+from raygrad.data.image_folders import quoted
 from raygrad.data.index import shard_names
 from raygrad.data.label_rules import LabelRule
 from raygrad.data.signatures import HEAD_BYTES, IMAGE_EXTENSIONS, kind_of
@@ -104,6 +105,8 @@ class TableSplits:
     """The classes."""
     rejects: tuple[tuple[str, str], ...]
     """Key and reason of the rows without a label that is a class."""
+    notes: tuple[str, ...] = ()
+    """What the user should know of the files: a line each."""
 
 
 def table_splits(
@@ -130,8 +133,9 @@ def table_splits(
     names = shard_names([url.removesuffix(".parquet").removesuffix(".arrow") for url in urls])
     first = table_columns(TableFile(urls[0]).schema, image, label, urls[0])
     parts = [_Rows([], [], [], 0), _Rows([], [], [], 0)]
+    notes = []
     for at, url in enumerate(urls):
-        _add_rows(parts[at >= len(train_urls)], at, url, names[at], first)
+        notes += _add_rows(parts[at >= len(train_urls)], at, url, names[at], first)
     if first.classes:
         numbering = given_classes(first.classes, LabelRule("cls"))
     else:
@@ -139,10 +143,11 @@ def table_splits(
         numbering = found_classes(Counter(texts), LabelRule("cls"), renumber=renumber)
     rejects: list[tuple[str, str]] = []
     train, test = (_examples(part, tuple(urls), first.image, numbering, rejects) for part in parts)
-    return TableSplits(train, test, numbering, tuple(rejects))
+    return TableSplits(train, test, numbering, tuple(rejects), tuple(notes))
 
 
-def _add_rows(rows: _Rows, at: int, url: str, name: str, columns: TableColumns) -> None:
+def _add_rows(rows: _Rows, at: int, url: str, name: str, columns: TableColumns) -> list[str]:
+    """Adds the rows of a file; returns what is to be said of it."""
     table = TableFile(url)
     for column in (columns.image, columns.label):
         if column not in table.schema.names:
@@ -150,13 +155,32 @@ def _add_rows(rows: _Rows, at: int, url: str, name: str, columns: TableColumns) 
                 f"every table of a data set must have the column {column!r}, got "
                 f"{table.schema.names}, in {url}. Name the files of one data set."
             )
-    number = 0
+    own = table_columns(table.schema, columns.image, columns.label, url).classes
+    is_named = bool(own and columns.classes)
+    number, key = 0, quoted(name)
     for group, count in enumerate(table.group_rows):
         rows.places += [(at, group, row) for row in range(count)]
-        rows.names += [f"{name}-{number + row:08d}" for row in range(count)]
-        rows.texts += map(_text, table.read(group, columns.label))
+        rows.names += [f"{key}-{number + row:08d}" for row in range(count)]
+        texts = map(_text, table.read(group, columns.label))
+        rows.texts += _renumbered(texts, own, columns.classes) if is_named else texts
         number += count
     rows.num_bytes += table.column_bytes(columns.image)
+    if bool(own) == bool(columns.classes):
+        return []
+    which = "names its classes, the first table does not" if own else "has no names of classes"
+    return [f"{url} {which}: its labels are taken for numbers as the first table's are"]
+
+
+def _renumbered(texts: Iterable[str], own: Sequence[str], wanted: Sequence[str]) -> list[str]:
+    """Returns the numbers of a file's classes as those of the first file, by the names of both.
+
+    A class that the first file does not have is its name, which is then no class.
+    """
+    if tuple(own) == tuple(wanted):
+        return list(texts)
+    numbers = {name: str(number) for number, name in enumerate(wanted)}
+    new = {str(number): numbers.get(name, f"{name} ") for number, name in enumerate(own)}
+    return [new.get(text, text) for text in texts]
 
 
 def _text(value: Any) -> str:

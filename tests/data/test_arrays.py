@@ -1,5 +1,6 @@
 """A split in memory: every row of the index is used or rejected, decoded once for a node."""
 
+import io
 import multiprocessing
 import os
 import shutil
@@ -7,6 +8,7 @@ import signal
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from raygrad.data import arrays as arrays_module
 from raygrad.data.arrays import load_arrays, shared_arrays
@@ -86,6 +88,30 @@ def test_a_shared_split_is_the_same_and_is_decoded_once(index, tmp_path, monkeyp
         np.testing.assert_array_equal(shared.images, direct.images)
         assert (shared.keys, shared.labels.tolist()) == (direct.keys, direct.labels.tolist())
         assert shared.rejects.equals(direct.rejects)
+
+
+def test_other_pixels_of_the_same_size_are_decoded_anew(tmp_path):
+    """The size of a BMP does not change with what it shows: an index of both is the same."""
+    found = []
+    for number, value in enumerate((10, 200)):
+        members = [
+            pair
+            for at in range(3)
+            for pair in example(f"k{at}", at, "bmp", encoded_bmp(value + at))
+        ]
+        url = put(tmp_path, "a.tar", members)
+        os.utime(url, ns=(10**18 + number, 10**18 + number))
+        index = build_index([url], [], val_fraction=0.0)
+        arrays = shared_arrays(index, "train", channels=3, folder=str(tmp_path / "cache"))
+        found.append((index.digest, arrays.images[:, 0, 0, 0].tolist()))
+    assert found[0][0] == found[1][0]
+    assert [values for _, values in found] == [[10, 11, 12], [200, 201, 202]]
+
+
+def encoded_bmp(value):
+    buffer = io.BytesIO()
+    Image.new("RGB", (6, 5), (value, value, value)).save(buffer, "BMP")
+    return buffer.getvalue()
 
 
 def test_another_transform_or_split_is_another_file(index, tmp_path):

@@ -1,6 +1,7 @@
 """Export: a subset becomes shards of its own, byte for byte the same wherever they go."""
 
 import json
+import shutil
 import tarfile
 
 import pytest
@@ -89,6 +90,17 @@ def test_an_export_that_was_broken_off_goes_on(index, keys, tmp_path, monkeypatc
     reads.clear()
     export_subset(index, keys, out, shard_bytes=10_000)
     assert not reads
+    (tmp_path / "out" / "subset-000001.tar").unlink()  # somebody removed what was complete
+    assert contents(export_subset(index, keys, out, shard_bytes=10_000)) == contents(whole)
+    assert len(reads) == 1
+
+
+def test_tars_of_another_export_are_not_taken_for_its_own(index, keys, tmp_path):
+    urls = export_subset(index, keys, str(tmp_path / "a"))
+    (tmp_path / "b").mkdir()
+    shutil.copy(urls[0], tmp_path / "b")
+    with pytest.raises(ConfigError, match=r"one export, got subset-000000\.tar of another"):
+        export_subset(index, keys[:2], str(tmp_path / "b"))
 
 
 def test_weights_of_a_draw_travel_along(index, keys, tmp_path):

@@ -1,5 +1,6 @@
 """ImageNet's layouts: labels by the names of files, whatever order a table has."""
 
+import io
 import tarfile
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from raygrad.data.imagenet import is_imagenet
 from raygrad.data.sources import SOURCES
 from raygrad.errors import ConfigError, DataError
-from tests.data.making import jpeg, tar
+from tests.data.making import BLOCK, jpeg, tar
 from tests.data.test_sources import TRUTH, WNIDS, flat_val, imagenet, put, with_devkit, with_list
 
 __all__ = ["imagenet"]  # a fixture
@@ -80,6 +81,7 @@ def test_kaggles_archive_is_read_from_its_own_folder_or_from_the_images(tmp_path
     put(top, "test/ILSVRC2012_test_00000001.JPEG", jpeg())
     source = SOURCES["imagenet"](str(tmp_path / given))
     assert labels(source) == WANTED
+    assert "folders that are no split are left out: test" in source.notes
     assert len(source.train) == 3
 
 
@@ -199,6 +201,53 @@ def test_a_class_tar_that_is_cut_is_refused_by_name(tmp_path):
         SOURCES["imagenet"](str(tmp_path))
 
 
+def third(content):
+    """Returns where the header of the third member begins."""
+    with tarfile.open(fileobj=io.BytesIO(content)) as members:
+        return members.getmembers()[2].offset
+
+
+DAMAGE = {
+    "cut between members": lambda content: content[: third(content)],
+    "a broken header": lambda content: (
+        content[: (at := third(content))] + b"\x9c" * BLOCK + content[at + BLOCK :]
+    ),
+    "zeros to the end": lambda content: content[: third(content)].ljust(len(content), b"\0"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_damaged_tar_of_a_class_is_refused_wherever_it_is(tmp_path, damage, inside):
+    """Tarfile itself stops without a word."""
+    tars = class_tars(15)
+    tars[WNIDS[1]] = DAMAGE[damage](tars[WNIDS[1]])
+    if inside:
+        put(tmp_path, "ILSVRC2012_img_train.tar", tar([(f"{n}.tar", c) for n, c in tars.items()]))
+    else:
+        for wnid, content in tars.items():
+            put(tmp_path, f"train/{wnid}.tar", content)
+    kaggle(tmp_path)
+    with pytest.raises(DataError, match=rf"a tar must be whole.*{WNIDS[1]}\.tar"):
+        SOURCES["imagenet"](str(tmp_path))
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_classes_whose_names_are_numbers_are_named_by_val_txt_and_not_counted(tmp_path, order):
+    """Folders 0 to 11 sort as 0, 1, 10, 11, 2: the number 2 is no place among them."""
+    names = [str(at) for at in range(12)]
+    for name in names:
+        put(tmp_path, f"train/{name}/{name}_x.png", jpeg(int(name)))
+        put(tmp_path, f"val/v{name}.png", jpeg(int(name)))
+    lines = [f"v{name}.png {name}\n" for name in names[::order]]
+    (tmp_path / "val.txt").write_text("".join(lines))
+    source = SOURCES["image-folder"](str(tmp_path))
+    assert labels(source) == {f"v{name}": name for name in names}
+    (tmp_path / "val.txt").write_text("".join([*lines, "v99.png 12\n"]))
+    with pytest.raises(ConfigError, match="could be names of classes and count them"):
+        SOURCES["image-folder"](str(tmp_path))
+
+
 def test_class_tars_that_are_unpacked_in_part_are_refused_by_name(tmp_path):
     in_class_tars(tmp_path)
     kaggle(tmp_path)
@@ -207,6 +256,7 @@ def test_class_tars_that_are_unpacked_in_part_are_refused_by_name(tmp_path):
     put(tmp_path, "train/.DS_Store", b"x")
     source = SOURCES["imagenet"](str(tmp_path))
     assert source.rejects == (("train/notes.txt", "no tar of a class"),)
+    assert f"1 classes are tars and folders, such as {WNIDS[0]}: the tars are read" in source.notes
     (tmp_path / "train" / f"{WNIDS[0]}.tar").unlink()
     with pytest.raises(ConfigError, match=f"got 2 tars and the folder {WNIDS[0]}, which has none"):
         SOURCES["imagenet"](str(tmp_path))

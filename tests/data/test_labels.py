@@ -76,6 +76,15 @@ def test_a_csv_without_a_head_loses_no_row(tmp_path):
         assert index.rejects.num_rows == 0
 
 
+def test_a_head_is_no_label_of_an_example_that_is_called_like_it(tmp_path):
+    members = [(f"{key}.png", png()) for key in (*KEYS, "image")]
+    rows = [f"{key},{WANTED[key]}" for key in KEYS]
+    url = write_csv(tmp_path / "l.csv", rows, "image,label")
+    index = build(tmp_path, members, labels=url, max_reject_share=0.1)
+    assert labels_of(index) == WANTED
+    assert index.rejects["key"].to_pylist() == ["image"]
+
+
 def test_labels_may_stand_in_a_parquet_with_many_columns(tmp_path):
     url = str(tmp_path / "l.parquet")
     columns = {
@@ -118,6 +127,7 @@ def test_one_row_of_a_table_is_not_the_label_of_two_examples(tmp_path):
         ("key,label\n", "must have rows"),
         ("a,b,c\n1,2,3\n", "KEY:LABEL"),
         ("key,label\nx,1\ny\n", "row 3"),
+        ('key,label\nx,"' + "1\n" * 70_000, "must be CSV, got field larger"),
     ],
 )
 def test_a_table_that_cannot_be_read_is_refused_in_a_line(tmp_path, content, says):

@@ -1,5 +1,6 @@
 """What a user names, a folder or files, is shards or is to be written as shards; one line each."""
 
+import pyarrow as pa
 import pytest
 
 from raygrad.data.places import TableOptions, resolve
@@ -68,14 +69,84 @@ def test_folders_of_images_beside_shards_or_tables_are_left_out_and_said(tmp_pat
     else:
         test_tables.put(tmp_path, "all.parquet", test_tables.table(0))
         found = at(str(tmp_path), fraction=0.0).source.notes
-    assert f"2 folders without {what} are left out, such as cat" in found
+    assert f"beside the {what} 2 files and folders are left out, such as cat" in found
+
+
+def test_what_could_be_data_beside_shards_is_said_wherever_it_lies(tmp_path):
+    for name in ("data/shards/00.tar", "data/shards/01.tar"):
+        put(tmp_path, name, examples(["a"]))
+    for name in ("00.parquet", "00_stats.json", "README.md"):  # img2dataset's
+        put(tmp_path, f"data/shards/{name}", b"{}")
+    assert at(str(tmp_path)).notes == ()
+    beside = ["data/photos/cat/1.png", "data/shards/02.tar.part", "extra.parquet", "x.jpg"]
+    for name in beside:
+        put(tmp_path, name, b"x")
+    (said,) = at(str(tmp_path)).notes
+    assert said == "beside the shards 4 files and folders are left out, such as data/photos"
+
+
+@pytest.mark.parametrize("names", [("training_set", "test_set"), ("seg_train", "seg_test")])
+def test_splits_may_have_longer_names(tmp_path, names):
+    for split in names:
+        for name in ("cat", "dog"):
+            put(tmp_path, f"{split}/{name}/0.jpg", jpeg())
+    source = at(str(tmp_path)).source
+    assert source.classes == ("cat", "dog")
+    assert [len(source.train), len(source.test)] == [2, 2]
+    assert source.notes == (f"{names[0]} is the training split",)
+
+
+@pytest.mark.parametrize("names", [("val", "test"), ("train_a", "train_b")])
+def test_splits_without_one_to_train_on_are_no_classes(tmp_path, names):
+    for split in names:
+        put(tmp_path, f"{split}/cat/0.jpg", jpeg())
+    with pytest.raises(ConfigError, match="one folder of splits must be of training"):
+        at(str(tmp_path))
+    for split in names:  # images right in them: classes, whatever they are called
+        (tmp_path / split / "cat" / "0.jpg").rename(tmp_path / split / "0.jpg")
+        (tmp_path / split / "cat").rmdir()
+    assert at(str(tmp_path)).source.classes == tuple(sorted(names))
+
+
+def test_classes_that_hold_the_same_folders_are_said_to_be_classes(tmp_path):
+    for split in ("one", "two"):
+        for name in ("cat", "dog"):
+            for number in range(4):
+                put(tmp_path, f"{split}/{name}/{number}.jpg", jpeg())
+    source = at(str(tmp_path)).source
+    assert source.classes == ("one", "two")
+    assert "the classes are one, two, each of which holds the folders cat, dog" in source.notes[0]
+
+
+def test_shards_of_a_named_folder_go_by_its_words(tmp_path):
+    for name in ("wds/train/000.tar", "wds/val/000.tar", "te/0.tar"):
+        put(tmp_path, name, examples(["a"]))
+    found = at(str(tmp_path / "wds"), test=[str(tmp_path / "te")])
+    assert len(found.train_urls) == 2
+    assert "1 of 2 training shards are called by another split" in found.notes[0]
+
+
+def test_tables_that_datasets_kept_of_a_map_are_no_data(tmp_path):
+    for name in ("data-00000-of-00001.arrow", "cache-0123456789abcdef.arrow"):
+        (tmp_path / "saved").mkdir(exist_ok=True)
+        rows = test_tables.table(0, 20)
+        with pa.ipc.new_stream(str(tmp_path / "saved" / name), rows.schema) as out:
+            out.write_table(rows)
+    source = at(str(tmp_path / "saved"), fraction=0.0).source
+    assert len(source.train) == 20
+    assert "such as cache-0123456789abcdef.arrow" in source.notes[0]
 
 
 def test_folders_beside_the_splits_are_left_out_and_said(tmp_path):
     for name in ("train/cat/0.jpg", "train/dog/0.jpg", "test/cat/1.jpg", "unlabeled/0.jpg"):
         put(tmp_path, name, jpeg())
-    source = at(str(tmp_path)).source
-    assert source.notes == ("folders that are no split are left out: unlabeled",)
+    for name in ("val/2.jpg", "more.tar", "README.md"):
+        put(tmp_path, name, b"x")
+    assert at(str(tmp_path)).source.notes == (
+        "folders that are no split are left out: unlabeled",
+        "1 files beside the splits are left out, such as more.tar",
+        "val holds no class folders: it is left out",
+    )
 
 
 def test_clip_benchmarks_class_names_are_kept(tmp_path):

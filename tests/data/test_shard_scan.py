@@ -189,6 +189,35 @@ def test_a_damaged_tar_says_so_and_keeps_what_comes_before(tmp_path, name):
     assert found.examples["key"].to_pylist() == sorted(found.examples["key"].to_pylist())
 
 
+@pytest.mark.parametrize("hole", ["to the end", "60 KiB", "1 block and garbage"])
+def test_a_hole_of_zeros_is_no_end(tmp_path, hole):
+    """A file that was allocated before it was written, or lacks a piece."""
+    content = tar(examples([f"k{at:03d}" for at in range(100)]))  # 4 blocks each
+    stop = {"to the end": len(content), "60 KiB": 160 * BLOCK + 60 * 1024}.get(hole, 161 * BLOCK)
+    content = content[: 160 * BLOCK] + bytes(stop - 160 * BLOCK) + content[stop:]
+    found = scan(tmp_path, content)
+    assert found.examples.num_rows == 40
+    assert "zero bytes" in found.damage or "data after the end" in found.damage
+
+
+@pytest.mark.parametrize("blocks", [2, 20, 128, 2048])
+def test_a_tar_padded_to_a_record_is_whole(tmp_path, blocks):
+    """GNU tar pads to 20 blocks, or to those of its -b."""
+    content = tar(examples("abc"))
+    end = -(-len(content.rstrip(b"\0")) // BLOCK) * BLOCK + 2 * BLOCK
+    record = blocks * BLOCK
+    whole = content[:end].ljust(-(-end // record) * record, b"\0")
+    assert scan(tmp_path, whole).damage is None
+
+
+def test_images_whose_names_have_dots_are_rejects_each(tmp_path):
+    """A key ends at the first dot: cat.0.png and cat.1.png have one, and no image is theirs."""
+    members = [(f"cat.{at}.png", png(at)) for at in range(3)]
+    found = scan(tmp_path, [*members, ("cat.cls", b"0"), *examples("ab")])
+    assert found.examples["key"].to_pylist() == ["a", "b"]
+    assert [key for key, _ in found.rejects] == ["cat.0.png", "cat.1.png", "cat.2.png"]
+
+
 def test_a_compressed_tar_gives_no_example_because_its_offsets_would_be_wrong(tmp_path):
     noise = [example(key, 0, "jpg", os.urandom(20_000)) for key in "abc"]
     found = scan(tmp_path, gzip.compress(tar([member for pair in noise for member in pair])))

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 import tarfile
 import tracemalloc
 
@@ -10,12 +11,14 @@ import pytest
 import webdataset
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from raygrad.data import shards as shards_module
 from raygrad.data.example_sets import ArrayExamples, Example, encode_png
 from raygrad.data.shards import write_shards, write_tar
-from raygrad.data.sources import Source
+from raygrad.data.sources import SOURCES, HeldOut, Source
 from raygrad.errors import ConfigError
+from raygrad.storage import files
 from raygrad.storage.manifest import read_json
 
 
@@ -125,6 +128,26 @@ def test_a_repeated_prepare_keeps_whole_tars_and_mends_the_others(tmp_path):
     write(tmp_path)
     assert digests(tmp_path) == before
     assert (tmp_path / written.train_urls[0]).stat().st_mtime_ns == times[written.train_urls[0]]
+
+
+def test_images_that_were_corrected_in_place_are_written_again(tmp_path):
+    """As many bytes as before, under the same keys."""
+    contents = []
+    for value in (10, 250):
+        for name in ("cat", "dog"):
+            for at in range(2):
+                path = tmp_path / "photos" / "train" / name / f"{at}.bmp"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.new("RGB", (5, 4), (value, at, 0)).save(path)
+        source = SOURCES["image-folder"](str(tmp_path / "photos"), held_out=HeldOut(0.0))
+        out = str(tmp_path / "out")
+        (url,) = write_shards(source, "photos", out, shard_bytes=2**20, seed=0).train_urls
+        contents.append(files.read_bytes(url))
+        changed_ns = os.stat(url).st_mtime_ns
+        write_shards(source, "photos", out, shard_bytes=2**20, seed=0)
+        assert os.stat(url).st_mtime_ns == changed_ns, "what is as it was is kept"
+    assert contents[0] != contents[1]
+    assert len(contents[0]) == len(contents[1])
 
 
 def test_a_write_that_dies_leaves_no_tar_and_is_gone_on_with(tmp_path, monkeypatch):

@@ -101,6 +101,44 @@ def test_labels_of_every_type_are_classes(tmp_path, values, names, labels):
     assert (found.numbering.names, found.train.labels.tolist()) == (names, labels)
 
 
+def test_classes_of_files_that_number_them_otherwise_go_by_their_names(tmp_path):
+    """Each split was encoded by itself."""
+    train = put(tmp_path, "train.parquet", table(0, 9, huggingface()))
+    own = huggingface(names=["eel", "cat", "fox"])
+    test = put(tmp_path, "test.parquet", table(50, 6, own))
+    found = table_splits([train], [test])
+    assert found.numbering.names == tuple(NAMES)
+    assert found.test.labels.tolist() == [2, 0, 2, 0]
+    assert [key for key, _ in found.rejects] == ["test-00000002", "test-00000005"]
+    assert all("fox" in reason for _, reason in found.rejects)
+    assert found.notes == ()
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_file_without_the_names_that_another_has_is_said(tmp_path, first):
+    files = [table(0, 9, huggingface()), table(50, 6)]
+    urls = [
+        put(tmp_path, f"{at}.parquet", one) for at, one in enumerate(files[:: 1 if first else -1])
+    ]
+    found = table_splits(urls[:1], urls[1:])
+    assert len(found.notes) == 1
+    assert "1.parquet" in found.notes[0]
+    assert found.test.labels.tolist() == [0, 1, 2] * (len(found.test) // 3)
+
+
+@pytest.mark.parametrize("name", ["train.v2", "part-0-c000.snappy"])
+def test_names_of_files_with_dots_lose_no_row(tmp_path, name):
+    """A key in a shard ends at its first dot."""
+    urls = [put(tmp_path, f"{one}.parquet", table(30 * n, 20)) for n, one in enumerate((name, "b"))]
+    found = table_splits(urls, [])
+    tars = write_shards(
+        Source(found.train, found.test, found.numbering.names, 3), "t", str(tmp_path / "out"),
+        shard_bytes=2**20, seed=0,
+    ).train_urls  # fmt: skip
+    index = build_index(tars, [], val_fraction=0.0)
+    assert (index.examples.num_rows, index.rejects.num_rows) == (40, 0)
+
+
 def test_rows_without_a_label_are_rejects_with_their_keys(tmp_path):
     labels = [0, None, 1, -1, 2, 7] + [0, 1, 2] * 5
     url = put(tmp_path, "a.parquet", table(0, 21, huggingface(), labels=labels))

@@ -15,7 +15,13 @@ from raygrad.cli import command as cli
 from raygrad.config import DataConfig, StudyConfig, SweepConfig, TrainConfig
 from raygrad.config_values import identity
 from raygrad.data import fingerprint as data_fingerprint
-from raygrad.data.fingerprint import CONTENT_BYTES, difference, fingerprint, source_fingerprint
+from raygrad.data.fingerprint import (
+    CONTENT_BYTES,
+    difference,
+    fingerprint,
+    named_fingerprint,
+    source_fingerprint,
+)
 from raygrad.data.index import read_index
 from raygrad.errors import ConfigError
 from raygrad.pipeline import noticing, sweeping
@@ -24,6 +30,7 @@ from raygrad.pipeline.score_inputs import ScoreInputs
 from raygrad.pipeline.stages import completed, origin_facts, training_inputs
 from raygrad.runs.layout import RunLayout
 from raygrad.runs.score_table import _compare
+from raygrad.storage import files
 from raygrad.storage.manifest import digest, read_json, write_marker
 from raygrad.training.source_code import code_digest
 from tests.data.making import example, jpeg, put
@@ -203,6 +210,18 @@ def test_a_run_that_kept_no_names_of_its_shards_says_what_is_not_checked(tars, t
     layout, data = RunLayout(str(tmp_path / "run")), DataConfig(tars=(f"{tars}/t-*.tar",))
     assert noticing.shard_change(layout, data) is None
     assert "whether the 3 shards are as they were is not known" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["ds", "ds.v1"])
+def test_a_folder_of_a_store_is_listed_as_deep_as_it_is_read(name, s3_url):
+    folder, wanted = f"{s3_url}/{name}", []
+    for place in ("train/0.tar", "test/a/0.tar", "README.md"):
+        files.write_bytes(f"{folder}/{place}", b"x")
+        wanted += [f"{folder}/{place}"] if place.endswith("tar") else []
+    before = named_fingerprint([folder])
+    assert sorted(before.states) == sorted(wanted)
+    files.write_bytes(wanted[0], b"y")
+    assert difference(before.stored(), named_fingerprint([folder])).startswith("1 changed")
 
 
 def test_a_tar_that_is_gone_is_noticed(tars, tmp_path):

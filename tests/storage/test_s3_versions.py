@@ -68,6 +68,17 @@ def test_a_range_is_that_part_and_the_size_is_of_the_whole(
     assert answers.asked == [None, etag]
 
 
+@pytest.mark.parametrize("knows_ranges", [True, False])
+def test_a_server_that_sends_all_of_it_is_not_taken_at_its_word(monkeypatch, knows_ranges):
+    opened(monkeypatch, Answers(knows_ranges=knows_ranges))
+    assert s3.read_range("s3://bucket/key", 5, 10) == DATA[5:15]
+    with s3.S3File("s3://bucket/key") as stream:
+        stream.seek(100)
+        assert stream.read(50) == DATA[100:150]
+        stream.seek(7)
+        assert stream.read() == DATA[7:]
+
+
 def test_a_range_whose_connection_breaks_is_asked_for_again(monkeypatch):
     answers = Answers(breaks=2)
     assert opened(monkeypatch, answers).read(3, 4) == (DATA[3:7], len(DATA))
