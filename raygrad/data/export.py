@@ -62,19 +62,9 @@ def export_subset(
     columns = ["key", "shard", "offset", "size", "label"]
     inputs = digest([shard_bytes, weights or {}, *(rows[name].to_pylist() for name in columns)])
     marker_url = files.join(out, EXPORT_FILE)
-    marker = read_marker(marker_url)
-    if marker and marker["inputs_digest"] != inputs:
-        raise ConfigError(f"a folder must hold one export, got another in {out}. Name another.")
+    marker, there = _begun(out, marker_url, inputs)
     parts = _cut(rows, shard_bytes)
     urls = [files.join(out, f"subset-{number:06d}.tar") for number in range(len(parts))]
-    there = {name for name, _ in files.list_entries(out)}
-    foreign = [name for name in sorted(there) if _NAME.fullmatch(name)] if marker is None else []
-    if foreign:
-        raise ConfigError(
-            f"a folder must hold one export, got {foreign[0]} of another, in {out}. Name another."
-        )
-    if marker is None:
-        write_marker(marker_url, inputs, complete=False)
     is_whole = there >= {url.rsplit("/", 1)[-1] for url in urls}
     if marker is None or not marker["complete"] or not is_whole:
         tasks = [
@@ -87,6 +77,26 @@ def export_subset(
         facts = {"num_examples": rows.num_rows, "num_shards": len(urls), "classes": index.classes}
         write_marker(marker_url, inputs, complete=True, **facts)
     return urls
+
+
+def _begun(out: str, marker_url: str, inputs: str) -> tuple[dict[str, Any] | None, set[str]]:
+    """Returns the marker of an export that was begun, None where none was, and what is there.
+
+    Raises:
+        ConfigError: The folder is of another export.
+    """
+    there = {name for name, _ in files.list_entries(out)}
+    marker = read_marker(marker_url)
+    if marker and marker["inputs_digest"] != inputs:
+        raise ConfigError(f"a folder must hold one export, got another in {out}. Name another.")
+    foreign = [name for name in sorted(there) if _NAME.fullmatch(name)] if marker is None else []
+    if foreign:
+        raise ConfigError(
+            f"a folder must hold one export, got {foreign[0]} of another, in {out}. Name another."
+        )
+    if marker is None:
+        write_marker(marker_url, inputs, complete=False)
+    return marker, there
 
 
 def _write_part(index: Index, task: tuple[str, pa.Table, dict[str, float]]) -> int:
