@@ -30,6 +30,7 @@ from raygrad.pipeline.binding import complete_stages
 from raygrad.pipeline.data_ways import is_streamed
 from raygrad.pipeline.replicates import compared_networks, trained_replicates
 from raygrad.pipeline.selecting import grid
+from raygrad.pipeline.settling import of_these_inputs
 from raygrad.pipeline.stages import transform_of
 from raygrad.runs.layout import RunLayout
 from raygrad.runs.result_rows import ResultRows
@@ -294,7 +295,7 @@ def _of(asked: int, left: int) -> str:
 def _unfinished(config: StudyConfig, asked: list[Trial]) -> list[Trial]:
     """Returns the trials without a row, by what it says of its subset; each scoring network one."""
     layout = RunLayout(config.run)
-    rows = ResultRows(layout.sweep, layout.results).rows.values()
+    rows = of_these_inputs(config, ResultRows(layout.sweep, layout.results).rows.values())
     names = ("network", "protocol", "method", "keep_fraction", "seed")
     there = Counter(tuple(row[name] for name in names) for row in rows)
     left = []

@@ -1,8 +1,6 @@
 """Doing stages again: what came of them, and of what came of them, is removed first."""
 
-import json
 import logging
-from collections.abc import Collection
 
 from raygrad.config import StudyConfig
 from raygrad.config_values import identity
@@ -12,6 +10,7 @@ from raygrad.pipeline.noticing import code_of, shard_change, source_change, trai
 from raygrad.pipeline.score_inputs import score_inputs
 from raygrad.pipeline.stages import training_inputs
 from raygrad.runs.layout import RunLayout
+from raygrad.runs.result_rows import ResultRows
 from raygrad.storage import files
 from raygrad.storage.manifest import digest, read_marker
 
@@ -117,17 +116,7 @@ def forget_features(layout: RunLayout, name: str) -> None:
             files.remove(layout.features(stage.removeprefix("features-")))
 
 
-def forget_trials(
-    layout: RunLayout, cells: Collection[tuple[str, float, int]] | None = None
-) -> None:
-    """Removes retrainings on subsets by scores; a random subset owes nothing to them.
-
-    Args:
-        layout: The run folder.
-        cells: Method, keep_fraction and seed of the subsets; by default all.
-    """
-    for url in files.list_files(files.join(layout.sweep, "trials"), ".json"):
-        row = json.loads(files.read_bytes(url))
-        cell = row["method"], row["keep_fraction"], row["seed"]
-        if row["method"] != "random" and (cells is None or cell in cells):
-            files.remove(url)
+def forget_trials(layout: RunLayout) -> None:
+    """Removes retrainings on subsets by scores; a random subset owes nothing to them."""
+    rows = ResultRows(layout.sweep, layout.results)
+    rows.remove([trial for trial, row in rows.rows.items() if row["method"] != "random"])

@@ -13,8 +13,8 @@ import pyarrow as pa
 from raygrad.config import SelectConfig, StudyConfig
 from raygrad.errors import ConfigError
 from raygrad.pipeline.feature_tables import features_of
-from raygrad.pipeline.redoing import forget_trials
 from raygrad.pipeline.replicates import Replicate, replicates
+from raygrad.pipeline.settling import set_aside_redrawn
 from raygrad.pipeline.stages import facts_of
 from raygrad.pipeline.stored import stored_config
 from raygrad.runs import score_table
@@ -156,7 +156,7 @@ def select(config: StudyConfig, redo: bool = False) -> None:
 
     Args:
         config: The study.
-        redo: Draw again, and remove, subsets that were drawn otherwise, and their retrainings.
+        redo: Draw again subsets that were drawn otherwise, and set their retrainings aside.
 
     Raises:
         ConfigError: A subset was drawn otherwise.
@@ -177,8 +177,9 @@ def draw_missing(config: StudyConfig, redo: bool = False) -> int:
         for draw in draws
         if not _is_there(draw, subset_url(config, draw.source, draw.cell), redo)
     ]
-    if redo and missing:
-        forget_trials(RunLayout(config.run), {draw.cell for draw in missing})
+    if redo:
+        redrawn = [d for d in missing if files.exists(subset_url(config, d.source, d.cell))]
+        set_aside_redrawn(RunLayout(config.run), {draw.series for draw in redrawn})
     if missing:
         counts: dict[float, int] = {}
         with recorded(RunLayout(config.run).journal, "select"):
@@ -216,6 +217,12 @@ class _Draw:
     source: ScoreSource
     cell: tuple[str, float, int]
     """Method, keep_fraction and seed."""
+
+    @property
+    def series(self) -> tuple[str, float, str, str, str | None]:
+        """What its retrainings share with those of other seeds, as of `set_aside_redrawn`."""
+        by = self.source.network, self.config.score_column, self.source.run
+        return (*self.cell[:2], *by)
 
     @property
     def shared(self) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from raygrad import stopping
@@ -83,6 +84,11 @@ def training_inputs(config: StudyConfig) -> str:
     """Returns the digest of what decides the outcome of the stage train."""
     data_digest = facts_of(RunLayout(config.run), "prepare")["digest"]
     return digest({"data": data_digest, **identity(config.train)})
+
+
+def retraining_inputs(config: StudyConfig, network: str) -> str:
+    """Returns the digest of the recipe and the data that a network is retrained by."""
+    return training_inputs(replace(config, train=replace(config.train, network=network)))
 
 
 def facts_of(layout: RunLayout, stage: str) -> dict[str, Any]:

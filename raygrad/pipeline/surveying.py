@@ -9,6 +9,7 @@ from typing import Any, Literal
 from raygrad.config import StudyConfig
 from raygrad.pipeline.replicates import replicate_name
 from raygrad.pipeline.selecting import grid
+from raygrad.pipeline.settling import of_these_inputs
 from raygrad.runs.journal import BEAT_S, Entry, read_journal, wall_s
 from raygrad.runs.layout import RunLayout
 from raygrad.runs.part_list import shard_of
@@ -139,12 +140,13 @@ def _sweep(config: StudyConfig, layout: RunLayout, entries: Sequence[Entry]) -> 
         for cell in grid(config.select)
     }
     rows = ResultRows(layout.sweep, layout.results).rows.values()
+    current = of_these_inputs(config, rows)
     names = ("network", "protocol", "method", "keep_fraction", "seed")
     # Draws that need no scores, and studies with one scoring network, have rows of no score_seed.
     seeded = bool(config.select.score_seeds)
     there = {
         (seed, *(row[name] for name in names))
-        for row in rows
+        for row in current
         for seed in {row.get("score_seed") if seeded else None}
     }
     done = {cell for cell in asked if cell in there or (None, *cell[1:]) in there}

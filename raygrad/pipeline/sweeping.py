@@ -13,6 +13,7 @@ from raygrad.engine.sweep import job as sweep_engine
 from raygrad.pipeline.data_ways import trial_data
 from raygrad.pipeline.noticing import check_sweep_code, refuse_changed_shards
 from raygrad.pipeline.planning import paybacks, predicted_wall_s
+from raygrad.pipeline.settling import settle_rows
 from raygrad.pipeline.trial_grid import planned_trials
 from raygrad.runs.journal import recorded
 from raygrad.runs.layout import RunLayout
@@ -40,9 +41,9 @@ def sweep(config: StudyConfig, own_subsets: Sequence[str] = (), redo: bool = Fal
     networks = config.sweep.networks or (config.train.network,)
     check_sweep_code(layout, (*networks, config.train.loss), start_from=config.train.start_from)
     trials = planned_trials(config, own_subsets, redo)
-    todo = sweep_engine.missing_trials(
-        config.sweep, trials, ResultRows(layout.sweep, layout.results)
-    )
+    rows = ResultRows(layout.sweep, layout.results)
+    settle_rows(rows, [trial for trial, _ in trials])
+    todo = sweep_engine.missing_trials(config.sweep, trials, rows)
     start_s = time.monotonic()
     load_data = functools.partial(trial_data, config)
     work = recorded(layout.journal, "sweep") if todo else contextlib.nullcontext()

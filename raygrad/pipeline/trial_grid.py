@@ -11,16 +11,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raygrad.config import StudyConfig
-from raygrad.config_values import identity
 from raygrad.data.index import read_index
 from raygrad.errors import ConfigError, DataError
 from raygrad.pipeline.replicates import Replicate
 from raygrad.pipeline.selecting import draw_missing, grid, score_sources, subset_url
-from raygrad.pipeline.stages import facts_of
+from raygrad.pipeline.stages import retraining_inputs
 from raygrad.runs.layout import RunLayout
 from raygrad.runs.subsets import read_subset
 from raygrad.storage import files
-from raygrad.storage.manifest import digest
 from raygrad.storage.urls import expand
 from raygrad.training.retraining import positions_of
 from raygrad.training.trial import Trial
@@ -59,11 +57,11 @@ def planned_trials(
         ConfigError: A file is no subset, or two of `own` cannot be told apart.
         DataError: A key of `own` is not in the training split, or stands twice.
     """
-    data_digest = facts_of(RunLayout(config.run), "prepare")["digest"]
+    networks = config.sweep.networks or (config.train.network,)
+    inputs = {network: retraining_inputs(config, network) for network in networks}
     trials = []
     for found in _own_subsets(config, own) if own else _drawn_subsets(config, redo):
-        for network in config.sweep.networks or (config.train.network,):
-            recipe = dataclasses.replace(config.train, network=network)
+        for network in networks:
             for protocol in config.sweep.protocols:
                 trial = Trial(
                     network=network,
@@ -76,7 +74,7 @@ def planned_trials(
                     seed=found.seed,
                     protocol=protocol,
                     subset_digest=found.digest,
-                    config_digest=digest({"data": data_digest, **identity(recipe)}),
+                    config_digest=inputs[network],
                     score_seed=found.replicate.seed if found.replicate else None,
                     score_replicate=found.replicate.number if found.replicate else None,
                 )

@@ -1,5 +1,6 @@
 """A sweep's results as curves: which trials belong together, and how accurate each group is."""
 
+import logging
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,7 +10,10 @@ from typing import Any
 import pyarrow as pa
 
 from raygrad.report.intervals import CONFIDENCE, Interval, mean_interval
+from raygrad.report.mixed import without_mixed
 from raygrad.selection.attributes import MAX_LOSS, means_by_group
+
+log = logging.getLogger("raygrad")
 
 BASELINE = "random"
 FULL = 1.0
@@ -172,8 +176,12 @@ def trials_of(results: pa.Table) -> list[Trial]:
     """The rows of a results table, old or new, that have a method, a fraction and an accuracy.
 
     Args:
-        results: ``sweep/results.parquet``; missing columns of older sweeps get their defaults.
+        results: ``sweep/results.parquet``; missing columns of older sweeps get their defaults, and
+            means of several recipes or data sets are left out, which is said.
     """
+    results, notes = without_mixed(results)
+    for note in notes:
+        log.warning("sweep: %s", note)
     size = results.num_rows
     columns: dict[str, list[Any]] = {
         name: results[name].to_pylist() if name in results.column_names else [default] * size

@@ -14,6 +14,7 @@ from pyarrow import fs
 
 from raygrad.data.index import Index, read_index
 from raygrad.errors import ConfigError, DataError
+from raygrad.report.mixed import without_mixed
 from raygrad.runs.journal import Entry, read_journal
 from raygrad.runs.score_table import MANIFEST, read_score_table
 from raygrad.storage.files import exists, filesystem, join, list_files, read_bytes
@@ -337,6 +338,9 @@ def read_run(url: str) -> Run:
     folders = _folders(scored, "part-")
     score_networks = [n for n in folders if not _is_dynamics(n, {*folders, *networks})]
     results = _parquet(join(url, "sweep", "results.parquet"), notes)
+    if results is not None:
+        results, mixed = without_mixed(results)
+        notes += mixed
     config = _json(join(url, "config.json"), notes)
     if not (config or networks or score_networks or results is not None):
         raise ConfigError(

@@ -1,7 +1,7 @@
 """A sweep's rows on disk: one file a trial, written as it ends, and one table of them all."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -68,6 +68,10 @@ FAILED_SCHEMA = pa.schema(
 )
 """The columns of `sweep/failed.parquet`: trials that failed more often than they are retried."""
 
+ASIDE = "aside"
+"""The folder in a sweep's, of rows that stand beside no others: of other data, another recipe or
+another draw than was asked for last. They are taken back when they are asked for again."""
+
 _ORDER = ("network", "protocol", "method", "keep_fraction", "seed", "trial")
 
 
@@ -84,6 +88,7 @@ class ResultRows:
 
     def __init__(self, folder: str, table_url: str) -> None:
         self._folder, self._table_url = files.join(folder, "trials"), table_url
+        self._aside = files.join(folder, ASIDE)
         self._rows = self._read()
 
     @property
@@ -113,6 +118,49 @@ class ResultRows:
             if row is not None and row.get(column) is None:
                 row[column] = value
 
+    def set_aside(self, trials: Collection[str]) -> None:
+        """Moves the files of trials to a folder of which no table is made; nothing is lost.
+
+        Args:
+            trials: Trials that have rows.
+        """
+        self._move(trials, self._folder, self._aside)
+        self._without(trials)
+
+    def remove(self, trials: Collection[str]) -> None:
+        """Removes trials with their files, for good; the table is written without them.
+
+        Args:
+            trials: Trials that have rows.
+        """
+        for trial in trials:
+            files.remove(files.join(self._folder, f"{trial}.json"))
+        self._without(trials)
+
+    def _without(self, trials: Collection[str]) -> None:
+        for trial in trials:
+            del self._rows[trial]
+        if trials:
+            self.write()
+
+    def take_back(self, trials: Collection[str]) -> None:
+        """Takes back what was set aside.
+
+        Args:
+            trials: Any trials; those that were not set aside stay as they are.
+        """
+        there = [trial for trial in _trials_in(self._aside) if trial in trials]
+        if there:
+            self._move(there, self._aside, self._folder)
+            self._rows = self._read()
+            self.write()
+
+    def _move(self, trials: Iterable[str], here: str, there: str) -> None:
+        for trial in trials:
+            row = files.read_bytes(files.join(here, f"{trial}.json"))
+            files.write_bytes(files.join(there, f"{trial}.json"), row)
+            files.remove(files.join(here, f"{trial}.json"))
+
     def write(self) -> pa.Table:
         """Writes the table of results, whole or not at all, and returns it."""
         rows = list(self._rows.values())
@@ -128,10 +176,16 @@ class ResultRows:
             if stored.schema.equals(RESULT_SCHEMA):
                 known = {row["trial"]: row for row in stored.to_pylist()}
         rows = {}
-        for url in files.list_files(self._folder, ".json"):
-            trial = url.rsplit("/", 1)[-1].removesuffix(".json")
+        for trial in _trials_in(self._folder):
+            url = files.join(self._folder, f"{trial}.json")
             rows[trial] = known.get(trial) or json.loads(files.read_bytes(url))
         return rows
+
+
+def _trials_in(folder: str) -> list[str]:
+    """Returns the trials that have a file in a folder."""
+    listed = files.list_files(folder, ".json")
+    return [url.rsplit("/", 1)[-1].removesuffix(".json") for url in listed]
 
 
 def write_row(folder: str, row: dict[str, Any]) -> None:

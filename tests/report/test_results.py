@@ -351,3 +351,27 @@ def test_small_gains_can_be_told_beside_large_ones():
     for gain, scale in ((0.32, "symlog"), (0.02, "linear")):
         figure = gain_figure([panel(gain)]).draw(WIDE)
         assert figure.axes[0].get_yscale() == scale
+
+
+def test_a_mean_of_two_recipes_or_states_of_the_data_is_left_out_and_named(tmp_path, caplog):
+    """Which of them is meant the table does not say."""
+    table = _rows(
+        method=["random", "random", "random", "ccs"],
+        keep_fraction=[0.1, 0.1, 0.3, 0.1],
+        seed=[0, 0, 0, 0],
+        config_digest=["old", "new", "new", None],
+        test_accuracy=[0.5, 0.9, 0.9, 0.8],
+    )
+    rows = summary_rows(table)
+    assert [(row["method"], row["keep_fraction"]) for row in rows] == [
+        ("ccs", 0.1),
+        ("random", 0.3),
+    ]
+    assert "several for random at 0.1 of cnn, which are left out. Sweep again" in caplog.text
+    (panel,) = panels_of(trials_of(table))
+    assert [point.keep_fraction for point in panel.curves["random"]] == [0.3]
+    (tmp_path / "sweep").mkdir()
+    pq.write_table(table, tmp_path / "sweep" / "results.parquet")
+    run = read_run(str(tmp_path))
+    assert run.results.num_rows == 2
+    assert any("several for random at 0.1" in note for note in run.notes)
