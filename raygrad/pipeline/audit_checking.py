@@ -14,7 +14,7 @@ from raygrad.audit.folds import head_trained_on
 from raygrad.config.auditing import AuditConfig
 from raygrad.data.index import Index
 from raygrad.errors import ConfigError
-from raygrad.pipeline.audit_judging import MOST_SIDE
+from raygrad.pipeline.audit_judging import MOST_SIDE, own_code
 from raygrad.pipeline.audit_looking import Seen, squares, typical_side
 from raygrad.progress import Progress
 from raygrad.selection.keyed_random import random_uniform
@@ -211,6 +211,7 @@ class _Trained:
         self._folder = folder
         self._side = audit.image_size or typical_side(seen.rows, MOST_SIDE)
         self._images: NDArray[np.uint8] | None = None
+        self._code = own_code(network)
 
     def __call__(self, trained: NDArray[np.bool_], seed: int) -> NDArray[np.bool_]:
         """Returns which of the test images a training is right about, kept or made now."""
@@ -220,7 +221,7 @@ class _Trained:
             self._network, epochs, number, self._side, self._audit.seed + _STRIDE * (seed + 1)
         )
         said = [self._seen.rows["digest"].to_pylist(), labels.tolist(), trained.tolist(), recipe]
-        name = digest([*map(str, said), self._asked.tolist(), self._side])[:12]
+        name = digest([*map(str, said), self._asked.tolist(), self._side, *self._code])[:12]
         url = files.join(self._folder, f"check-{name}.npz")
         if not files.exists(url):
             if self._images is None:

@@ -13,6 +13,7 @@ from raygrad.config.auditing import AuditConfig
 from raygrad.data.index import Index
 from raygrad.errors import ConfigError
 from raygrad.pipeline.audit_looking import Seen, squares, typical_side
+from raygrad.pipeline.noticing import code_of
 from raygrad.progress import Progress
 from raygrad.selection.keyed_random import random_bits
 from raygrad.storage import files
@@ -57,6 +58,15 @@ class Judgement:
         error[np.arange(len(labels)), labels] -= 1.0
         entered = (self.features.astype(np.float64) ** 2).sum(axis=1)
         return np.linalg.norm(error, axis=1) * np.sqrt(1.0 + entered)
+
+
+def own_code(network: str) -> list[str]:
+    """Returns what the name of a kept training says of the user's own code; nothing without any.
+
+    Args:
+        network: The network's name.
+    """
+    return sorted(code_of(network).values())
 
 
 def judge(
@@ -190,7 +200,7 @@ class _Trainings:
             self._audit.seed + 1000 * fold,
         )
         said = [self._seen.rows["digest"].to_pylist(), labels.tolist(), held.tolist(), recipe]
-        name = digest([*map(str, said), self._side, _KEPT])[:12]
+        name = digest([*map(str, said), self._side, _KEPT, *own_code(self._network)])[:12]
         url = files.join(self._folder, f"fold-{fold}-{name}.npz")
         if not files.exists(url):
             if self._images is None:

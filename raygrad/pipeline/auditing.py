@@ -25,7 +25,7 @@ from raygrad.pipeline.audit_findings import (
     outlier_table,
     repeat_table,
 )
-from raygrad.pipeline.audit_judging import judge
+from raygrad.pipeline.audit_judging import judge, own_code
 from raygrad.pipeline.audit_looking import LOOK, Network, Seen, look
 from raygrad.pipeline.noticing import code_of, refuse_changed_shards, tell_of_older_results
 from raygrad.pipeline.score_inputs import own_network
@@ -86,7 +86,9 @@ def audit(config: StudyConfig, options: AuditConfig, redo: bool = False) -> dict
     with recorded(layout.journal, "audit"):
         device = device_here(options.device)
         log.info("audit: starts, in this process on %s (%s)", device.type, device_name(device))
-        said = digest([prepared["digest"], weights, shown and shown.preprocess, LOOK])
+        # Without a checkpoint no network looks, so that its code changes nothing of what is seen.
+        own = [] if shown is None else own_code(network)
+        said = digest([prepared["digest"], weights, shown and shown.preprocess, LOOK, *own])
         facts = _audit(config, options, network, shown, said[:12], beside)
         origin = origin_facts("audit", code)
         write_marker(layout.marker("audit"), inputs, **facts, **origin, digest=inputs)
