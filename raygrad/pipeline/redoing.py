@@ -9,7 +9,7 @@ from raygrad.errors import ConfigError
 from raygrad.pipeline.noticing import code_of, shard_change, source_change, training_code
 from raygrad.pipeline.score_inputs import score_inputs
 from raygrad.pipeline.stages import training_inputs
-from raygrad.runs.layout import RunLayout
+from raygrad.runs.layout import RunLayout, one_name
 from raygrad.runs.result_rows import ResultRows
 from raygrad.storage import files
 from raygrad.storage.manifest import digest, read_marker
@@ -100,20 +100,20 @@ def _forget_scores(layout: RunLayout, network: str) -> None:
 
 def _with_replicates(layout: RunLayout, kind: str, network: str) -> list[str]:
     """Returns a network's name, and those of networks that were trained from other seeds."""
-    known = files.list_files(files.join(layout.url, "stages"), ".json")
-    names = [url.rsplit("/", 1)[-1].removesuffix(".json") for url in known]
-    found = [n.removeprefix(f"{kind}-") for n in names if n.startswith(f"{kind}-{network}-seed")]
-    return [network, *found]
+    own = one_name(f"{kind}-{network}")
+    found = [name.removeprefix(own) for name in layout.marked() if name.startswith(f"{own}-seed")]
+    return [network, *(f"{network}{seed}" for seed in found)]
 
 
 def forget_features(layout: RunLayout, name: str) -> None:
     """Removes the features of a network that were made beside its scores."""
-    known = files.list_files(files.join(layout.url, "stages"), ".json")
-    for stage in (url.rsplit("/", 1)[-1].removesuffix(".json") for url in known):
+    own = one_name(f"features-{name}")
+    for stage in layout.marked():
         # Those of single checkpoints of the network have their digest behind its name.
-        if stage == f"features-{name}" or stage.startswith(f"features-{name}@"):
-            files.remove(layout.marker(stage))
-            files.remove(layout.features(stage.removeprefix("features-")))
+        if stage == own or stage.startswith(f"{own}@"):
+            made = f"{name}{stage.removeprefix(own)}"
+            files.remove(layout.marker(f"features-{made}"))
+            files.remove(layout.features(made))
 
 
 def forget_trials(layout: RunLayout) -> None:

@@ -99,8 +99,7 @@ def _audited(layout: RunLayout, entries: Sequence[Entry]) -> list[StageStatus]:
 def _is_begun(layout: RunLayout, entries: Sequence[Entry]) -> bool:
     """Tells whether a run has or had more of a study than its data."""
     stages = {entry.stage.split("-")[0] for entry in entries}
-    markers = files.list_files(files.join(layout.url, "stages"), ".json")
-    stages |= {url.rsplit("/", 1)[-1].removesuffix(".json").split("-")[0] for url in markers}
+    stages |= {name.split("-")[0] for name in layout.marked()}
     return bool(stages & {"train", "score", "select", "sweep"})
 
 

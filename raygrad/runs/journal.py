@@ -18,6 +18,7 @@ from typing import Literal
 
 from raygrad import __version__
 from raygrad.errors import DataError
+from raygrad.runs.layout import json_names, one_name
 from raygrad.storage import files
 
 log = logging.getLogger("raygrad")
@@ -82,7 +83,8 @@ class _Page:
 
     def __init__(self, url: str, entry: Entry) -> None:
         at = datetime.datetime.fromtimestamp(entry.started_s, datetime.UTC)
-        name = f"{at:%Y%m%dT%H%M%S}-{entry.stage}-{uuid.uuid4().hex[:8]}.json"
+        stage = one_name(entry.stage)
+        name = f"{at:%Y%m%dT%H%M%S}-{stage}-{uuid.uuid4().hex[:8]}.json"
         self._url, self._entry = files.join(url, name), entry
         self._start_s = time.monotonic()
         self._begun, self._ended, self._failed = threading.Event(), threading.Event(), False
@@ -123,7 +125,8 @@ def read_journal(url: str) -> list[Entry]:
         DataError: A file is no entry.
     """
     entries = []
-    for file in files.list_files(url, ".json"):
+    for name in json_names(url):
+        file = files.join(url, name)
         try:
             values = json.loads(files.read_bytes(file))
             entries.append(Entry(**{name: values[name] for name in Entry.__dataclass_fields__}))

@@ -89,8 +89,43 @@ class RunLayout:
         return files.join(self.url, "logs")
 
     def marker(self, stage: str) -> str:
-        """The completion marker of a stage."""
-        return files.join(self.url, "stages", f"{stage}.json")
+        """The completion marker of a stage.
+
+        One of a network like `timm/resnet18` stands where all do, unless an older raygrad wrote it
+        into a folder of its own: there it stays.
+        """
+        stages = files.join(self.url, "stages")
+        url = files.join(stages, f"{one_name(stage)}.json")
+        older = files.join(stages, f"{stage}.json")
+        return older if older != url and not files.exists(url) and files.exists(older) else url
+
+    def marked(self) -> list[str]:
+        """The stages that have a marker, sorted, each as `one_name` gives it."""
+        names = json_names(files.join(self.url, "stages"))
+        return sorted(one_name(name.removesuffix(".json")) for name in names)
+
+
+def one_name(stage: str) -> str:
+    """Returns the name of a stage as the name of one file, whatever its network is called."""
+    return stage.replace("/", "-")
+
+
+def json_names(url: str) -> list[str]:
+    """Returns the names of the JSON files in a folder, and in the folders right inside it.
+
+    An older raygrad wrote what is of a network like `timm/resnet18` into a folder below.
+
+    Args:
+        url: The folder; there need not be one.
+    """
+    names = []
+    for name, is_folder in files.list_entries(url):
+        if is_folder:
+            below = files.list_files(files.join(url, name), ".json")
+            names += [f"{name}/{one.rsplit('/', 1)[-1]}" for one in below]
+        elif name.endswith(".json") and not name.startswith("."):
+            names.append(name)
+    return names
 
 
 def folder_name(network: str) -> str:
