@@ -119,7 +119,12 @@ def build(
     expected = (options.expected_counts or {}).get
     rejects.add_missing(shards.scans, counts, dict(zip(names, map(expected, urls), strict=True)))
     rejects.check_share(counts.total(), options.max_reject_share)
-    notes = (_hidden_note(shards.scans.values()), shards.note, *numbering.notes)
+    notes = (
+        _hidden_note(shards.scans.values()),
+        shards.note,
+        shards.labels_note,
+        *numbering.notes,
+    )
     table = _shard_table(urls, shards.places, shards.scans, counts)
     kept = tuple(one for one in notes if one)
     return Head(counts.total(), table, rejects.table(), numbering.names, kept)
@@ -138,6 +143,8 @@ class _Shards:
     """What each holds beside its rows, by name."""
     note: str = ""
     """What the user should know of repeated keys."""
+    labels_note: str = ""
+    """What the user should know of labels in a table."""
 
     def scan(self, map_fn: Callable[..., Iterable[Any]]) -> None:
         """Scans all shards, and looks for keys that repeat."""
@@ -165,6 +172,7 @@ class _Shards:
     def numbering(self, rule: LabelRule, options: IndexOptions) -> ClassNumbers:
         """Returns the classes, after labels of a table have been looked up."""
         self._labels = _TableLabels(rule, self._distinct()) if rule.is_table else None
+        self.labels_note = "" if self._labels is None else self._labels.note
         if options.classes:
             return given_classes(options.classes, rule)
         if self._labels is not None:
@@ -228,6 +236,7 @@ class _TableLabels:
             keys += one.rows["key"].to_pylist()
             self._ends.append(len(keys))
         texts = [text or None for text in known.labels(keys)]
+        self.note = known.note()
         self._texts = pa.table({"text": pa.array(texts, pa.string())})
 
     def texts(self, at: int) -> pa.Table:

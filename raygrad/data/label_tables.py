@@ -42,6 +42,7 @@ class LabelTable:
         at_key, at_label = _columns(names, key, label, url)
         self._name = url.rsplit("/", 1)[-1]
         self._labels: dict[str, str | None] = {}
+        self._unused: list[str] = []
         for row in rows:
             self._add(row[at_key], row[at_label])
         if not self._labels:
@@ -64,12 +65,24 @@ class LabelTable:
             if head in last or head in (key.removeprefix("./") for key in keys):
                 self._add(*self._head)
         found: list[str | None] = []
+        used: set[str] = set()
         for key in keys:
             name = key.removeprefix("./")
             if name not in self._labels and last[_last(key)] == 1:
                 name = _last(key)
             found.append(self._labels.get(name))
+            used.add(name)
+        self._unused = [name for name in self._labels if name not in used]
         return found
+
+    def note(self) -> str:
+        """Returns what to say of rows that were the label of no key, nothing where all were."""
+        if not self._unused:
+            return ""
+        return (
+            f"{len(self._unused):,} of {len(self._labels):,} rows of {self._name} name no example, "
+            f"such as {self._unused[0][:60]!r}"
+        )
 
     def problem(self) -> str:
         """Returns the reason of an example without a label."""

@@ -7,7 +7,8 @@ import pyarrow as pa
 
 from raygrad.storage import files
 
-_BLOCK_BYTES = 2**22
+_BLOCK_BYTES = 2**16
+"""Read at a time: of a file that is cut so much may be lost before the cut."""
 
 
 def unpack(url: str, compression: str, place: str) -> None:

@@ -67,6 +67,14 @@ def test_labels_may_stand_in_a_csv_by_key_or_file_name(tmp_path):
         assert {k.removeprefix("photos/"): v for k, v in labels_of(index).items()} == WANTED
 
 
+def test_rows_that_name_no_example_are_counted_and_said(tmp_path):
+    members = [(f"{key}.png", png()) for key in KEYS]
+    rows = [f"{key},{WANTED[key]}" for key in KEYS] + ["x1.jpg,cat", "x2.jpg,dog"]
+    url = write_csv(tmp_path / "l.csv", rows)
+    index = build(tmp_path, members, labels=url)
+    assert index.notes == ("2 of 32 rows of l.csv name no example, such as 'x1'",)
+
+
 def test_a_csv_without_a_head_loses_no_row(tmp_path):
     members = [(f"photos/{key}.png", png()) for key in KEYS]
     for form in ("photos/{}.png", "{}.png", "{}"):

@@ -4,6 +4,7 @@ import bz2
 import gzip
 import io
 import lzma
+import os
 
 import pyarrow as pa
 import pytest
@@ -134,6 +135,16 @@ def test_a_compressed_tar_that_is_cut_is_damaged_and_keeps_what_is_whole(tmp_pat
     )
     assert index.rejects.num_rows == 1
     assert set(index.rows("train")["key"].to_pylist()) >= {f"g{key}" for key in KEYS}
+
+
+def test_what_comes_before_the_cut_of_a_compressed_tar_is_kept(tmp_path):
+    noise = [(f"{at:03d}.png", os.urandom(10_000)) for at in range(40)]
+    whole = gzip.compress(tar([m for pair in noise for m in (pair, (pair[0][:3] + ".cls", b"0"))]))
+    url = put(tmp_path, "a.tar.gz", whole[: len(whole) // 2])
+    index = build_index(
+        [url], [], val_fraction=0.0, unpack_to=str(tmp_path / "out"), max_reject_share=0.9
+    )
+    assert 10 <= index.examples.num_rows <= 20
 
 
 @pytest.mark.parametrize(
