@@ -42,7 +42,8 @@ class LabelErrors:
     low: float
     """Lower end of its 95% interval."""
     high: float
-    """Upper end: over draws of the examples, given the probabilities that the network gave."""
+    """Upper end: over draws of the examples, given the probabilities that the network gave. Where
+    none is confidently wrong, the share that would show none in 5 of 100 data sets."""
 
 
 def check_probabilities(probabilities: Probabilities, labels: Labels) -> None:
@@ -132,7 +133,9 @@ def label_errors(
 
     (equation 3). The interval resamples examples (a multinomial bootstrap over the cells of the
     count matrix, thresholds held): it holds the chance of which examples there are, and not the
-    errors of the network that gave the probabilities.
+    errors of the network that gave the probabilities. Where no example is confidently wrong,
+    resampling finds none either; then the upper end is :math:`N (1 - 0.05^{1/n})` of n examples
+    that are confidently of a class (the rule of three), N where none is.
 
     Args:
         labels: As they are given, ``[N]``.
@@ -156,6 +159,9 @@ def label_errors(
     resampled = (shares * drawn.sum(axis=2)).sum(axis=1)
     tail = (1 - _CONFIDENCE) / 2
     low, high = np.quantile(resampled, [tail, 1 - tail])
+    confidently = float(right.sum())
+    if confidently == counts.sum():
+        high = number * (1 - (1 - _CONFIDENCE) ** (1 / confidently)) if confidently else number
     return LabelErrors(joint / number, float(wrong), float(low), float(high))
 
 

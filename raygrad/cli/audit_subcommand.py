@@ -85,7 +85,8 @@ def _lines(facts: dict[str, Any]) -> list[str]:
     if "check" in facts:
         found.append(f"check    {facts['check']['words']}")
     if facts["not_judged"]:
-        found.append(f"{facts['not_judged']:,} images are alone in their class: not judged")
+        number = f"{facts['not_judged']:,}"
+        found.append(f"{number} images are alone in their class but for copies: not judged")
     if facts["rejected"]:
         found.append(f"{facts['rejected']:,} images could not be decoded: rejects.parquet")
     return found

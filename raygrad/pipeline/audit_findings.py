@@ -74,6 +74,10 @@ def label_table(
 ) -> tuple[pa.Table, dict[str, Any]]:
     """Returns the table of labels, the likeliest wrong first, and what is estimated of them.
 
+    A class that nobody could learn, `Judgement.judgeable`, is nobody's suggestion, and its labels
+    are neither suspects nor among the wrong ones. A suspect is a label that another class is
+    likelier than, beside that the example is confidently of that class.
+
     Args:
         facts: key, file, shard, split, label of each example.
         judged: What was said of them.
@@ -84,17 +88,16 @@ def label_table(
     """
     p, labels = judged.probabilities, facts["label"].to_numpy()
     confident.check_probabilities(p, labels)
-    thresholds = confident.class_thresholds(p, labels)
-    found = confident.confident_classes(p, thresholds)
-    counts = np.bincount(labels, minlength=p.shape[1])
-    judgeable = counts[labels] > 1
-    suspects = (found != confident.NONE) & (found != labels) & judgeable
+    judgeable = judged.judgeable(labels)
+    found = _confidently_of(p, labels, judgeable)
+    rows = np.arange(len(labels))
+    # Where a class is rarely believed in, its threshold is below what the likelier label reaches.
+    suspects = (found != confident.NONE) & (p[rows, found] > p[rows, labels])
     errors = confident.label_errors(labels, found, p.shape[1])
     suggested = np.where(suspects, found, confident.suggested_labels(p, labels))
     columns = _judgements(judged, labels, suggested, names)
     # What nothing is known of comes last: an example alone in its class, or trained on by no fold.
     score = np.nan_to_num(columns[ranking].to_numpy(zero_copy_only=False), nan=-np.inf)
-    rows = np.arange(len(labels))
     order = np.lexsort((rows, -score, ~judgeable))
     rank = np.empty(len(rows), np.int64)
     rank[order] = np.arange(1, len(rows) + 1)
@@ -107,7 +110,9 @@ def label_table(
     for name, values in (columns | known).items():
         table = table.append_column(name, values)
     said = np.where(suspects, "confident learning", "")
-    said = np.where(judgeable, said, "the class has one example: not judged")
+    alone = np.bincount(labels, minlength=p.shape[1])[labels] == 1
+    said = np.where(judgeable | alone, said, "the class is in one fold, as copies are: not judged")
+    said = np.where(alone, "the class has one example: not judged", said)
     table = table.append_column("says", pa.array(said.tolist(), pa.string()))
     estimate = {
         "num_suspects": int(suspects.sum()),
@@ -119,6 +124,20 @@ def label_table(
         "not_judged": int((~judgeable).sum()),
     }
     return table.take(pa.array(order)), estimate
+
+
+def _confidently_of(
+    p: NDArray[np.float32], labels: NDArray[np.int64], judgeable: NDArray[np.bool_]
+) -> NDArray[np.int64]:
+    """Returns the class that each example is confidently of, ``[N]``; NONE of what is not judged.
+
+    What nobody could learn would have its own near-zero probability for a threshold, which all
+    examples reach.
+    """
+    thresholds = confident.class_thresholds(p, labels)
+    thresholds[np.unique(labels[~judgeable])] = np.inf
+    found = confident.confident_classes(p, thresholds)
+    return np.where(judgeable, found, confident.NONE)
 
 
 def _judgements(

@@ -44,6 +44,27 @@ class Judgement:
     aum: NDArray[np.float32] | None = None
     """The area under the margin while the other folds' networks were trained on an example,
     higher = harder, their mean, ``[N]``; NaN where none was. None where no training was watched."""
+    folds: NDArray[np.int64] | None = None
+    """Which fold held an example, ``[N]``: what judged it was fitted to the others. None where each
+    example was held alone."""
+
+    def judgeable(self, labels: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Returns whether what judged an example had seen another of its class, ``[N]``.
+
+        Not so for an example that is alone in its class, nor where copies are all of a class: they
+        are in one fold. Nobody could learn such a class, and a probability of it says nothing.
+
+        Args:
+            labels: Classes, ``[N]``.
+        """
+        if not len(labels):
+            return np.zeros(0, np.bool_)
+        folds = np.arange(len(labels)) if self.folds is None else self.folds
+        first = np.full(labels.max() + 1, folds.max())
+        last = np.full(labels.max() + 1, folds.min())
+        np.minimum.at(first, labels, folds)
+        np.maximum.at(last, labels, folds)
+        return np.asarray(first < last)[labels]
 
     def gradient_norms(self, labels: NDArray[np.int64]) -> NDArray[np.float64]:
         """Returns the norms of the loss gradients by the last layer's weights and biases.
@@ -108,7 +129,8 @@ def judge(
         features = seen.features
         probabilities = head_probabilities(features, labels, folds, num_classes)
         how = f"linear heads on features of {network}, in {audit.folds} folds"
-        return Judgement(probabilities, features, np.zeros(len(labels), np.int64), how)
+        spaces = np.zeros(len(labels), np.int64)
+        return Judgement(probabilities, features, spaces, how, folds=folds)
     side = audit.image_size or typical_side(seen.rows, MOST_SIDE)
     probabilities = np.empty((len(labels), num_classes), np.float32)
     parts: list[NDArray[np.float32]] = []
@@ -124,7 +146,7 @@ def judge(
     for fold, part in zip(numbers, parts, strict=True):
         gathered[folds == fold, : part.shape[1]] = part
     how = f"{network} trained in {len(numbers)} folds, at {side} pixels"
-    return Judgement(probabilities, gathered, folds, how, _mean_of_known(margins))
+    return Judgement(probabilities, gathered, folds, how, _mean_of_known(margins), folds)
 
 
 def _mean_of_known(values: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:

@@ -110,6 +110,18 @@ def test_the_number_of_wrong_labels_is_near_what_was_planted_and_within_its_inte
     assert held >= 28
 
 
+@pytest.mark.parametrize("undecided", [0, 40])
+def test_where_nothing_is_found_the_interval_is_of_what_would_show_nothing(undecided):
+    """60 that are right leave room for the share that gives 60 such with a chance of 5%."""
+    labels = np.arange(60 + undecided) % 3
+    found = np.where(np.arange(len(labels)) < 60, labels, NONE)
+    errors = label_errors(labels, found, 3)
+    assert (errors.num_wrong, errors.low) == (0, 0)
+    assert (1 - errors.high / len(labels)) ** 60 == pytest.approx(0.05)
+    nothing = label_errors(labels, np.full(len(labels), NONE), 3)
+    assert (nothing.low, nothing.num_wrong, nothing.high) == (0, 0, len(labels))
+
+
 def test_log_odds_are_the_margin_of_the_logits_and_finite_where_a_probability_is_0():
     rng = np.random.default_rng(0)
     logits, labels = rng.normal(size=(50, 5)) * 9, rng.integers(0, 5, 50)

@@ -17,7 +17,7 @@ from raygrad.pipeline.audit_findings import (
     outlier_table,
     repeat_table,
 )
-from raygrad.pipeline.audit_judging import Judgement
+from raygrad.pipeline.audit_judging import Judgement, judge
 from raygrad.pipeline.audit_looking import Seen, typical_side
 from raygrad.runs.audit_tables import doubt
 
@@ -110,6 +110,50 @@ def test_an_example_that_is_alone_in_its_class_is_not_judged_and_last(facts, jud
     assert estimate["not_judged"] == 1
 
 
+def separated(sizes, groups=None):
+    """The table and estimate of classes that are far from each other, judged in three folds."""
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(len(labels), 8)) * 0.3 + 3 * np.eye(8)[labels]
+    rows = pa.table({"label": labels, "key_hash": rng.integers(0, 2**63, len(labels)).astype("u8")})
+    keys = [f"k{at:03d}" for at in range(len(labels))]
+    facts = pa.table({"key": keys, "label": labels})
+    seen = Seen(rows, SMALL, features.astype(np.float32), SMALL, [])
+    groups = np.full(len(labels), -1) if groups is None else groups
+    said = judge(AuditConfig(folds=3), "cnn", None, seen, groups, len(sizes), 3, "")
+    return label_table(facts, said, [f"c{at}" for at in range(len(sizes))])
+
+
+@pytest.mark.parametrize("sizes", [[40, 40], [40, 40, 1], [1, 40, 40, 1]])
+def test_a_class_of_one_that_no_fold_saw_makes_no_label_of_the_others_a_suspect(sizes):
+    table, estimate = separated(sizes)
+    assert (estimate["num_suspects"], estimate["num_wrong"]) == (0, 0)
+    assert estimate["not_judged"] == sizes.count(1)
+    assert estimate["num_wrong_high"] < 8
+
+
+def test_a_class_whose_images_are_copies_of_one_another_is_not_judged():
+    """They are in one fold, so that nobody has seen the class; apart they are judged."""
+    copies = np.array([-1] * 80 + [0, 0])
+    table, estimate = separated([40, 40, 2], copies)
+    assert (estimate["num_suspects"], estimate["num_wrong"], estimate["not_judged"]) == (0, 0, 2)
+    last = table.slice(80, 2).to_pylist()
+    assert {row["key"] for row in last} == {"k080", "k081"}
+    assert {row["says"] for row in last} == {"the class is in one fold, as copies are: not judged"}
+    _, apart = separated([40, 40, 2])
+    assert (apart["num_suspects"], apart["not_judged"]) == (0, 0)
+
+
+def test_a_label_that_is_likelier_than_the_class_that_is_reached_is_no_suspect(facts, judged):
+    """Of dogs that are rarely believed in, a third reaches the threshold by which cats are cats."""
+    p = np.array(judged.probabilities)
+    p[4:8] = p[9] = [0.7, 0.25, 0.05]
+    p[3] = [0.7, 0.28, 0.02]
+    table, _ = label_table(facts, replace(judged, probabilities=p), NAMES)
+    said = {row["key"]: row["suspect"] for row in table.to_pylist()}
+    assert not said["k3"]
+
+
 def test_groups_that_cross_splits_or_labels_come_first(facts, repeats):
     rows = repeat_table(facts, repeats, NAMES).to_pylist()
     assert [(row["group"], row["key"], row["kind"]) for row in rows] == [
@@ -156,7 +200,7 @@ def test_what_is_printed_names_what_was_not_judged_and_not_decoded():
     text = "\n".join(_lines(facts))
     assert "about 2 wrong (1 to 4" in text
     assert "agrees with only 50% of the labels" in text
-    assert "3 images are alone in their class: not judged" in text
+    assert "3 images are alone in their class but for copies: not judged" in text
     assert "3 images could not be decoded: rejects.parquet" in text
 
 
