@@ -170,6 +170,6 @@ def figures(folder: str) -> "dict[str, Figure]":
     from raygrad.report.tables import read_run
 
     run = read_run(folder)
-    chapter = run_chapter(run, run_panels(run), alone=True)
+    chapter = run_chapter(run, run_panels(run))
     with drawing():
         return {figure.name: figure.draw(WIDE) for figure in chapter.figures()}

@@ -23,8 +23,9 @@ class Leader:
         worst: The method.
         last: Its point.
         apart: Whether the best or the worst is told apart from random.
-        clear: Whether the lead itself is: the best is better than random; where random is best,
-            every other method is worse.
+        clear: Whether the best is better than random beyond the intervals; where random is best,
+            whether every other method is worse. Not whether the best is told apart from the
+            second.
     """
 
     share: float
@@ -117,10 +118,11 @@ def headline(panel: Panel, compared: Sequence[Comparison]) -> str | None:
 
 
 def answer(panel: Panel, compared: Sequence[Comparison]) -> str | None:
-    """The same in as few words as open a page: who leads where, and whether beyond the intervals.
+    """The same in as few words as open a page: who leads where, and what is known of it.
 
-    The accuracy in it is the leader's at the largest share. None where no share has two
-    methods.
+    That is whether the leader is better than random beyond the intervals, and where random leads
+    whether every other method is worse; a leader may be told apart from random alone. The accuracy
+    in it is the leader's at the largest share. None where no share has two methods.
 
     Args:
         panel: Curves of one network and protocol.
@@ -160,10 +162,15 @@ def _range(shares: Sequence[float]) -> str:
 
 
 def _certainty(group: Sequence[Leader]) -> str:
-    """Whether one method's lead is more than its intervals, at all of its shares or at some."""
+    """How one leader stands to random beyond the intervals, at all of its shares or at some."""
     clear = [at.share for at in group if at.clear]
-    if len(clear) == len(group):
-        return "beyond the intervals"
+    random = group[0].best == BASELINE
     if not clear:
-        return "within the intervals"
-    return f"beyond the intervals at {listed([percent(share) for share in clear])}"
+        return (
+            "not every other method shown to be worse"
+            if random
+            else f"not shown to be better than {BASELINE}"
+        )
+    words = "every other method worse" if random else f"better than {BASELINE}"
+    some = f" at {listed([percent(share) for share in clear])}" if len(clear) < len(group) else ""
+    return f"{words} beyond the intervals{some}"

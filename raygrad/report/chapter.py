@@ -38,13 +38,14 @@ def run_panels(run: Run) -> list[Panel]:
     return panels_of(trials_of(run.results), run.num_test(), chance)
 
 
-def run_chapter(run: Run, panels: Sequence[Panel], alone: bool) -> Chapter:
+def run_chapter(run: Run, panels: Sequence[Panel], place: str | None = None) -> Chapter:
     """Computes everything that the report shows of one run.
 
     Args:
         run: Its tables.
         panels: The curves of its sweep.
-        alone: Whether it is the only run; otherwise its figures' names begin with the run's.
+        place: Its element id among several, which the names of its figures begin with; None where
+            it is the only run.
     """
     found = findings(panels)
     scored = read_scored(run)
@@ -56,7 +57,7 @@ def run_chapter(run: Run, panels: Sequence[Panel], alone: bool) -> Chapter:
         Section("Findings", parts=_findings(found, main_panel(panels, run.main_network))),
         Section("Accuracy", parts=_accuracy(panels) if sweep else []),
         *(
-            scored_sections(scored, opens=not panels)
+            scored_sections(scored, opens=not panels, place=place or slug(run.name))
             if scored is not None
             else [Section("Images", intro=[nothing])]
         ),
@@ -69,10 +70,11 @@ def run_chapter(run: Run, panels: Sequence[Panel], alone: bool) -> Chapter:
         Section("Rejects", parts=[reject_sheet(run)]),
         Section("Left out", intro=run.notes),
     ]
-    if not alone:
-        sections = [replace(s, parts=_prefixed(s.parts, slug(run.name))) for s in sections]
-        first = _prefixed(first, slug(run.name))
-    return Chapter(run.name, lead(run, panels, found), facts(run, panels), sections, first)
+    if place is not None:
+        sections = [replace(s, parts=_prefixed(s.parts, place)) for s in sections]
+        first = _prefixed(first, place)
+    said = lead(run, panels, found)
+    return Chapter(run.name, said, facts(run, panels), sections, first, place or "")
 
 
 def _findings(found: Sequence[Finding], main: Panel | None) -> list[Drawn | str]:

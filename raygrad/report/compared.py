@@ -14,6 +14,9 @@ from raygrad.report.results import BASELINE, Panel
 from raygrad.report.tables import Run
 from raygrad.report.wording import percent, protocol_words
 
+TITLE, PLACE = "All together", "compared"
+"""Its heading, and what the names of its figures begin with: no run's do."""
+
 
 def compared_chapter(runs: Sequence[Run], panels: Sequence[Sequence[Panel]]) -> Chapter:
     """The figures and the table that set several runs beside each other.
@@ -33,7 +36,7 @@ def compared_chapter(runs: Sequence[Run], panels: Sequence[Sequence[Panel]]) -> 
         relative_figure(chosen),
         entropy_figure(runs, name="compared-entropy"),
     ]
-    return Chapter("All together", [], [], [Section("Side by side", parts=parts)])
+    return Chapter(TITLE, [], [], [Section("Side by side", parts=parts)])
 
 
 def _bounds(panel: Panel, method: str) -> str:

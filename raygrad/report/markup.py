@@ -1,5 +1,6 @@
 """Pieces of HTML: escaped text, tables, and figures whose colours follow the page's theme."""
 
+import itertools
 import json
 import re
 from collections.abc import Iterable, Sequence
@@ -21,6 +22,28 @@ _FONT = re.compile(r"'DejaVu Sans'(, [^;\"]*)?")
 def slug(text: str) -> str:
     """Text as an element id: lower case, words joined by hyphens."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "x"
+
+
+def unique_slugs(texts: Sequence[str], taken: Iterable[str] = ()) -> list[str]:
+    """Each text's slug, with a number behind it where an earlier text has that already.
+
+    Texts that differ only in letters that no slug has ("cats v1", "cats-v1", or two names that are
+    not Latin) are told apart so.
+
+    Args:
+        texts: In the order in which they are named.
+        taken: Slugs that none of them gets.
+    """
+    gone, out = set(taken), []
+    for text in texts:
+        first = found = slug(text)
+        for number in itertools.count(2):
+            if found not in gone:
+                break
+            found = f"{first}-{number}"
+        gone.add(found)
+        out.append(found)
+    return out
 
 
 def json_script(data: Any) -> str:

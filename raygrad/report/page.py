@@ -35,6 +35,7 @@ class Chapter:
         facts: Names and values of its key figures.
         sections: Its parts; those without content are left out.
         opening: What stands above them, beside the findings: the main figure and images.
+        place: Its element id on a page of several; by default of its title.
     """
 
     title: str
@@ -42,6 +43,12 @@ class Chapter:
     facts: Sequence[tuple[str, str]]
     sections: Sequence[Section]
     opening: Sequence[Drawn | str] = ()
+    place: str = ""
+
+    @property
+    def anchor(self) -> str:
+        """Its element id, and what those of its sections begin with."""
+        return self.place or slug(self.title)
 
     def _parts(self) -> list[Drawn | str]:
         return [*self.opening, *(p for s in self.sections for p in s.parts)]
@@ -158,12 +165,13 @@ def _has_content(part: Drawn | str) -> bool:
 
 
 def _chapter(chapter: Chapter, rendered: Mapping[str, Rendered]) -> str:
-    name = slug(chapter.title)
-    body = "".join(_section(s, rendered, 3, f"{name}-") for s in _shown(chapter))
+    name = chapter.anchor
+    # A slug holds no two hyphens: no section's id is that of another chapter.
+    body = "".join(_section(s, rendered, 3, f"{name}--") for s in _shown(chapter))
     return (
         f'<article id="{name}"><h2 class="chapter">{escape(chapter.title)}</h2>'
         f"{_opening(chapter, rendered, 3)}{_facts(chapter.facts)}{body}"
-        f"{_left_out(chapter, 3, f'{name}-')}</article>"
+        f"{_left_out(chapter, 3, f'{name}--')}</article>"
     )
 
 
@@ -181,14 +189,14 @@ def render_page(
     if len(chapters) == 1:
         only = chapters[0]
         head = _opening(only, rendered, 2) + _facts(only.facts)
-        places = [s.title for s in _shown(only)]
+        places = [(slug(s.title), s.title) for s in _shown(only)]
         body = "".join(_section(s, rendered, 2, "") for s in _shown(only))
         body += _left_out(only, 2, "")
     else:
         head = "".join(_summary(c) for c in chapters)
-        places = [c.title for c in chapters]
+        places = [(c.anchor, c.title) for c in chapters]
         body = "".join(_chapter(c, rendered) for c in chapters)
-    toc = "".join(f'<li><a href="#{slug(p)}">{escape(p)}</a></li>' for p in places)
+    toc = "".join(f'<li><a href="#{at}">{escape(text)}</a></li>' for at, text in places)
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'

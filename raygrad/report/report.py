@@ -9,9 +9,10 @@ from raygrad import __version__
 from raygrad.errors import ConfigError
 from raygrad.report.audit_page import write_audit_page
 from raygrad.report.chapter import run_chapter, run_panels
-from raygrad.report.compared import compared_chapter
+from raygrad.report.compared import PLACE, TITLE, compared_chapter
 from raygrad.report.figures.base import Figure
 from raygrad.report.opening import question
+from raygrad.report.markup import slug, unique_slugs
 from raygrad.report.page import Chapter, render_page
 from raygrad.report.style import Rendered, render
 from raygrad.report.tables import Run, read_run
@@ -34,18 +35,21 @@ def write_report(run_urls: Sequence[str], out_url: str | None = None) -> str:
         The URL of ``index.html``.
 
     Raises:
-        ConfigError: There is no run folder, or one holds nothing of a run.
+        ConfigError: There is no run folder, or one holds nothing of a run; or two figures would
+            have one name.
     """
     if not run_urls:
         raise ConfigError("A report needs at least one run folder, got none. Name one or more.")
     runs = _named([read_run(url) for url in run_urls])
     out = out_url or join(runs[0].url, "report", *(["compared"] if len(runs) > 1 else []))
     panels = [run_panels(run) for run in runs]
-    chapters = [
-        run_chapter(run, mine, alone=len(runs) == 1) for run, mine in zip(runs, panels, strict=True)
-    ]
-    if len(runs) > 1:
-        chapters.insert(0, compared_chapter(runs, panels))
+    if len(runs) == 1:
+        chapters = [run_chapter(runs[0], panels[0])]
+    else:
+        places = unique_slugs([run.name for run in runs], [PLACE, slug(TITLE)])
+        chapters = [compared_chapter(runs, panels)]
+        chapters += [run_chapter(*of) for of in zip(runs, panels, places, strict=True)]
+    _check_names(chapters)
     rendered = {
         f.name: render(f.draw, phone=f.markup is None)
         for chapter in chapters
@@ -79,6 +83,17 @@ def _named(runs: Sequence[Run]) -> list[Run]:
             name = f"{name} {i + 1}"
         out.append(run.renamed(name))
     return out
+
+
+def _check_names(chapters: Sequence[Chapter]) -> None:
+    """Sees that no figure's files and drawing would be those of another."""
+    names = [figure.name for chapter in chapters for figure in chapter.figures()]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ConfigError(
+            f"figures of a page must have names that differ, got {twice[0]!r} twice, of "
+            f"{listed([chapter.title for chapter in chapters])}. Report these runs one by one."
+        )
 
 
 def _write_figures(url: str, chapters: Sequence[Chapter], rendered: Mapping[str, Rendered]) -> None:

@@ -28,7 +28,6 @@ from raygrad.report.figures.overlap import overlap_figure
 from raygrad.report.figures.repeated import repeats_figure
 from raygrad.report.figures.suspects import suspect_positions, suspects_figure
 from raygrad.report.kept import Kept, read_kept
-from raygrad.report.markup import slug
 from raygrad.report.page import Section
 from raygrad.report.pulled import Pull, pulled_section, read_pulls
 from raygrad.report.tables import Run
@@ -80,19 +79,20 @@ def read_scored(run: Run) -> Scored | None:
     return Scored(run, network, column, shown, thumbnails, failures, kept, pulls, num_pulls)
 
 
-def scored_sections(scored: Scored, opens: bool) -> list[Section]:
+def scored_sections(scored: Scored, opens: bool, place: str) -> list[Section]:
     """Images, what looks wrong, and what the scores say of classes and of each other.
 
     Args:
         scored: The scores with their pictures.
         opens: Whether the page opens with the scores, and so has drawn their concentration.
+        place: What the id of the browser of images begins with.
     """
     run, network, column = scored.run, scored.network, scored.column
     thumbnails, failures = scored.thumbnails, scored.failures
     images: list[Drawn | str] = [images_figure(run, network, column, thumbnails)]
     if thumbnails:
         data = browser_data(run, network, column, scored.shown, thumbnails, scored.kept)
-        images.append(browser_markup(data, f"{slug(run.name)}-browser"))
+        images.append(browser_markup(data, f"{place}-browser"))
     images += [hardest_figure(run, column, thumbnails), top_sample_figure(run, column, thumbnails)]
     wrong: list[Drawn | str] = [
         suspects_figure(run, network, column, thumbnails),

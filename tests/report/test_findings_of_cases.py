@@ -81,11 +81,17 @@ def test_the_answer_says_who_leads_where_and_whether_beyond_the_intervals():
         0.98 + noise,
     )
     assert answer(panel, comparisons(panel)) == (
-        "random leads at 1% and 2% (beyond the intervals at 1%) and max_gradient at 5% "
-        "(93.0%, 92.9 to 93.1; beyond the intervals); all the data give 98.0%, 97.9 to 98.1."
+        "random leads at 1% and 2% (every other method worse beyond the intervals at 1%) and "
+        "max_gradient at 5% (93.0%, 92.9 to 93.1; better than random beyond the intervals); all "
+        "the data give 98.0%, 97.9 to 98.1."
     )
     level = panel_of({"random": {0.1: 0.9 + noise}, "a": {0.1: 0.9001 + noise}}, 0.9 + noise)
-    assert "within the intervals" in answer(level, comparisons(level))
+    assert "(90.0%, 89.9 to 90.1; not shown to be better than random)" in answer(
+        level, comparisons(level)
+    )
+    behind = {"random": {0.1: 0.9 + noise}, "a": {0.1: 0.8999 + noise}, "b": {0.1: 0.7 + noise}}
+    level = panel_of(behind, 0.9 + noise)
+    assert "; not every other method shown to be worse)" in answer(level, comparisons(level))
     one = panel_of({"random": {0.1: [0.5]}, "a": {0.1: [0.9]}}, [0.95])
     assert answer(one, comparisons(one)) == (
         "a leads at 10% (90.0%); all the data give 95.0%; "
@@ -93,6 +99,16 @@ def test_the_answer_says_who_leads_where_and_whether_beyond_the_intervals():
     )
     alone = panel_of({"random": {0.1: 0.9 + noise}}, 0.95 + noise)
     assert answer(alone, comparisons(alone)) is None
+
+
+def test_a_leader_that_is_better_than_random_alone_is_not_said_to_lead_beyond_the_intervals():
+    """The second is a hundredth of a point behind: what is beyond is the gain over random."""
+    noise = np.array([-0.0004, 0.0, 0.0004])
+    of = {"random": 0.801, "max_gradient": 0.9, "k_center": 0.8999}
+    panel = panel_of({name: {0.1: mean + noise} for name, mean in of.items()}, 0.95 + noise)
+    assert answer(panel, comparisons(panel)).startswith(
+        "max_gradient leads at 10% (90.0%, 89.9 to 90.1; better than random beyond the intervals)"
+    )
 
 
 def test_the_noisiest_method_does_not_lead_for_its_noise():
