@@ -104,9 +104,14 @@ def entropies(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def correlations(scores: pd.DataFrame) -> pd.DataFrame:
-    """Returns Spearman's rank correlations of all score columns."""
+    """Returns Spearman's rank correlations of all score columns, of one too."""
     names = list(scores.columns.difference(NO_SCORES, sort=False))
-    return pd.DataFrame(spearmanr(scores[names].to_numpy()).statistic, names, names)
+    if len(names) < 2:
+        return pd.DataFrame(np.eye(len(names)), names, names)
+    found = np.asarray(spearmanr(scores[names].to_numpy()).statistic)
+    if found.ndim == 0:  # of two columns it is a number
+        found = np.array([[1.0, found], [found, 1.0]])
+    return pd.DataFrame(found, names, names)
 
 
 def overlaps(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
@@ -160,7 +165,7 @@ def both_attributes(table: pd.DataFrame) -> pd.DataFrame:
         rows.append((network, protocol, "simplicity", x.num_seeds, x.mean, x.low, x.high, ""))
         brackets = {f"redundancy by {name}": found for name, found in of.redundancy.items()}
         rows += [
-            (network, protocol, name, x.num_seeds, math.nan, b.low, b.high, bracket_words(b))
+            (network, protocol, name, b.num_seeds, math.nan, b.low, b.high, bracket_words(b))
             for name, b in brackets.items()
         ]
     names = ["network", "protocol", "attribute", "n", "mean", "low", "high", "in_words"]

@@ -71,7 +71,7 @@ def views(tables: Mapping[str, pa.Table]) -> list[View]:
     found = []
     for name, table in shown.items():
         # Of lists in no order of their own an even sample, so that all classes are seen.
-        step = max(1, table.num_rows // MOST[name]) if name in ("kept", "dropped") else 1
+        step = max(1, -(-table.num_rows // MOST[name])) if name in ("kept", "dropped") else 1
         part = table.take(pa.array(range(0, table.num_rows, step), pa.int64())).slice(0, MOST[name])
         at = pc.index_in(part["key"], value_set=labels["key"].combine_chunks())
         known = facts.take(at.combine_chunks())

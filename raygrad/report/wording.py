@@ -4,15 +4,41 @@ import math
 
 from raygrad.selection.attributes import Bracket
 
+_ALL = 1 - 1e-9  # from here on a fraction is 1 but for rounding
+_NEARLY = 0.9999
+
 
 def percent(fraction: float) -> str:
-    """A fraction as a percentage with two or three significant digits: ``0.32%``, ``95%``."""
+    """A fraction as a percentage with two or three significant digits: ``0.32%``, ``95%``.
+
+    What is above 0 and below 1 is neither ``0%`` nor ``100%``: close to all it has more digits,
+    ``99.96%``, or is ``over 99.99%``.
+    """
     value = 100 * fraction
     if value == 0:
         return "0%"
     digits = max(0, 1 - math.floor(math.log10(abs(value)))) if abs(value) < 10 else 1
+    if 0.9995 <= fraction < _ALL:
+        if fraction > _NEARLY:
+            return f"over {percent(_NEARLY)}"
+        digits = 2
     text = f"{value:.{digits}f}"
     return (text.rstrip("0").rstrip(".") if "." in text else text) + "%"
+
+
+def top_words(share: float, size: int, number: int) -> str:
+    """The hardest of a share in words: ``1%``, or ``1 (1.7%)`` where they are another share.
+
+    Of few examples there is no 1%, but one example at least.
+
+    Args:
+        share: What was asked for, in (0, 1).
+        size: How many examples were taken for it.
+        number: Of so many.
+    """
+    if abs(size / number - share) <= share / 10:
+        return percent(share)
+    return f"{count(size)} ({percent(size / number)})"
 
 
 def count(number: int) -> str:
@@ -60,8 +86,21 @@ def scope(num_score_networks: int) -> str:
     return f"Over {num_score_networks} scoring networks"
 
 
+_FEW = {1: "one seed", 2: "two seeds"}
+"""From so few a bracket is said, and not concluded."""
+
+
 def bracket_words(bracket: Bracket) -> str:
-    """A redundancy: ``80% to 90%``, ``at least 90%``, ``less than 50%``."""
+    """A redundancy: ``80% to 90%``, ``at least 90%``, ``less than 50%``.
+
+    One that rests on fewer than three seeds (or scoring networks, where there are several) says so:
+    ``at least 90% (one seed: not concluded)``.
+    """
+    few = _FEW.get(bracket.num_seeds)
+    return f"{_bracket_ends(bracket)} ({few}: not concluded)" if few else _bracket_ends(bracket)
+
+
+def _bracket_ends(bracket: Bracket) -> str:
     if bracket.at_least:
         return f"at least {percent(bracket.low)}"
     if bracket.passed_at is not None:

@@ -65,6 +65,9 @@ class Bracket:
     """The smallest measured share from which on every mean is within the accepted loss."""
     failed_at: float | None
     """The largest measured share whose mean is not."""
+    num_seeds: int
+    """The fewest seeds that the means at its two ends are over, or scoring networks where there are
+    several. A mean of one seed fails or passes by its chance."""
     most_kept: float = 1.0
     """The largest share that the method can keep at all: below 1 where it leaves out extremes."""
 
@@ -204,7 +207,10 @@ def curve_attributes(
     """
     start = max(SIMPLICITY_FROM, *(min(curve) for curve in curves["random"].values()))
     areas = {replicate: _simplicity(curve, start) for replicate, curve in curves["random"].items()}
-    redundancy = {method: _bracket(method, of, max_loss) for method, of in sorted(curves.items())}
+    redundancy = {
+        method: _bracket(method, of, max_loss, groups or {})
+        for method, of in sorted(curves.items())
+    }
     best = max(redundancy, key=lambda method: (redundancy[method].low, method == "random"))
     return Attributes(
         estimate(means_by_group(areas, groups or {})),
@@ -244,22 +250,29 @@ def _gain(best: Bracket, base: Bracket) -> Gain:
     return Gain(max(best.low - base.high, -1.0), min(best.high - base.low, 1.0), shown)
 
 
-def _bracket(method: str, curves: Mapping[Any, Curve], max_loss: float) -> Bracket:
-    gaps: dict[float, list[float]] = {}
-    for curve in curves.values():
+def _bracket(
+    method: str, curves: Mapping[Any, Curve], max_loss: float, groups: Mapping[Any, Any]
+) -> Bracket:
+    gaps: dict[float, dict[Any, float]] = {}
+    for replicate, curve in curves.items():
         for share, accuracy in curve.items():
             if share < 1.0:
-                gaps.setdefault(share, []).append(curve[1.0] - accuracy)
+                gaps.setdefault(share, {})[replicate] = curve[1.0] - accuracy
     # Shares are compared exactly at the margin: 0.99 less 0.985 is 0.005 to a reader.
-    lost = {share: math.fsum(of) / len(of) - max_loss > 1e-12 for share, of in gaps.items()}
+    lost = {
+        share: math.fsum(of.values()) / len(of) - max_loss > 1e-12 for share, of in gaps.items()
+    }
     failed = max((share for share, fails in lost.items() if fails), default=None)
     passed = min((share for share in gaps if failed is None or share > failed), default=None)
     most = max(MOST_KEPT.get(method.split(" ")[0], 1.0), *gaps)
+    # Without a share between or beyond them the ends would be the same.
+    ends = [gaps[share] for share in (passed, failed) if share is not None]
     return Bracket(
         0.0 if passed is None else 1 - passed,
         1.0 if failed is None else 1 - failed,
         passed,
         failed,
+        min(len(means_by_group(of, groups)) for of in ends),
         most,
     )
 

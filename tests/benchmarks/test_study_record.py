@@ -5,6 +5,7 @@ import json
 import sys
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -82,6 +83,15 @@ def test_the_record_of_three_scoring_networks_goes_to_the_leaderboard(
     (line,) = [x for x in page.splitlines() if x.startswith("| 10% | random |")]
     assert "| 3 networks |" in line
     assert f"{100 * means.mean():.2f}%" in line
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_rank_correlations_are_a_table_whatever_the_number_of_scores(number):
+    scores = pd.DataFrame({"key": ["a", "b", "c"], "x": [1, 2, 3], "y": [1, 3, 2], "z": [3, 2, 1]})
+    found = paper_claims.correlations(scores[["key", "x", "y", "z"][: number + 1]])
+    wanted = np.array([[1, 0.5, -1], [0.5, 1, -0.5], [-1, -0.5, 1]])[:number, :number]
+    np.testing.assert_allclose(found.to_numpy(), wanted)
+    assert list(found.columns) == list(found.index) == ["x", "y", "z"][:number]
 
 
 def test_the_papers_tables_take_intervals_over_scoring_networks(three_networks):

@@ -91,6 +91,17 @@ def test_what_every_share_shows_is_at_least_and_what_a_method_leaves_out_is_said
     )
 
 
+def test_brackets_of_fewer_than_three_seeds_say_so_and_others_say_how_many():
+    few = {name: {f: v[:1] for f, v in of.items()} for name, of in RISES.items()}
+    found = attributes(panel(few, [0.98]))
+    assert bracket_words(found.redundancy["max_gradient"]) == "50% to 90% (one seed: not concluded)"
+    two = {name: {f: v[:2] for f, v in of.items()} for name, of in RISES.items()}
+    text = attributes_figure({"digits": panel(two, [0.98, 0.985])}, "attributes")
+    assert "by random less than 50% (two seeds: not concluded)" in text
+    text = attributes_figure({"digits": panel(RISES, [0.98, 0.985, 0.98])}, "attributes")
+    assert "by max_gradient 50% to 90% (n = 3), by random less than 50% (n = 3)." in text
+
+
 def test_simplicity_stands_beside_its_protocol_its_epochs_and_its_scoring_networks():
     one = replace(panel(RISES, [0.98, 0.985, 0.98]), epochs=30)
     caption = attributes_figure({"digits": one, "again": one}, "attributes").caption

@@ -71,6 +71,25 @@ def test_each_list_holds_its_tables_rows_in_order():
     assert (found["kept"].total, found["dropped"].total) == (24, 6)
 
 
+@pytest.mark.parametrize("number", [201, 399, 500])
+def test_of_a_long_list_an_even_sample_is_shown_and_not_its_beginning(number):
+    keys = [f"k{at:03d}" for at in range(number)]
+    rows = {"key": keys, "file": keys, "split": ["train"] * number, "label_name": keys}
+    rows |= {"suggested_name": keys, "confidence": np.ones(number), "suspect": [False] * number}
+    tables = made_tables()
+    odd = pa.table({"key": keys[:1], "reason": ["blank"], "distance": [1.0]})
+    tables |= {"labels": pa.table(rows), "outliers": odd, "repeats": tables["repeats"].slice(0, 0)}
+    tables |= {
+        "keep": pa.table({"key": keys}),
+        "drop": pa.table({"key": keys[:1], "reason": ["repeats"]}),
+    }
+    shown = next(view for view in views(tables) if view.name == "kept").keys
+    steps = np.diff([int(key[1:]) for key in shown])
+    assert len(set(steps.tolist())) == 1
+    assert int(shown[-1][1:]) + steps[0] >= number
+    assert len(shown) <= 200
+
+
 def test_pictures_are_embedded_once_and_names_cannot_end_the_script():
     pictures = {key: make_thumbnail(np.zeros((8, 8), np.uint8)) for key in ("k00", "k07")}
     html = audit_browser(views(made_tables()), pictures)

@@ -134,9 +134,28 @@ def test_no_redundancy_is_read_between_two_measured_shares():
         }
     )
     found = attributes(sweep)[("net", "equal_epochs")]
-    assert found.redundancy["random"] == Bracket(0.0, 0.8, None, 0.2, 1.0)
+    assert found.redundancy["random"] == Bracket(0.0, 0.8, None, 0.2, 2, 1.0)
     assert found.redundancy["non_extreme_max_gradient"].most_kept == 0.95
     assert not found.gain.shown
+
+
+def test_a_bracket_says_the_fewest_seeds_that_it_rests_on():
+    """Other shares than its ends decide nothing; networks count where several are."""
+    sweep = results(
+        {
+            ("random", 1.0): [0.9] * 4,
+            ("random", 0.7): [0.9],
+            ("random", 0.5): [0.9] * 3,
+            ("random", 0.2): [0.8] * 4,
+            ("random", 0.1): [0.7],
+            ("max_gradient", 0.5): [0.9],
+        }
+    )
+    found = attributes(sweep)[("net", "equal_epochs")].redundancy
+    assert (found["random"].num_seeds, found["max_gradient"].num_seeds) == (3, 1)
+    sweep["score_seed"] = [seed // 2 for seed in sweep["seed"]]
+    found = attributes(sweep)[("net", "equal_epochs")].redundancy
+    assert (found["random"].num_seeds, found["max_gradient"].num_seeds) == (2, 1)
 
 
 def test_a_share_at_the_margin_has_passed():

@@ -14,7 +14,7 @@ from raygrad.report.findings import MARGIN
 from raygrad.report.results import BASELINE, Panel
 from raygrad.report.style import Layout, new_figure, series_styles
 from raygrad.report.wording import bracket_words, percent, protocol_words, scope
-from raygrad.selection.attributes import Attributes, Estimate
+from raygrad.selection.attributes import Attributes, Bracket, Estimate
 
 
 def attributes_table(found: Mapping[str, Attributes]) -> pa.Table:
@@ -32,9 +32,11 @@ def attributes_table(found: Mapping[str, Attributes]) -> pa.Table:
                 "simplicity_from": a.simplicity_from,
                 "redundancy_low": a.redundancy[a.best_method].low,
                 "redundancy_high": a.redundancy[a.best_method].high,
+                "redundancy_num_seeds": a.redundancy[a.best_method].num_seeds,
                 "best_method": a.best_method,
                 "random_redundancy_low": a.redundancy[BASELINE].low,
                 "random_redundancy_high": a.redundancy[BASELINE].high,
+                "random_redundancy_num_seeds": a.redundancy[BASELINE].num_seeds,
                 "gain_low": a.gain.low,
                 "gain_high": a.gain.high,
                 "gain_shown": a.gain.shown,
@@ -93,12 +95,18 @@ def _sentence(name: str, a: Attributes, panel: Panel) -> str:
     text = (
         f"{name}{protocol}{epochs}; {scope(panel.num_score_networks).lower()}): "
         f"simplicity {100 * x.mean:.1f}%{band}; "
-        f"redundancy by {a.best_method} {bracket_words(a.redundancy[a.best_method])}"
+        f"redundancy by {a.best_method} {_bracket_words(a.redundancy[a.best_method])}"
     )
     if a.best_method == BASELINE:
         return f"{text}; no other method passes at a smaller share."
-    text = f"{text}, by {BASELINE} {bracket_words(a.redundancy[BASELINE])}"
+    text = f"{text}, by {BASELINE} {_bracket_words(a.redundancy[BASELINE])}"
     return f"{text}." if a.gain.shown else f"{text}, brackets that overlap."
+
+
+def _bracket_words(bracket: Bracket) -> str:
+    """A bracket with the fewest seeds that its means are over."""
+    few = bracket.num_seeds < 3
+    return bracket_words(bracket) if few else f"{bracket_words(bracket)} (n = {bracket.num_seeds})"
 
 
 def attributes_figure(panels: Mapping[str, Panel], name: str) -> Drawn | str:
