@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raygrad.report.examples import hardest_first
+from raygrad.report.figures.correlation import as_hardness, own_columns
 from raygrad.report.kept import Kept, members
 from raygrad.report.markup import json_script
 from raygrad.report.tables import Run, Scores, matched, number_columns, positions_of
@@ -74,12 +75,12 @@ def browser_data(
     have = np.array([k in thumbnails for k in keys], dtype=bool)
     part, positions = part.filter(pa.array(have)), positions[have]
     keys = [k for k, h in zip(keys, have, strict=True) if h]
-    columns = {c: scores.values(c)[positions] for c in scores.columns}
+    columns = {c: values[positions] for c, values in own_columns(scores, column).items()}
     dynamics = run.dynamics.get(network)
     if dynamics is not None and "key" in dynamics.column_names:
         at = positions_of(part["key"], dynamics)
         for name in number_columns(dynamics):
-            columns.setdefault(name, matched(dynamics[name], at))
+            columns.setdefault(*as_hardness(name, matched(dynamics[name], at)))
     ranks = np.empty(len(scores.labels), dtype=np.int64)
     ranks[hardest_first(scores.values(column))] = np.arange(len(ranks))
     predictions = None if scores.predictions is None else scores.predictions[positions].tolist()

@@ -11,8 +11,8 @@ from raygrad.report.audit_page import write_audit_page
 from raygrad.report.chapter import run_chapter, run_panels
 from raygrad.report.compared import PLACE, TITLE, compared_chapter
 from raygrad.report.figures.base import Figure
-from raygrad.report.opening import question
 from raygrad.report.markup import slug, unique_slugs
+from raygrad.report.opening import question
 from raygrad.report.page import Chapter, render_page
 from raygrad.report.style import Rendered, render
 from raygrad.report.tables import Run, read_run

@@ -186,6 +186,18 @@ def panels(layout: Layout, count: int, panel_height_in: float = 2.7) -> tuple[Fi
     return figure, axes
 
 
+def as_text(name: str) -> str:
+    """A name for a drawing as it is; between two ``$`` matplotlib would draw it as mathematics.
+
+    For every class, run, network, method and score that is handed to matplotlib; what shortens or
+    breaks a name comes before.
+
+    Args:
+        name: From the data or its user.
+    """
+    return name.replace("$", r"\$")
+
+
 def plain_log(axis: Axis) -> None:
     """Labels a logarithmic axis with a few plain numbers, or powers of ten where it spans many.
 

@@ -267,7 +267,10 @@ class Rest:
 
 
 def without_extremes(rows: Rows, budget: Budget, seed: int, drop_fraction: float) -> Rest:
-    """Leaves out the `drop_fraction` of each class's rows of largest score.
+    """Leaves out the `drop_fraction` of each class's rows of largest score, in whole rows.
+
+    Of small classes, or few rows, that can be none at all, or far from the fraction of all rows; a
+    warning says so.
 
     Raises:
         ConfigError: Fewer are left than the budget, or the fraction is not in [0, 1).
@@ -275,8 +278,21 @@ def without_extremes(rows: Rows, budget: Budget, seed: int, drop_fraction: float
     if not 0 <= drop_fraction < 1:
         raise ConfigError(f"drop_fraction must be in [0, 1), got {drop_fraction}. Lower it.")
     dropped = np.array([round(drop_fraction * count) for count in rows.counts.tolist()], np.int64)
+    _say_what_goes(drop_fraction, int(dropped.sum()), rows.counts)
     left = rows.counts - dropped
     where = f"once {dropped.sum()} extremes are left out"
     budget.over(left, where, "Lower keep_fraction or drop_fraction.")
     ordering = Ordering(by_class, len(rows.counts), seed, _hardest_first)
     return Rest(cut(rows, ordering, dropped, rows.counts), left)
+
+
+def _say_what_goes(drop_fraction: float, dropped: int, counts: Counts) -> None:
+    """Warns where rounding leaves out none, or other than was asked by a tenth and a row."""
+    asked = drop_fraction * int(counts.sum())
+    if (dropped or not asked) and abs(dropped - asked) <= max(1.0, asked / 10):
+        return
+    log.warning(
+        "drop_fraction %g asks for %.4g of %d rows, and %d are left out: %d classes of %d to %d "
+        "rows each leave out whole rows. Raise it, or draw without class_balanced.",
+        drop_fraction, asked, counts.sum(), dropped, len(counts), counts.min(), counts.max(),
+    )  # fmt: skip

@@ -13,6 +13,8 @@ from raygrad.selection.keyed_random import key_hashes
 Missing = Literal["error", "drop", "hardest", "easiest"]
 MISSING: tuple[Missing, ...] = ("error", "drop", "hardest", "easiest")
 """What becomes of an example with a NaN or infinite score."""
+EASIER_IS_HIGHER = frozenset({"mean_probability"})
+"""Columns that are no score: of all others the higher is the harder."""
 
 T = TypeVar("T")
 Places = NDArray[np.int64]
@@ -228,8 +230,12 @@ class Rows:
         self.total = int(self.counts.sum())
         if self.total == 0 or not all(np.isfinite(low) for low in self.low.values()):
             raise DataError("a selection needs at least one finite score, got none. Score first.")
-        end = self.high if self._missing == "hardest" else self.low
-        self.fill = {name: float(end[name]) for name in self.columns}
+        self.fill = {name: self._end(name) for name in self.columns}
+
+    def _end(self, name: str) -> float:
+        """Returns the end of a column that stands for what is missing of it."""
+        high = (self._missing == "hardest") != (name in EASIER_IS_HIGHER)
+        return float(self.high[name] if high else self.low[name])
 
     def _scan_batch(
         self, batch: Batch

@@ -126,7 +126,7 @@ def separated(sizes, groups=None):
 
 @pytest.mark.parametrize("sizes", [[40, 40], [40, 40, 1], [1, 40, 40, 1]])
 def test_a_class_of_one_that_no_fold_saw_makes_no_label_of_the_others_a_suspect(sizes):
-    table, estimate = separated(sizes)
+    _, estimate = separated(sizes)
     assert (estimate["num_suspects"], estimate["num_wrong"]) == (0, 0)
     assert estimate["not_judged"] == sizes.count(1)
     assert estimate["num_wrong_high"] < 8

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 from scipy import stats
 
+from raygrad.report.browser import browser_data
 from raygrad.report.examples import hardness_order
 from raygrad.report.figures.agreement import shared_tops, top_chances
 from raygrad.report.figures.correlation import gathered_columns, rank_correlations
@@ -14,6 +15,7 @@ from raygrad.report.figures.entropy import balanced_entropy
 from raygrad.report.figures.overlap import shared_scores
 from raygrad.report.figures.ranks import sampled_ranks
 from raygrad.report.tables import Run, Scores
+from raygrad.report.thumbnails import make_thumbnail
 
 
 def test_networks_are_compared_by_key_not_by_row():
@@ -56,12 +58,19 @@ def test_equal_scores_at_the_edge_of_the_top_are_taken_at_random():
 
 def test_a_probability_of_the_label_stands_beside_scores_as_one_less_itself():
     keys = ["a", "b", "c"]
-    table = pa.table({"key": keys, "label": [0, 0, 0], "loss": [0.1, 0.5, 2.0]})
+    table = pa.table({"key": keys, "shard": ["s"] * 3, "label": [0, 0, 0], "loss": [0.1, 0.5, 2.0]})
     followed = pa.table({"key": keys, "mean_probability": [0.9, 0.6, 0.1]})
     run = Run("r", "r", scores={"cnn": Scores("cnn", table)}, dynamics={"cnn": followed})
     columns = gathered_columns(run, "cnn", "loss")
     assert list(columns) == ["loss", "1 - mean_probability"]
     assert rank_correlations(columns)[0, 1] == pytest.approx(1.0)
+    pictures = {key: make_thumbnail(np.zeros((8, 8), np.uint8)) for key in keys}
+    shown = browser_data(run, "cnn", "loss", np.arange(3), pictures)["columns"]
+    assert shown == {"loss": [0.1, 0.5, 2.0], "1 - mean_probability": [0.1, 0.4, 0.9]}
+    # Where dynamics are all the scores that there are, they stand in the table itself.
+    alone = Scores("cnn", table.append_column("mean_probability", followed["mean_probability"]))
+    own = gathered_columns(Run("r", "r", scores={"cnn": alone}), "cnn", "loss")
+    assert own["1 - mean_probability"] == pytest.approx([0.1, 0.4, 0.9])
 
 
 def test_never_learned_examples_of_infinite_forgetting_rank_as_the_hardest():

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from raygrad.errors import ConfigError, DataError
 from raygrad.selection import METHODS, check_method, draw
+from raygrad.selection.rows import ArrayBatch, Rows
 from tests.selection import reference
 
 OPTIONS = {"band": {"low": 0.2, "high": 0.9}}
@@ -162,6 +163,36 @@ def test_a_missing_score_is_refused_by_key_unless_told_otherwise():
     assert set(easiest[2:].tolist()) == {0, 1, 3}
     with pytest.raises(ConfigError, match="missing must be one of"):
         draw("max_gradient", scores, keys_of(5), 5, missing="zero")
+
+
+@pytest.mark.parametrize(("missing", "end"), [("hardest", 0.1), ("easiest", 0.9)])
+def test_a_missing_probability_of_the_label_is_filled_from_its_own_hard_end(missing, end):
+    """Of all columns it alone is higher for the easier."""
+    values = np.array([0.1, 0.9, np.nan, 0.5])
+    columns = {"dual": values, "mean_probability": values}
+    rows = Rows([ArrayBatch(columns, keys_of(4))], tuple(columns), missing=missing)
+    assert rows.fill == pytest.approx({"dual": 1 - end, "mean_probability": end})
+
+
+@pytest.mark.parametrize(
+    ("size", "classes", "fraction", "said"),
+    [
+        (1000, 100, 0.05, "asks for 50 of 1000 rows, and 0 are left out: 100 classes of 10 to 10"),
+        (10, 1, 0.05, "asks for 0.5 of 10 rows, and 0 are left out"),
+        (1200, 100, 0.05, "asks for 60 of 1200 rows, and 100 are left out"),
+        (1000, 10, 0.05, ""),
+        (1000, 100, 0.1, ""),
+        (1000, 100, 0.0, ""),
+    ],
+)
+def test_extremes_that_rounding_leaves_in_are_said(size, classes, fraction, said, caplog):
+    labels = np.arange(size) % classes
+    scores = np.random.default_rng(0).random(size)
+    given = {"labels": labels, "class_balanced": classes > 1, "drop_fraction": fraction}
+    for method in ("non_extreme_max_gradient", "ccs"):
+        caplog.clear()
+        draw(method, scores, keys_of(size), min(size // 2, classes * 3), **given)
+        assert (said in caplog.text) if said else not caplog.text
 
 
 @pytest.mark.parametrize("missing", ["drop", "hardest", "easiest"])

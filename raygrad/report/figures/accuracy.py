@@ -27,7 +27,7 @@ from raygrad.report.results import (
     Panel,
     Point,
 )
-from raygrad.report.style import INK, Layout, SeriesStyle, panels, series_styles
+from raygrad.report.style import INK, Layout, SeriesStyle, as_text, panels, series_styles
 from raygrad.report.wording import listed, percent, protocol_words, scope
 
 _ON_A_PHONE = " A narrow page has the first protocol here and all of them below."
@@ -133,7 +133,7 @@ def _draw_accuracy(
         draw_panel(ax, panel, styles)
         fraction_axis(ax, fractions)
         if len(panels_) > 1 if titled is None else titled:
-            ax.set_title(panel_title(panel))
+            ax.set_title(as_text(panel_title(panel)))
     if styles:
         method_legend(figure, layout, styles)
     return figure

@@ -14,11 +14,16 @@ import pyarrow as pa
 
 from raygrad.report.figures.base import Drawn, Figure, Missing
 from raygrad.report.figures.correlation import gathered_columns, rank_correlations
-from raygrad.report.style import MUTED, Layout, SeriesStyle, new_figure, series_styles
+from raygrad.report.style import MUTED, Layout, SeriesStyle, as_text, new_figure, series_styles
 from raygrad.report.tables import Run
-from raygrad.report.wording import count, percent
+from raygrad.report.wording import count, listed, percent, top_words
 
 SHARES = (0.01, 0.05, 0.1)
+
+
+def _top_sizes(number: int) -> list[int]:
+    """How many of so many examples each share's hardest are: one at least."""
+    return [max(1, math.floor(share * number)) for share in SHARES]
 
 
 def top_chances(values: np.ndarray, k: int) -> np.ndarray:
@@ -58,7 +63,7 @@ def shared_tops(columns: Mapping[str, np.ndarray], column: str) -> pa.Table:
         both = np.flatnonzero(~np.isnan(main) & ~np.isnan(values))
         if len(both) < 2:
             continue
-        tops = [max(1, math.floor(share * len(both))) for share in SHARES]
+        tops = _top_sizes(len(both))
         chances = [[top_chances(of[both], k) for of in (main, values)] for k in tops]
         shared = [float(one @ other) / k for k, (one, other) in zip(tops, chances, strict=True)]
         r = float(rank_correlations({"a": main[both], "b": values[both]})[0, 1])
@@ -68,7 +73,9 @@ def shared_tops(columns: Mapping[str, np.ndarray], column: str) -> pa.Table:
     return pa.table({n: [row[i] for row in rows] for i, n in enumerate(names)})
 
 
-def _draw(rows: Sequence[Mapping[str, float]], layout: Layout) -> matplotlib.figure.Figure:
+def _draw(
+    rows: Sequence[Mapping[str, float]], tops: Sequence[str], layout: Layout
+) -> matplotlib.figure.Figure:
     figure = new_figure(layout, 1.0 + 0.3 * len(rows))
     ax = figure.add_subplot()
     y = np.arange(len(rows))[::-1]
@@ -83,7 +90,8 @@ def _draw(rows: Sequence[Mapping[str, float]], layout: Layout) -> matplotlib.fig
         color=MUTED,
         label="rank correlation x 100",
     )
-    for share, (name, style) in zip(SHARES, sorted(looks.items(), key=_number), strict=True):
+    named = zip(SHARES, tops, sorted(looks.items(), key=_number), strict=True)
+    for share, top, (name, style) in named:
         ax.plot(
             [100 * r[name] for r in rows],
             y,
@@ -92,10 +100,10 @@ def _draw(rows: Sequence[Mapping[str, float]], layout: Layout) -> matplotlib.fig
             markersize=5.5,
             color=style.color,
             markeredgecolor="none",
-            label=f"top {percent(share)}",
+            label=f"top {top}",
         )
         ax.axvline(100 * share, color=style.color, linewidth=0.7, linestyle=(0, (2, 3)))
-    ax.set_yticks(y, [str(r["score"]) for r in rows])
+    ax.set_yticks(y, [as_text(str(r["score"])) for r in rows])
     ax.tick_params(axis="y", length=0)
     ax.set_ylim(-0.7, len(rows) - 0.3)
     low = min([0.0, *(100 * r["rank_correlation"] for r in rows)])
@@ -133,15 +141,18 @@ def agreement_figure(run: Run, network: str, column: str) -> Drawn:
     extremes = f"The most in common has {_row_words(first)}"
     extremes += f"; the least {_row_words(last)}" if len(rows) > 1 else ""
     number = len(columns[column])
+    tops = [top_words(s, k, number) for s, k in zip(SHARES, _top_sizes(number), strict=True)]
+    usual = tops == [percent(share) for share in SHARES]
+    hardest = "1, 5 and 10%" if usual else listed(tops)
     return Figure(
         name="agreement",
         title=title,
         caption=(
-            f"The share of the hardest 1, 5 and 10% of {count(number)} examples by {column} of "
+            f"The share of the hardest {hardest} of {count(number)} examples by {column} of "
             f"{network} that are the hardest by another score too; dotted, what chance gives. The "
             f"correlation of all ranks, which the easy many decide, stands beside it. {extremes}."
         ),
         alt=f"Dot plot of shared top shares. {extremes}.",
         table=table,
-        draw=lambda layout: _draw(rows, layout),
+        draw=lambda layout: _draw(rows, tops, layout),
     )

@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from raygrad.report.figures.base import Drawn, Figure, Missing
 from raygrad.report.intervals import CONFIDENCE, Interval, correlation_interval
-from raygrad.report.style import MUTED, Layout, panels, plain_log
+from raygrad.report.style import MUTED, Layout, as_text, panels, plain_log
 from raygrad.report.tables import Run
 from raygrad.report.wording import percent
 
@@ -71,7 +71,7 @@ def _draw(
         ax.set_ylim(low, high)
         ax.set_xlabel("sum of the examples' norms")
         ax.set_ylabel("norm of the batch's summed gradient")
-        ax.set_title(name)
+        ax.set_title(as_text(name))
     if points is not None and last > 1:
         bar = figure.colorbar(points, ax=axes, fraction=0.04, pad=0.02)
         bar.set_label("epoch", fontsize=8)

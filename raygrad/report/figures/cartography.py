@@ -19,7 +19,7 @@ from raygrad.report.figures.images import describe
 from raygrad.report.style import BLUE, INK, SKY, VERMILLION, Layout, new_figure, plain_log
 from raygrad.report.tables import Run, Scores, matched, positions_of
 from raygrad.report.thumbnails import Thumbnail
-from raygrad.report.wording import count, percent
+from raygrad.report.wording import count, top_words
 
 UNCERTAINTY = "dyn_unc"
 _BINS = 60
@@ -42,11 +42,25 @@ def _hardness(scores: Scores) -> np.ndarray | None:
     return scores.values("loss") if "loss" in scores.columns else None
 
 
+def _known(run: Run, network: str) -> np.ndarray:
+    """Positions of the examples that have a place on the map, infinite losses too."""
+    loss = _hardness(run.scores[network])
+    unsettled = _dynamics(run, network, UNCERTAINTY)
+    if loss is None or unsettled is None:
+        return np.zeros(0, np.int64)
+    return np.flatnonzero(~np.isnan(loss) & ~np.isnan(unsettled))
+
+
+def _hard_size(number: int) -> int:
+    """How many of so many examples the hard corner is taken from: twice as many as are shown."""
+    return max(min(2 * _SHOWN, number), int(_HARD * number))
+
+
 def corners(run: Run, network: str) -> list[tuple[str, np.ndarray]]:
     """The map's three corners: a name each, and the positions of up to ten examples there.
 
-    Never learned: of the 1% of the largest loss, those of the least uncertainty. Unsettled: the
-    largest uncertainty of all. Easy: the smallest sum of both ranks.
+    Never learned: of the 1% of the largest loss (of few examples the 20), those of the least
+    uncertainty. Unsettled: the largest uncertainty of all. Easy: the smallest sum of both ranks.
 
     Args:
         run: The run.
@@ -54,13 +68,11 @@ def corners(run: Run, network: str) -> list[tuple[str, np.ndarray]]:
     """
     loss = _hardness(run.scores[network])
     unsettled = _dynamics(run, network, UNCERTAINTY)
-    if loss is None or unsettled is None:
-        return []
-    known = np.flatnonzero(~np.isnan(loss) & ~np.isnan(unsettled))
-    if not len(known):
+    known = _known(run, network)
+    if loss is None or unsettled is None or not len(known):
         return []
     by_loss = known[np.argsort(-loss[known], kind="stable")]
-    hard = by_loss[: max(2 * _SHOWN, int(_HARD * len(known)))]
+    hard = by_loss[: _hard_size(len(known))]
     by_unsettled = known[np.argsort(-unsettled[known], kind="stable")]
     place = np.empty(len(loss), dtype=np.int64)
     place[by_loss] = np.arange(len(by_loss))
@@ -223,8 +235,10 @@ def corners_figure(run: Run, network: str, thumbnails: Mapping[str, Thumbnail]) 
     examples = [e for e in examples if e.key in thumbnails]
     if not examples:
         return Missing("corners", title, "It takes the map, and images that can be read.")
+    number = len(_known(run, network))
+    hard = top_words(_HARD, _hard_size(number), number)
     caption = (
-        f"Hard and never unsettled: of the {percent(_HARD)} of the largest loss, the least "
+        f"Hard and never unsettled: of the {hard} of the largest loss, the least "
         f"{UNCERTAINTY}. Most unsettled: the largest {UNCERTAINTY}. Easy all along: the least of "
         "both. Under each its class, what was predicted instead, and its loss."
     )

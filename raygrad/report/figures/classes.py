@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from raygrad.report.figures.base import Drawn, Figure, Missing
-from raygrad.report.style import BLUE, INK, MUTED, PAPER, Layout, new_figure, plain_log
+from raygrad.report.style import BLUE, INK, MUTED, PAPER, Layout, as_text, new_figure, plain_log
 from raygrad.report.tables import Run
 from raygrad.report.wording import count, listed
 
@@ -71,12 +71,12 @@ def _draw(
     if min(r["q05"] for r in rows) > 0:
         ax.set_xscale("log")
         plain_log(ax.xaxis)
-    ax.set_yticks(y, [f"{n[:18]}" for n in names])
+    ax.set_yticks(y, [as_text(n[:18]) for n in names])
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
     ax.grid(axis="y", visible=False)
     ax.set_ylim(-0.8, len(rows) - 0.2)
-    ax.set_xlabel(column)
+    ax.set_xlabel(as_text(column))
     return figure
 
 

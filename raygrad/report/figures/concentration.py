@@ -11,7 +11,7 @@ from raygrad.report.figures.curves import fraction_axis
 from raygrad.report.figures.ranks import sampled_ranks
 from raygrad.report.style import BLUE, MUTED, Layout, new_figure
 from raygrad.report.tables import Run
-from raygrad.report.wording import count, percent
+from raygrad.report.wording import count, percent, top_words
 
 _LOOK = (0.01, 0.1)
 _LEFT_OF = 30.0  # percent: a curve that high has room on its left
@@ -43,7 +43,7 @@ def concentration_sentence(values: np.ndarray, column: str) -> str:
     if held is None:
         return f"{count(finite)} examples have a finite {column}"
     one, ten = (percent(_at(held, share)) for share in _LOOK)
-    shares = [percent(share) for share in _LOOK]
+    shares = [top_words(share, _rank(len(held), share), len(held)) for share in _LOOK]
     return (
         f"The hardest {shares[0]} of {count(finite)} examples hold {one} of all {column}, "
         f"the hardest {shares[1]} {ten}"
@@ -66,11 +66,13 @@ def _draw(table: pa.Table, layout: Layout, height_in: float) -> matplotlib.figur
     ax.plot(x, 100 * x, color=MUTED, linestyle=(0, (4, 2)), linewidth=1.1)
     # Above the axes: the curve may lie anywhere within them.
     ax.set_title("dashed: if all were equally hard", loc="right", fontsize=7.5, color=MUTED)
+    number = table["k"][-1].as_py()
     for share in _LOOK:
-        at = int(np.searchsorted(table["k"].to_numpy(), _rank(table["k"][-1].as_py(), share)))
+        rank = _rank(number, share)
+        at = int(np.searchsorted(table["k"].to_numpy(), rank))
         ax.plot(x[at], y[at], marker="o", color=BLUE, markersize=5)
         ax.annotate(
-            f"{percent(share)} hold {percent(y[at] / 100)}",
+            f"{top_words(share, rank, number)} hold {percent(y[at] / 100)}",
             (x[at], y[at]),
             xytext=(-6 if y[at] > _LEFT_OF else 0, 6),
             textcoords="offset points",

@@ -7,14 +7,24 @@ import numpy as np
 import pyarrow as pa
 
 from raygrad.report.figures.base import Drawn, Figure, Missing
-from raygrad.report.style import Layout, new_figure
-from raygrad.report.tables import Run, matched, number_columns, positions_of
+from raygrad.report.style import Layout, as_text, new_figure
+from raygrad.report.tables import Run, Scores, matched, number_columns, positions_of
 from raygrad.selection.analysis import rank_correlation
-
-_EASIER_IS_HIGHER = frozenset({"mean_probability"})
+from raygrad.selection.rows import EASIER_IS_HIGHER
 
 # Text on coloured cells: unlike the ink of other figures it does not follow the page's theme.
 _ON_DARK, _ON_LIGHT = "#fefefe", "#111111"
+
+
+def as_hardness(name: str, values: np.ndarray) -> tuple[str, np.ndarray]:
+    """A column under its name; a probability of the label as 1 less itself, so higher is harder."""
+    return (f"1 - {name}", 1 - values) if name in EASIER_IS_HIGHER else (name, values)
+
+
+def own_columns(scores: Scores, column: str) -> dict[str, np.ndarray]:
+    """All columns of a score table, of which the one that orders it keeps its name and its sign."""
+    named = ((c, scores.values(c)) for c in scores.columns)
+    return dict((c, v) if c == column else as_hardness(c, v) for c, v in named)
 
 
 def gathered_columns(run: Run, network: str, column: str) -> dict[str, np.ndarray]:
@@ -26,15 +36,12 @@ def gathered_columns(run: Run, network: str, column: str) -> dict[str, np.ndarra
     """
     scores = run.scores[network]
     keys = scores.table["key"]
-    out = {c: scores.values(c) for c in scores.columns}
+    out = own_columns(scores, column)
     dynamics = run.dynamics.get(network)
     if dynamics is not None and "key" in dynamics.column_names:
         at = positions_of(keys, dynamics)
         for name in number_columns(dynamics):
-            values = matched(dynamics[name], at)
-            if name in _EASIER_IS_HIGHER:
-                name, values = f"1 - {name}", 1 - values
-            out.setdefault(name, values)
+            out.setdefault(*as_hardness(name, matched(dynamics[name], at)))
     for other, table in run.scores.items():
         if other != network and column in table.columns:
             at = positions_of(keys, table.table)
@@ -93,6 +100,7 @@ def _draw(names: list[str], matrix: np.ndarray, layout: Layout) -> matplotlib.fi
                         fontsize=small,
                         color=_ON_DARK if abs(matrix[i, j]) > 0.6 else _ON_LIGHT,
                     )
+    names = [as_text(name) for name in names]
     if numbered:
         labels = [f"{name}  {at}" for at, name in enumerate(names, 1)]
         ax.set_yticks(range(size), labels, fontsize=small)

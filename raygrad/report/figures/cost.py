@@ -11,7 +11,7 @@ from raygrad.report.figures.base import Drawn, Figure, Missing
 from raygrad.report.figures.curves import Curve, accuracy_axis
 from raygrad.report.figures.legend import method_legend
 from raygrad.report.results import Panel, Point
-from raygrad.report.style import INK, Layout, panels, plain_log, series_styles
+from raygrad.report.style import INK, Layout, as_text, panels, plain_log, series_styles
 from raygrad.report.wording import duration, percent, protocol_words
 
 
@@ -79,7 +79,7 @@ def _draw(panels_: Sequence[Panel], layout: Layout) -> matplotlib.figure.Figure:
         plain_log(ax.xaxis)
         ax.set_xlabel("training time of one network (s)")
         ax.set_ylabel("test accuracy (%)")
-        ax.set_title(panel_title(panel))
+        ax.set_title(as_text(panel_title(panel)))
     method_legend(figure, layout, styles)
     return figure
 

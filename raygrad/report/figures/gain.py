@@ -15,7 +15,7 @@ from raygrad.report.figures.curves import Curve, beside, draw_curve, fraction_ax
 from raygrad.report.figures.legend import method_legend
 from raygrad.report.intervals import CONFIDENCE
 from raygrad.report.results import BASELINE, Panel
-from raygrad.report.style import MUTED, Layout, panels, series_styles
+from raygrad.report.style import MUTED, Layout, as_text, panels, series_styles
 from raygrad.report.wording import percent, protocol_words
 
 _LINEAR_TO = 8.0  # points
@@ -67,7 +67,7 @@ def _draw_gain(
         fraction_axis(ax, fractions)
         _points_axis(ax)
         ax.set_ylabel(f"gain over {BASELINE} (points)")
-        ax.set_title(panel_title(panel))
+        ax.set_title(as_text(panel_title(panel)))
     method_legend(figure, layout, styles)
     return figure
 

@@ -11,7 +11,7 @@ from raygrad.report.figures.base import Drawn, Figure, Missing
 from raygrad.report.figures.images import Example, describe, draw_grid, strip
 from raygrad.report.tables import Run, Scores
 from raygrad.report.thumbnails import Thumbnail
-from raygrad.report.wording import count, listed, percent
+from raygrad.report.wording import count, listed, percent, top_words
 
 PER_NETWORK = 20
 _SEED = 0
@@ -26,21 +26,27 @@ def hardest(scores: Scores, column: str) -> np.ndarray:
 
 
 def top_sample(scores: Scores, column: str) -> np.ndarray:
-    """Positions of a seeded random sample of the top 5%, hardest first."""
+    """Positions of a seeded random sample of the top 5%, of few examples the top 20."""
     order = hardest_first(scores.values(column))
-    top = max(min(PER_NETWORK, len(order)), int(_TOP * len(order)))
-    chosen = np.random.default_rng(_SEED).permutation(top)[:PER_NETWORK]
+    chosen = np.random.default_rng(_SEED).permutation(_top_size(len(order)))[:PER_NETWORK]
     return order[np.sort(chosen)]
+
+
+def _top_size(number: int) -> int:
+    """How many of so many examples are sampled from: at least as many as are shown."""
+    return max(min(PER_NETWORK, number), int(_TOP * number))
 
 
 def most_raised_class(scores: Scores, column: str) -> tuple[int, float, float]:
     """The class whose share of the top 5% exceeds its share of all examples most.
 
+    Of few examples it is the top 20, which are sampled from.
+
     Returns:
-        The class, its share of the top 5% and its share of all, both in [0, 1].
+        The class, its share of the top and its share of all, both in [0, 1].
     """
     order = hardest_first(scores.values(column))
-    top = scores.labels[order[: max(1, int(_TOP * len(order)))]]
+    top = scores.labels[order[: _top_size(len(order))]]
     size = int(scores.labels.max()) + 1
     shares = np.bincount(top, minlength=size) / len(top)
     usual = np.bincount(scores.labels, minlength=size) / len(order)
@@ -141,7 +147,9 @@ def hardest_figure(run: Run, column: str, thumbnails: Mapping[str, Thumbnail]) -
 
 def top_sample_figure(run: Run, column: str, thumbnails: Mapping[str, Thumbnail]) -> Drawn:
     """Random examples of each network's top 5% (Fig. 11)."""
-    title = f"Random picks from the top {percent(_TOP)}"
+    number = min((len(scores.labels) for scores in run.scores.values()), default=0)
+    top = top_words(_TOP, _top_size(number), number) if number else percent(_TOP)
+    title = f"Random picks from the top {top}"
     examples = _gallery(run, column, thumbnails, list(run.scores), top_sample)
     if not examples:
         return Missing("top-sample", title, "No image could be read.")
@@ -153,8 +161,8 @@ def top_sample_figure(run: Run, column: str, thumbnails: Mapping[str, Thumbnail]
             f"which is {percent(usual)} of all"
         )
     caption = (
-        f"A random sample (seed {_SEED}) of the {percent(_TOP)} of the examples with the largest "
-        f"{column}, in falling order. In that whole {percent(_TOP)}, the class most "
+        f"A random sample (seed {_SEED}) of the {top} of the examples with the largest "
+        f"{column}, in falling order. In that whole {top}, the class most "
         f"over-represented: {'; '.join(parts)}."
     )
     return gallery_figure("top-sample", title, caption, column, examples, thumbnails)

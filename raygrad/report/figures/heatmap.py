@@ -13,7 +13,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.ticker import MaxNLocator
 
 from raygrad.report.figures.base import Drawn, Figure, Missing
-from raygrad.report.style import INK, Layout, panels
+from raygrad.report.style import INK, Layout, as_text, panels
 from raygrad.report.tables import Run
 from raygrad.report.wording import count, listed, times
 
@@ -109,7 +109,7 @@ def _heat(ax: Axes, probe: Probe, norm: LogNorm, title_pad: float) -> Any:
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     ax.set_xlabel("epoch")
     ax.set_ylabel("example, easiest to hardest")
-    ax.set_title(probe.network, pad=title_pad)
+    ax.set_title(as_text(probe.network), pad=title_pad)
     return image
 
 
@@ -123,7 +123,7 @@ def _draw(probes: Sequence[Probe], layout: Layout, column: str) -> matplotlib.fi
         image = _heat(ax, probe, norm, 12 if any(p.decays for p in probes) else 6)
     assert image is not None
     bar = figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02, extend="min")
-    bar.set_label(column, fontsize=8)
+    bar.set_label(as_text(column), fontsize=8)
     bar.outline.set_visible(False)
     return figure
 

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 
 from raygrad.report.examples import hardest_first
 from raygrad.report.figures.base import Drawn, Figure, Missing
-from raygrad.report.style import INK, MUTED, VERMILLION, Layout, new_figure
+from raygrad.report.style import INK, MUTED, VERMILLION, Layout, as_text, new_figure
 from raygrad.report.tables import Run, Scores
 from raygrad.report.thumbnails import SMALL_SIDE, Thumbnail
 
@@ -164,7 +164,15 @@ def draw_grid(
     ax = figure.add_axes((0.0, 0.0, 1.0, 1.0))
     ax.set_axis_off()
     for (title, part), top in zip(lines, tops, strict=True):
-        ax.text(0.04, top - 0.08, title, fontsize=8.5, fontweight="bold", color=INK, va="bottom")
+        ax.text(
+            0.04,
+            top - 0.08,
+            as_text(title),
+            fontsize=8.5,
+            fontweight="bold",
+            color=INK,
+            va="bottom",
+        )
         for j, example in enumerate(part):
             _draw_tile(ax, example, thumbnails[example.key], 0.04 + 1.08 * j, top)
     ax.set_xlim(0, per_line * 1.08)
@@ -183,7 +191,7 @@ def _draw_tile(ax: Axes, example: Example, thumbnail: Thumbnail, x: float, y: fl
         aspect="auto",
     )
     color = VERMILLION if example.wrong else MUTED
-    text = f"{legend(example)}\n{example.score:.2g}"
+    text = f"{as_text(legend(example))}\n{example.score:.2g}"
     ax.text(x + 0.5, y + 1.03, text, ha="center", va="top", fontsize=6.5, color=color)
 
 

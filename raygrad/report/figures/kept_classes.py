@@ -1,6 +1,7 @@
 """What selection does to the classes: which it keeps more of, and which it loses."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.figure
 import numpy as np
@@ -9,7 +10,7 @@ import pyarrow as pa
 from raygrad.report.figures.base import Drawn, Figure, Missing
 from raygrad.report.kept import Kept
 from raygrad.report.results import BASELINE
-from raygrad.report.style import Layout, panels
+from raygrad.report.style import Layout, as_text, panels
 from raygrad.report.tables import Run
 from raygrad.report.wording import count, listed, percent
 
@@ -26,15 +27,16 @@ def class_shares(labels: np.ndarray, kept: Sequence[Kept]) -> pa.Table:
         kept: The subsets.
 
     Returns:
-        method, keep_fraction, label, n (examples kept, the mean over seeds), share, and ratio: the
-        share over the class's share of all examples.
+        method, keep_fraction, label, n (examples kept, the mean over seeds), least (the fewest that
+        any seed keeps), share, and ratio: the share over the class's share of all examples.
     """
     size = int(labels.max()) + 1
     usual = np.bincount(labels, minlength=size) / len(labels)
     there = np.flatnonzero(usual)
     parts = []
     for k in kept:
-        counts = np.mean([np.bincount(labels[at], minlength=size) for at in k.positions], axis=0)
+        found = [np.bincount(labels[at], minlength=size) for at in k.positions]
+        counts = np.mean(found, axis=0)
         share = counts / counts.sum()
         parts.append(
             pa.table(
@@ -43,6 +45,7 @@ def class_shares(labels: np.ndarray, kept: Sequence[Kept]) -> pa.Table:
                     "keep_fraction": [k.keep_fraction] * len(there),
                     "label": there,
                     "n": counts[there],
+                    "least": np.min(found, axis=0)[there],
                     "share": share[there],
                     "ratio": share[there] / usual[there],
                 }
@@ -80,9 +83,9 @@ def _draw(
             ax.text(j, i, "none", ha="center", va="center", fontsize=6.5, color=_ON_DARK)
         ax.grid(False)
         ax.set_xticks(range(len(fractions)), [percent(f) for f in fractions], fontsize=7)
-        ax.set_yticks(range(len(labels)), [n[:14] for n in names], fontsize=7)
+        ax.set_yticks(range(len(labels)), [as_text(n[:14]) for n in names], fontsize=7)
         ax.tick_params(length=0)
-        ax.set_title(method, fontsize=8)
+        ax.set_title(as_text(method), fontsize=8)
     assert image is not None
     bar = figure.colorbar(image, ax=axes, fraction=0.035, pad=0.02, ticks=[-2, -1, 0, 1, 2])
     bar.ax.set_yticklabels(["1/4", "1/2", "as many", "x 2", "x 4"], fontsize=7)
@@ -91,14 +94,12 @@ def _draw(
 
 
 def _sentence(run: Run, table: pa.Table) -> str:
-    """What the sharpest draw loses and raises most."""
-    rows = [r for r in table.to_pylist() if r["method"] != BASELINE] or table.to_pylist()
-    lost: dict[tuple[str, float], list[str]] = {}
-    for r in rows:
-        if r["n"] == 0:
-            lost.setdefault((r["method"], r["keep_fraction"]), []).append(
-                run.class_name(r["label"])
-            )
+    """What the sharpest draw loses and raises most; failing that, what any seed's draw loses."""
+    everything = table.to_pylist()
+    rows = [r for r in everything if r["method"] != BASELINE] or everything
+    lost = _lost(run, rows, "n") or _lost(run, everything, "n")
+    sometimes = "" if lost else " in some draws"
+    lost = lost or _lost(run, everything, "least")
     top = max(rows, key=lambda r: r["ratio"])
     sentence = (
         f"The class raised most is {run.class_name(top['label'])}: {top['ratio']:.2g} times its "
@@ -108,7 +109,19 @@ def _sentence(run: Run, table: pa.Table) -> str:
         return f"{sentence} No subset loses a class."
     (method, fraction), names = max(lost.items(), key=lambda item: len(item[1]))
     listing = listed([*names[:5], *([f"{count(len(names) - 5)} more"] if len(names) > 5 else [])])
-    return f"{sentence} {method} at {percent(fraction)} keeps no example of {listing}."
+    return f"{sentence} {method} at {percent(fraction)} keeps no example of {listing}{sometimes}."
+
+
+def _lost(
+    run: Run, rows: Sequence[Mapping[str, Any]], count_by: str
+) -> dict[tuple[str, float], list[str]]:
+    """The classes of which nothing is kept, by method and share."""
+    lost: dict[tuple[str, float], list[str]] = {}
+    for r in rows:
+        if r[count_by] == 0:
+            names = lost.setdefault((r["method"], r["keep_fraction"]), [])
+            names.append(run.class_name(r["label"]))
+    return lost
 
 
 def _chosen(table: pa.Table) -> list[int]:

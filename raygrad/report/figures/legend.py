@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from raygrad.report.style import Layout, SeriesStyle
+from raygrad.report.style import Layout, SeriesStyle, as_text
 
 _CHARACTERS_PER_INCH = {"wide": 12.5, "narrow": 14.2}
 _FONT_PT = {"wide": 8.5, "narrow": 7.5}
@@ -52,7 +52,7 @@ def method_legend(figure: Figure, layout: Layout, styles: Mapping[str, SeriesSty
     figure.set_size_inches(width, height + _LINE_IN * max(0, lines - _FREE_LINES))
     figure.legend(
         handles,
-        names,
+        [as_text(name) for name in names],
         loc="outside upper left",
         ncols=columns,
         fontsize=_FONT_PT[layout.name],

@@ -12,7 +12,7 @@ from raygrad.report.examples import hardness_order
 from raygrad.report.figures.base import Drawn, Figure, Missing
 from raygrad.report.figures.ranks import draw_rank_curves, sampled_ranks
 from raygrad.report.tables import Run, Scores, positions_of
-from raygrad.report.wording import count, percent
+from raygrad.report.wording import count, percent, top_words
 from raygrad.selection.analysis import overlap, random_overlap
 
 _LOOK = (0.01, 0.05)  # the caption states the overlap at these shares of the examples
@@ -49,11 +49,11 @@ def overlap_figure(run: Run, column: str) -> Drawn:
         shared = overlap(hardness_order(x), hardness_order(y))
         curves[f"{n} and {m}"] = (ranks, shared[ranks - 1])
         size = max(size, len(x))
-        at = np.array([max(1, math.floor(share * len(x))) for share in _LOOK])
-        tops = [
-            f"{percent(v)} of the hardest {percent(share)}"
-            for v, share in zip(shared[at - 1], _LOOK, strict=True)
-        ]
+        tops = []
+        for share in _LOOK:
+            k = max(1, math.floor(share * len(x)))
+            words = top_words(share, k, len(x))
+            tops.append(f"{percent(shared[k - 1])} of the hardest {words}")
         sentences.append(f"{n} and {m} share {' and '.join(tops)}.")
     if not curves:
         return Missing("overlap", title, "The networks have scored no example in common.")

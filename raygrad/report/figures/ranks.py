@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from raygrad.report.style import MUTED, Layout, SeriesStyle, new_figure, series_styles
+from raygrad.report.style import MUTED, Layout, SeriesStyle, as_text, new_figure, series_styles
 from raygrad.report.wording import count
 
 _POINTS = 300
@@ -48,7 +48,7 @@ def end_labels(axes: Axes, ends: Mapping[str, float], styles: Mapping[str, Serie
     excess = max(0.0, max(places.values(), default=low) - high + 0.3 * step)
     for name, y in places.items():
         axes.annotate(
-            name,
+            as_text(name),
             (1.0, y - excess),
             xycoords=("axes fraction", "data"),
             xytext=(5, 0),
@@ -97,5 +97,6 @@ def draw_rank_curves(
             )[0]
             for n in everything
         ]
-        figure.legend(handles, list(everything), loc="outside upper left", ncols=1)
+        named = [as_text(name) for name in everything]
+        figure.legend(handles, named, loc="outside upper left", ncols=1)
     return figure
