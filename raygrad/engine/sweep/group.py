@@ -95,15 +95,16 @@ def run_in_group(
         peer.run.remote((host, store.port), rank, needs, function, arguments)
         for rank, peer in enumerate(_peers, start=1)
     ]
+    own: list[BaseException] = []
     try:
-        with _joined(store, 0, needs), _ended_with(tasks):
+        with _joined(store, 0, needs), _ended_with(tasks, own):
             result = function(*arguments)
         ray.get(tasks)
     except RaygradError:  # the cause: what other ranks meet now is its echo
         _end_peers()
         raise
     except (RuntimeError, ray.exceptions.RayError) as error:
-        reason = _first_failure(tasks) or error
+        reason = next(iter(own), None) or _first_failure(tasks) or error
         _end_peers()
         raise (final_error([reason]) or _retried(reason)) from error
     return result
@@ -125,10 +126,15 @@ def _retried(reason: BaseException) -> IncompleteError:
 
 
 @contextlib.contextmanager
-def _ended_with(tasks: list[Any]) -> Iterator[None]:
+def _ended_with(tasks: list[Any], own: list[BaseException]) -> Iterator[None]:
     """Ends this rank's part in the group as soon as another rank has failed.
 
     Over sockets a rank that left is noticed; over NCCL the others would wait for its timeout.
+
+    Args:
+        tasks: What the others do.
+        own: Is given this rank's error where none of them has failed: it is the cause then. Once
+            it leaves the group they fail of that.
     """
     left = threading.Event()
 
@@ -142,6 +148,10 @@ def _ended_with(tasks: list[Any]) -> Iterator[None]:
     watcher.start()
     try:
         yield
+    except RuntimeError as error:
+        if _first_failure(tasks) is None:
+            own.append(error)
+        raise
     finally:
         left.set()
         watcher.join()
