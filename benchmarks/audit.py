@@ -284,8 +284,8 @@ def main() -> None:
     if args.here:
         preparing.ensure_ray = lambda: None
         preparing.wait_for = lambda *_: None
-        preparing.parallel.ray_map = preparing.parallel.few_here = (
-            lambda do, items, nodes=(), few=0: map(do, items)
+        preparing.parallel.ray_map = preparing.parallel.few_here = lambda do, items, **_: map(
+            do, items
         )
     folder = args.work / "images"
     if not folder.exists():

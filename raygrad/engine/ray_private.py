@@ -37,7 +37,7 @@ def check_version(version: str) -> None:
         )
 
 
-def _part(owner: Any, name: str) -> Any:
+def part(owner: Any, name: str) -> Any:
     """Returns an attribute that is not part of Ray's interface.
 
     Raises:
@@ -94,7 +94,7 @@ def lean_node() -> Iterator[None]:
 
     spared = dict.fromkeys(("start_monitor", "start_api_server", "start_log_monitor"), none)
     own_script = os.path.join(ray.__path__[0], "_private", "workers", "setup_worker.py")
-    patient = own_nodes.while_raylet_starts(_part(services, "get_node"))
+    patient = own_nodes.while_raylet_starts(part(services, "get_node"))
     with (
         _replaced(Node, **spared),
         _replaced(services, get_node=patient),
@@ -103,8 +103,8 @@ def lean_node() -> Iterator[None]:
         if script is None:
             yield
             return
-        start_raylet = _part(Node, "start_raylet")
-        start_process = _part(services, "start_ray_process")
+        start_raylet = part(Node, "start_raylet")
+        start_process = part(services, "start_ray_process")
 
         def forking(node: Any, *arguments: Any, **named: Any) -> None:
             node._ray_params.setup_worker_path = script
@@ -134,20 +134,20 @@ def _port_file(node: str, service: str) -> str:
     """Returns the name of the file in which a node reads at which port a service is."""
     from ray import _raylet
 
-    return str(_part(_raylet, "get_port_filename")(node, _part(_raylet, f"{service}_PORT_NAME")))
+    return str(part(_raylet, "get_port_filename")(node, part(_raylet, f"{service}_PORT_NAME")))
 
 
 @contextlib.contextmanager
 def _replaced(owner: Any, **parts: Any) -> Iterator[None]:
     """Puts others in the place of parts of Ray while the context lasts."""
-    kept = {name: _part(owner, name) for name in parts}
+    kept = {name: part(owner, name) for name in parts}
     for name, other in parts.items():
         setattr(owner, name, other)
     try:
         yield
     finally:
-        for name, part in kept.items():
-            setattr(owner, name, part)
+        for name, own in kept.items():
+            setattr(owner, name, own)
 
 
 @contextlib.contextmanager
@@ -159,7 +159,7 @@ def classes_named_by_the_system() -> Iterator[None]:
     """
     import ray.actor
 
-    own = _part(ray.actor, "ActorClassID")
+    own = part(ray.actor, "ActorClassID")
 
     class ActorClassID:
         @staticmethod
@@ -174,7 +174,7 @@ def drawn_id() -> bytes:
     """Returns an identity that Ray's own generator draws, as it names objects, tasks and actors."""
     import ray
 
-    return bytes(_part(ray, "UniqueID").from_random().binary())
+    return bytes(part(ray, "UniqueID").from_random().binary())
 
 
 def threads_as_ray_says() -> None:
@@ -184,7 +184,7 @@ def threads_as_ray_says() -> None:
     """
     from ray._private import utils
 
-    say = _part(utils, "set_omp_num_threads_if_unset")
+    say = part(utils, "set_omp_num_threads_if_unset")
 
     def said() -> bool:
         is_set = bool(say())
@@ -224,7 +224,7 @@ def autoscaler_groups() -> list[tuple[dict[str, float], int | None]]:
     """
     import ray
 
-    config = _part(ray._private.state.state, "get_cluster_config")()
+    config = part(ray._private.state.state, "get_cluster_config")()
     if config is None:
         return []
     return [
@@ -258,12 +258,12 @@ def spare_data_statistics() -> None:
     import ray
     from ray.data._internal import stats
 
-    start = _part(stats, "get_or_create_stats_actor")
+    start = part(stats, "get_or_create_stats_actor")
     if getattr(start, "is_spared", False):
         return
 
     def found() -> Any:
-        node = _part(ray._private.worker, "_global_node")
+        node = part(ray._private.worker, "_global_node")
         return _Nobody() if node is not None and node.head and not node.webui_url else start()
 
     found.is_spared = True  # type: ignore[attr-defined]  # once is enough
@@ -299,7 +299,7 @@ def keep_from_trials(names: Iterable[str]) -> None:
     """
     from ray.tune.execution import class_cache
 
-    _part(class_cache, "ENV_VARS_TO_PROPAGATE").difference_update(names)
+    part(class_cache, "ENV_VARS_TO_PROPAGATE").difference_update(names)
 
 
 def drain_deadline_ms(node: str) -> int | None:
@@ -309,7 +309,7 @@ def drain_deadline_ms(node: str) -> int | None:
     """
     import ray
 
-    deadline: int | None = _part(ray._private.state.state, "get_draining_nodes")().get(node)
+    deadline: int | None = part(ray._private.state.state, "get_draining_nodes")().get(node)
     return deadline
 
 
@@ -323,78 +323,26 @@ def trials_recover_by(decide: Callable[[Any], bool]) -> Iterator[None]:
         yield
 
 
-def trainer_class(goes_on: Callable[[Sequence[BaseException]], bool]) -> type:
-    """Returns Ray's trainer, changed in the things below; import it where Ray Train is used.
+@contextlib.contextmanager
+def lost_processes_fail_their_trials() -> Iterator[None]:
+    """Has Tune take whatever Ray says of a trial's lost process for the failure of that trial.
 
-    Workers that failed, or did not start, are started again as `goes_on` says of their errors: Ray
-    counts failures over the whole training, however far it got between them. A group of elastic
-    size that finds no room is Ray's own affair, as is a node that was drained.
-
-    Ctrl-C is a KeyboardInterrupt as everywhere else: the handler that Ray would register ends the
-    process with status 1 and without a word, and stays, so that Ctrl-C in the scoring after a
-    training would meet it too.
-
-    No `PlacementGroupCleaner` is started. It removes the placement group of a training whose
-    controller was killed, which Ray does itself when the driver ends. It asks the state API, which
-    fails where no dashboard runs, or where a second Ray runs on the machine, and as a detached
-    actor it would outlive a driver that is killed.
+    Tune knows an actor that died and an error inside of one. What Ray's memory monitor kills is
+    neither to it, and ends the whole sweep.
     """
-    from ray.train.torch import TorchTrainer
+    from ray.air.execution._internal import RayActorManager
+    from ray.exceptions import RayActorError, RayError, RayTaskError
 
-    for name in (
-        "_register_sigint_handler",
-        "_create_default_callbacks",
-        "_initialize_and_run_controller",
-    ):
-        _part(TorchTrainer, name)
-    policy_class = _failure_policy_class()
+    own = part(RayActorManager, "_actor_task_failed")
 
-    class Trainer(TorchTrainer):
-        controller: Any = None
-        """The actor that runs the training, once there is one."""
+    def failed(manager: Any, tracked_actor_task: Any, exception: Exception) -> None:
+        if isinstance(exception, RayError) and not isinstance(
+            exception, RayActorError | RayTaskError
+        ):
+            reason = (str(exception).strip().splitlines() or [""])[0]
+            said = f"its process has died: {type(exception).__name__}: {reason}"
+            exception = RayActorError(error_msg=said)
+        own(manager, tracked_actor_task, exception)
 
-        def _register_sigint_handler(self, controller: Any) -> None:
-            """Called by Ray in the main thread, before it waits for the controller."""
-            self.controller = controller
-
-        def _initialize_and_run_controller(self, **arguments: Any) -> Any:
-            """Called by Ray, with what the controller is made of."""
-            arguments["failure_policy"] = policy_class(self.run_config.failure_config, goes_on)
-            return super()._initialize_and_run_controller(**arguments)
-
-        def _create_default_callbacks(self) -> list[Any]:
-            """Called by Ray before it starts the controller."""
-            made = super()._create_default_callbacks()
-            return [one for one in made if type(one).__name__ != "PlacementGroupCleanerCallback"]
-
-    return Trainer
-
-
-def _failure_policy_class() -> type:
-    """Returns what decides, in Ray Train's controller, whether workers are started again."""
-    from ray.train import ControllerError, WorkerGroupError
-    from ray.train.v2._internal.execution import failure_handling
-
-    decisions = _part(failure_handling, "FailureDecision")
-
-    class Policy(_part(failure_handling, "DefaultFailurePolicy")):  # type: ignore[misc]  # Ray's
-        def __init__(self, config: Any, goes_on: Callable[[Sequence[BaseException]], bool]) -> None:
-            super().__init__(config)
-            self._goes_on = goes_on
-
-        def make_decision(self, training_failed_error: Any) -> Any:
-            """Called by Ray once for every attempt that failed."""
-            failed = training_failed_error
-            if isinstance(failed, WorkerGroupError):
-                errors = list(failed.worker_failures.values())
-            elif (
-                isinstance(failed, ControllerError)
-                and self.failure_config.controller_failure_limit != -1
-                and self._is_retryable_error(failed)
-            ):
-                errors = [failed.controller_failure]
-            else:
-                return super().make_decision(failed)
-            return decisions.RETRY if self._goes_on(errors) else decisions.RAISE
-
-    return Policy
+    with _replaced(RayActorManager, _actor_task_failed=failed):
+        yield

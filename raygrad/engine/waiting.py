@@ -16,7 +16,7 @@ import ray
 from ray.util.placement_group import placement_group, placement_group_table, remove_placement_group
 
 from raygrad import stopping
-from raygrad.engine.nodes import Offer, held_by, offer_to
+from raygrad.engine.nodes import Offer, held_by, living_nodes, offer_to
 from raygrad.errors import IncompleteError, ResourceError
 
 log = logging.getLogger("raygrad")
@@ -225,13 +225,16 @@ def _first_ready(waiting: Waiting, groups: Sequence[Any], more_s: float) -> list
 
 
 @contextlib.contextmanager
-def watched(waiting: Waiting, give_up: Callable[[], None]) -> Iterator[list[IncompleteError]]:
+def watched(
+    waiting: Waiting, need: Need, give_up: Callable[[], None]
+) -> Iterator[list[IncompleteError]]:
     """Says of this job, while the context lasts, when none of its placement groups has room.
 
     For work that waits in Ray's own loop, as Ray Train does when it starts workers again.
 
     Args:
         waiting: The stage's patience.
+        need: The least that it needs. An elastic group below it asks Ray for no placement group.
         give_up: Ends the work; called once, on a thread, when patience is over.
 
     Yields:
@@ -243,15 +246,15 @@ def watched(waiting: Waiting, give_up: Callable[[], None]) -> Iterator[list[Inco
         while not ended.wait(_POLL_S):
             # Where Ray itself is lost, the work has its own way of noticing.
             with contextlib.suppress(ray.exceptions.RayError, ConnectionError):
-                if _is_unplaced():
-                    try:
+                try:
+                    if _is_unplaced(need):
                         waiting.still()
-                    except IncompleteError as error:
-                        given_up.append(error)
-                        give_up()
-                        return
-                else:
-                    waiting.over()
+                    else:
+                        waiting.over()
+                except IncompleteError as error:
+                    given_up.append(error)
+                    give_up()
+                    return
 
     thread = threading.Thread(target=watch, daemon=True, name="raygrad-waiting")
     thread.start()
@@ -262,9 +265,24 @@ def watched(waiting: Waiting, give_up: Callable[[], None]) -> Iterator[list[Inco
         thread.join()
 
 
-def _is_unplaced() -> bool:
-    """Tells whether this job waits for a placement group, and has none."""
+def _is_unplaced(need: Need) -> bool:
+    """Tells whether this job waits for a placement group, or for nodes to ask for one on."""
     job = ray.get_runtime_context().get_job_id()
     # A group's id ends with that of the job that made it.
     states = {row["state"] for name, row in placement_group_table().items() if name.endswith(job)}
-    return bool(states & {"PENDING", "RESCHEDULING"}) and "CREATED" not in states
+    if "CREATED" in states:
+        return False
+    # Between two groups, and before the first, none is there for a moment, for which nodes are.
+    return bool(states & {"PENDING", "RESCHEDULING"}) or not has_nodes_for(need)
+
+
+def has_nodes_for(need: Need) -> bool:
+    """Tells whether living nodes could hold what is needed, were all of them free.
+
+    Raises:
+        IncompleteError: No node lives, not even this one.
+    """
+    nodes = living_nodes(need.labels)
+    if not any(need.each.values()):
+        return bool(nodes)
+    return sum(held_by(node, need.each) for node in nodes) >= need.count

@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from raygrad.config import DataConfig, StudyConfig
+from raygrad.config import DEFAULT_WAIT_S, DataConfig, StudyConfig
 from raygrad.config.nodes import selector_of
 from raygrad.config_values import identity
 from raygrad.data.export import export_subset
@@ -129,9 +129,9 @@ def _prepare(config: StudyConfig, layout: RunLayout) -> dict[str, Any]:
     urls: _Urls = (given.train_urls, given.test_urls)
     facts: dict[str, Any] = {"channels": data.channels, "classes": given.classes}
     if given.source is not None:
-        urls, facts = _write_source(given, data, data.out or layout.shards)
+        urls, facts = _write_source(given, data, data.out or layout.shards, config.wait_s)
         facts["channels"] = data.channels if data.tars else facts["channels"]
-    head = _write_index(data, given, urls, facts["classes"], layout)
+    head = _write_index(data, given, urls, facts["classes"], layout, config.wait_s)
     for note in (*given.notes, *head.notes):
         log.warning("prepare: %s", note)
     with StoredIndex(layout.data) as index:
@@ -197,6 +197,7 @@ def _write_index(
     urls: _Urls,
     classes: Sequence[str],
     layout: RunLayout,
+    wait_s: float,
 ) -> Head:
     """Writes the index of shards into the run folder; returns what it comes to."""
     is_written = given.source is not None
@@ -211,7 +212,11 @@ def _write_index(
         max_reject_share=data.max_reject_share,
         strict=data.strict,
         map_fn=functools.partial(
-            parallel.few_here, nodes=data.nodes, few=_few(urls), at_once=_at_once(urls)
+            parallel.few_here,
+            nodes=data.nodes,
+            few=_few(urls),
+            at_once=_at_once(urls),
+            wait_s=wait_s,
         ),
     )
     if data.max_examples is None:
@@ -307,11 +312,13 @@ def export(run: str, subset_url: str, out: str, shard_bytes: int) -> list[str]:
         files.absolute(out),
         shard_bytes=shard_bytes,
         weights=None if set(weights) == {1.0} else dict(zip(keys, weights, strict=True)),
-        map_fn=parallel.ray_map,
+        map_fn=functools.partial(parallel.ray_map, stage="export"),
     )
 
 
-def _write_source(given: Data, data: DataConfig, out: str) -> tuple[_Urls, dict]:
+def _write_source(
+    given: Data, data: DataConfig, out: str, wait_s: float = DEFAULT_WAIT_S
+) -> tuple[_Urls, dict]:
     """Writes a source's shards; returns the training and test URLs and what the data set is."""
     source, out = given.source, files.absolute(out)
     assert source is not None
@@ -321,7 +328,7 @@ def _write_source(given: Data, data: DataConfig, out: str) -> tuple[_Urls, dict]
         source,
         given.name,
         out,
-        map_fn=functools.partial(parallel.ray_map, nodes=data.nodes),
+        map_fn=functools.partial(parallel.ray_map, nodes=data.nodes, wait_s=wait_s),
         **_writing(data),
     )
     return (written.train_urls, written.test_urls), read_json(files.join(out, DATASET_FILE))

@@ -73,6 +73,15 @@ class Trial:
         return replicate_seed("draw", self.seed, self.score_replicate)
 
 
+def name_of(trial: Trial) -> str:
+    """Returns a trial's name for people."""
+    scored = "" if trial.score_seed is None else f" scored from seed {trial.score_seed}"
+    return (
+        f"{trial.network} {trial.method} {trial.keep_fraction:g} seed {trial.seed}{scored} "
+        f"{trial.protocol}"
+    )
+
+
 def replicate_seed(purpose: str, seed: int, replicate: int | None) -> int:
     """Returns a seed for one purpose of one replicate; the plain seed of the run's own network.
 

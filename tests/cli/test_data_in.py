@@ -26,7 +26,7 @@ def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(preparing, "ensure_ray", lambda: None)
     monkeypatch.setattr(preparing, "wait_for", lambda *needed: None)
-    monkeypatch.setattr(preparing.parallel, "ray_map", lambda do, items, nodes=(): map(do, items))
+    monkeypatch.setattr(preparing.parallel, "ray_map", lambda do, items, **_: map(do, items))
     return tmp_path
 
 

@@ -93,7 +93,7 @@ def train(folder):
     print(placed.line(), file=sys.stderr)
     wait_for("train", train_job._need(placed, config), 60.0)
     train_job._train_worker = lambda arguments: _told(arguments["folder"])
-    train_job.ray_private.trainer_class = lambda goes_on: DataParallelTrainer
+    train_job.ray_private_train.trainer_class = lambda *_: DataParallelTrainer
     task = SimpleNamespace(
         folder=str(folder), inputs_digest="0" * 16, config=config, state_url=f"{folder}/train.state"
     )

@@ -1,9 +1,11 @@
 import functools
+from types import SimpleNamespace
 
 import pytest
 
-from raygrad.engine import parallel
+from raygrad.engine import parallel, waiting
 from raygrad.engine.parallel import few_here, ray_map
+from raygrad.engine.waiting import Need
 from raygrad.errors import DataError
 
 
@@ -43,6 +45,35 @@ def test_tasks_that_take_no_cpu_do_not_wait_for_those_that_others_have(ray_sessi
         assert list(ray_map(double, range(9), at_once=2, cpus=0.0)) == list(map(double, range(9)))
     finally:
         remove_placement_group(taken)
+
+
+class NoResultYet:
+    """A Ray with a task that does not end before nodes were looked at so often."""
+
+    def __init__(self, looks):
+        self.looks = looks
+
+    def wait(self, references, timeout):
+        self.looks -= 1
+        return ([], references) if self.looks >= 0 else (references, [])
+
+    def get(self, reference):
+        return [reference]
+
+
+@pytest.mark.parametrize(
+    ("living", "each", "said"),
+    [([{"CPU": 1.0}], 1.0, 0), ([], 1.0, 3), ([{"CPU": 0.0}], 1.0, 3), ([{"CPU": 0.0}], 0.0, 0)],
+    ids=["a long task", "no node", "none with a CPU", "a task without a CPU"],
+)
+def test_a_result_that_no_node_can_give_is_waited_for_aloud(living, each, said, monkeypatch):
+    """One that takes long is not: who holds the CPUs may be this very task."""
+    monkeypatch.setattr(parallel, "ray", NoResultYet(3))
+    monkeypatch.setattr(waiting, "living_nodes", lambda _: living)
+    still = []
+    patience = SimpleNamespace(still=lambda: still.append(1), over=still.clear)
+    assert parallel._results("result", Need(1, {"CPU": each}), patience) == ["result"]
+    assert len(still) == said
 
 
 @pytest.mark.parametrize(("count", "there"), [(0, False), (4, False), (5, True)])

@@ -3,6 +3,7 @@
 import logging
 import re
 import threading
+from types import SimpleNamespace
 
 import pytest
 import ray
@@ -10,6 +11,7 @@ import ray
 from raygrad.config import ScoreConfig, SweepConfig, TrainConfig
 from raygrad.engine import nodes, waiting
 from raygrad.engine.nodes import Offer
+from raygrad.engine.parallel import ray_map
 from raygrad.engine.placement import place_scoring, place_sweep
 from raygrad.engine.score.job import score
 from raygrad.engine.sweep import calibrate as calibrating
@@ -73,6 +75,10 @@ def run_score(folder, wait_s):
     score(ScoreConfig(columns=("loss",)), make_score_task(folder, make_shards(folder)), wait_s)
 
 
+def run_map(folder, wait_s):
+    list(ray_map(str, range(3), stage="index", wait_s=wait_s))
+
+
 def two(place, config, nodes=1):
     """Returns what is decided for so many nodes of two CPUs."""
     return place(config, Offer([{"CPU": 2.0}] * nodes))
@@ -93,6 +99,7 @@ def run_scoring_rate(folder, wait_s):
         (run_train, "train", "2 x 1 CPU"),
         (run_sweep, "sweep", "1 CPU"),
         (run_score, "score", "0.9 CPU"),
+        (run_map, "index", "1 CPU"),
         (run_calibrate, "plan", "1 CPU"),
         (run_scoring_rate, "plan", "0.9 CPU"),
     ],
@@ -165,12 +172,42 @@ def test_work_that_loses_its_room_is_given_up_after_the_bound(held, lines):
     hold(2)
     group, given_up = placement_group([{"CPU": 1}]), threading.Event()
     try:
-        with watched(Waiting("train", Need(1, {"CPU": 1.0}), BOUND_S), given_up.set) as errors:
+        need = Need(1, {"CPU": 1.0})
+        with watched(Waiting("train", need, BOUND_S), need, given_up.set) as errors:
             assert given_up.wait(BOUND_S + 10)
     finally:
         remove_placement_group(group)
     assert "train must find 1 CPU free" in str(errors[0])
     assert any(line.startswith("train: waits for 1 CPU") for line in lines())
+
+
+JOB = "01000000"
+
+
+@pytest.mark.parametrize(
+    ("states", "nodes", "waits"),
+    [
+        ({"CREATED"}, 1, False),
+        ({"CREATED", "PENDING"}, 1, False),
+        ({"PENDING"}, 4, True),
+        ({"RESCHEDULING", "REMOVED"}, 4, True),
+        ({"REMOVED"}, 2, False),
+        ({"REMOVED"}, 1, True),
+        (set(), 2, False),
+        (set(), 1, True),
+    ],
+)
+def test_an_elastic_group_below_its_fewest_workers_waits_though_it_asks_for_no_room(
+    states, nodes, waits, monkeypatch
+):
+    """Ray has no placement group then; nor has it between two groups, which are not waited for."""
+    rows = {f"{state}{JOB}": {"state": state} for state in states}
+    others = {"of another job": {"state": "CREATED"}}
+    context = SimpleNamespace(get_job_id=lambda: JOB)
+    monkeypatch.setattr(waiting, "placement_group_table", lambda: rows | others)
+    monkeypatch.setattr(waiting.ray, "get_runtime_context", lambda: context)
+    monkeypatch.setattr(waiting, "living_nodes", lambda _: [{"CPU": 1.0}] * nodes)
+    assert waiting._is_unplaced(Need(2, {"CPU": 1.0})) is waits
 
 
 def test_a_bound_of_for_ever_is_none(monkeypatch, lines):

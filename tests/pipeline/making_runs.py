@@ -20,7 +20,7 @@ def without_ray(monkeypatch):
         monkeypatch.setattr(module, "ensure_ray", lambda: None)
     for module in (preparing, job):
         monkeypatch.setattr(module, "wait_for", lambda *needed: None)
-    monkeypatch.setattr(preparing.parallel, "ray_map", lambda do, items, nodes=(): map(do, items))
+    monkeypatch.setattr(preparing.parallel, "ray_map", lambda do, items, **_: map(do, items))
     placed = place_scoring(ScoreConfig(device="cpu"), Offer([{"CPU": 2.0}]))
     monkeypatch.setattr(scoring, "scoring_placement", lambda config: placed)
     monkeypatch.setattr(job, "pool_statuses", _scored)

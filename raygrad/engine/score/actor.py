@@ -18,6 +18,7 @@ from torch import Tensor
 
 from raygrad.data.reading import read_rows
 from raygrad.data.shard_rows import ShardRows, rows_digest
+from raygrad.engine.relay import tell_to
 from raygrad.engine.score.alone import Alone
 from raygrad.engine.score.blame import MAX_DEATHS, Place
 from raygrad.engine.score.clock import Clock
@@ -59,6 +60,7 @@ class ShardScorer:
 
     def __init__(self, task: ScoreTask, board: Any) -> None:
         self._task, self._board = task, board
+        tell_to(board)
         self._work: ShardWork | None = None
         self._unbuilt: Exception | None = None
         context = ray.get_runtime_context()

@@ -27,6 +27,8 @@ _STARTS_S = 20.0
 """Others may take so long to begin."""
 _LOST_S = 3.0
 """Which nodes are gone is asked so often at most: a large cluster has much to say."""
+_MOST_SAID = 20
+"""Different warnings of actors that are told, of a whole job."""
 _ENDED = 2**13
 """Of so many shards it is known that they are counted. An actor that dies has settled some of those
 that it was called for, and they are found by the next that is."""
@@ -64,6 +66,8 @@ class BoardState:
     """For how long storage has withheld all that it was asked for, and what it said."""
     most_actors: int = 0
     """Actors that had a shard under way at the same time, the most of all moments."""
+    said: tuple[str, ...] = ()
+    """What actors warned of since the last time that this was read."""
 
 
 class Board:
@@ -85,6 +89,7 @@ class Board:
         self._lost: set[str] = set()
         self._lost_s = float("-inf")
         self._storage_said = ""
+        self._said: dict[str, bool] = {}
         self.new_pool()
 
     def new_pool(self) -> None:
@@ -209,6 +214,16 @@ class Board:
         if is_right and attempt is not None:
             self._blame.finished(shard, attempt.place)
 
+    def say(self, warning: str) -> None:
+        """Notes what an actor warns of; not of each of very many."""
+        if len(self._said) < _MOST_SAID:
+            self._said.setdefault(warning, False)
+
+    def _new_said(self) -> tuple[str, ...]:
+        new = tuple(one for one, is_read in self._said.items() if not is_read)
+        self._said.update(dict.fromkeys(new, True))
+        return new
+
     def read(self) -> BoardState:
         """Returns the present state."""
         attempts, now_s = self._under_way.values(), time.monotonic()
@@ -222,6 +237,7 @@ class Board:
             tuple(self._blame.aside.items()),
             None if since_s is None else (now_s - since_s, self._storage_said),
             self._most_actors,
+            self._new_said(),
         )
 
     def _num_actors(self) -> int:

@@ -16,7 +16,7 @@ _SAY_S = 30.0
 
 @final
 class TroubleTelling:
-    """Tells of places that are set aside or taken back, and of storage that is waited for.
+    """Tells of places that are set aside or taken back, of storage, and of actors' warnings.
 
     Args:
         stage: Its name, which every line begins with.
@@ -40,6 +40,8 @@ class TroubleTelling:
 
     def tell(self, state: BoardState) -> None:
         """Says what is new."""
+        for warning in state.said:
+            log.warning("%s: %s", self._stage, warning)
         now = dict(state.aside)
         for place in now.keys() - self._aside.keys():
             said = (now[place].splitlines() or [""])[0]

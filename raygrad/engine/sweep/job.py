@@ -15,6 +15,7 @@ from raygrad.engine import ray_private
 from raygrad.engine.decoding import decode_before
 from raygrad.engine.nodes import offer_of
 from raygrad.engine.placement import Placement, place_sweep, trial_needs
+from raygrad.engine.relay import relayed
 from raygrad.engine.session import ensure_ray
 from raygrad.engine.sweep.trial_process import (
     STATES,
@@ -22,7 +23,7 @@ from raygrad.engine.sweep.trial_process import (
     TrialWork,
     run_trial,
 )
-from raygrad.engine.sweep.watch import Watch, images_an_epoch, name_of
+from raygrad.engine.sweep.watch import Watch, images_an_epoch
 from raygrad.engine.waiting import Need, Waiting, wait_for
 from raygrad.engine.workers.starting import load_for_training
 from raygrad.errors import IncompleteError
@@ -32,7 +33,7 @@ from raygrad.runs.result_rows import ResultRows, write_failed
 from raygrad.storage import files
 from raygrad.training.arithmetic import tell_arithmetic
 from raygrad.training.study_data import StudyData, StudySource
-from raygrad.training.trial import Trial
+from raygrad.training.trial import Trial, name_of
 
 log = logging.getLogger("raygrad")
 
@@ -136,7 +137,8 @@ def sweep(
             workers = min(placed.count, len(todo)) * placed.workers
             most = Need(workers, placed.each, placed.labels)
             decode_before("sweep", data, most, nodes, wait_s)
-        _run_trials(config, recipe, data, todo, layout, placed, watch)
+        with relayed("sweep") as board:
+            _run_trials(config, recipe, data, todo, layout, placed, watch, board)
         if isinstance(data, StudySource):
             tell_rejects("sweep", layout.sweep, sum(data.num_examples.values()))
         left = missing_trials(config, todo, rows)
@@ -153,6 +155,7 @@ def _run_trials(
     layout: RunLayout,
     placed: Placement,
     watch: Watch,
+    board: Any,
 ) -> None:
     os.environ.update(_TUNE_ENVIRONMENT)
     ray_private.keep_from_trials(_CREDENTIALS)
@@ -168,6 +171,7 @@ def _run_trials(
         layout.sweep,
         config.save_interval_s,
         reports_epochs,
+        board,
     )
     callbacks: list[Any] = [watch]
     if config.tensorboard:
@@ -197,7 +201,10 @@ def _run_trials(
             verbose=0,
         ),
     )
-    with ray_private.trials_recover_by(watch.goes_on):
+    with (
+        ray_private.trials_recover_by(watch.goes_on),
+        ray_private.lost_processes_fail_their_trials(),
+    ):
         tuner.fit()
     if not config.tensorboard:
         _remove(filesystem, path)

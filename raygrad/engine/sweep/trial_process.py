@@ -12,6 +12,7 @@ from ray.util import metrics
 
 from raygrad.config import TrainConfig
 from raygrad.engine.notice import Notice
+from raygrad.engine.relay import told_to
 from raygrad.engine.sweep.group import run_in_group
 from raygrad.engine.sweep.packing import TrialNeeds
 from raygrad.errors import DataError
@@ -24,7 +25,7 @@ from raygrad.training.loop import TrainingLoop
 from raygrad.training.retraining import positions_of, retrain
 from raygrad.training.saved_state import StateFile
 from raygrad.training.study_data import StudyData, StudySource
-from raygrad.training.trial import Trial
+from raygrad.training.trial import Trial, name_of
 
 STATES = "states"
 """The folder, in a sweep's own, of the saved states of trials under way."""
@@ -80,6 +81,8 @@ class TrialWork:
     """A killed trial loses at most about this many seconds."""
     reports_epochs: bool
     """Whether Tune is told of every epoch: to end trials early, or for TensorBoard."""
+    board: Any
+    """The driver's `relay.Board`, which hears of warnings."""
 
 
 def run_trial(choice: dict[str, int], work: TrialWork) -> None:
@@ -122,10 +125,16 @@ def _decode_on_this_node(trial: Trial, subset_url: str, work: TrialWork) -> None
     """Has the data set that does not fit in memory on this node's disk; mapped, it is kept."""
     shared: SharedData = ray.get(work.shared)
     if isinstance(shared.data, StudySource):
-        shared.data.open()
+        with told_to(work.board, name_of(trial)):
+            shared.data.open()
 
 
 def _train_rank(trial: Trial, subset_url: str, work: TrialWork) -> dict[str, Any]:
+    with told_to(work.board, name_of(trial)):
+        return _trained(trial, subset_url, work)
+
+
+def _trained(trial: Trial, subset_url: str, work: TrialWork) -> dict[str, Any]:
     shared: SharedData = ray.get(work.shared)
     data, keys = shared.open()
     if isinstance(shared.data, StudySource) and ranks.rank() == 0:

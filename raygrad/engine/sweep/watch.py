@@ -18,7 +18,7 @@ from raygrad.engine.waiting import Waiting
 from raygrad.progress import Progress
 from raygrad.runs.result_rows import ResultRows, write_row
 from raygrad.storage import files
-from raygrad.training.trial import Trial
+from raygrad.training.trial import Trial, name_of
 
 log = logging.getLogger("raygrad")
 
@@ -130,15 +130,6 @@ class Watch(tune.Callback):
         # The one that ended counts as running still: it stands for the one that takes its place.
         running = sum(trial.status == "RUNNING" for trial in trials)
         return min(running, len(self._trials) - self._num_ended)
-
-
-def name_of(trial: Trial) -> str:
-    """Returns a trial's name for people."""
-    scored = "" if trial.score_seed is None else f" scored from seed {trial.score_seed}"
-    return (
-        f"{trial.network} {trial.method} {trial.keep_fraction:g} seed {trial.seed}{scored} "
-        f"{trial.protocol}"
-    )
 
 
 def images_an_epoch(trial: Trial) -> float:

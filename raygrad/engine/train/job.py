@@ -16,12 +16,13 @@ import torch
 from torch import nn
 
 from raygrad.config import DEFAULT_WAIT_S, TrainConfig
-from raygrad.engine import ray_private
+from raygrad.config.nodes import selector_of
+from raygrad.engine import ray_private_train
 from raygrad.engine.decoding import decode_before
 from raygrad.engine.nodes import offer_of
 from raygrad.engine.notice import Notice
 from raygrad.engine.placement import Placement, place_training
-from raygrad.engine.relay import relayed
+from raygrad.engine.relay import relayed, told_to
 from raygrad.engine.retries import Retries, final_error
 from raygrad.engine.train.telling import Telling, warner
 from raygrad.engine.waiting import Need, Waiting, wait_for, watched
@@ -133,8 +134,8 @@ def train(
     waiting = Waiting("train", need, wait_s)
     try:
         with (
-            relayed(Progress("train", config.epochs, "epochs")) as board,
-            watched(waiting, functools.partial(_abort, trainer)) as given_up,
+            relayed("train", Progress("train", config.epochs, "epochs")) as board,
+            watched(waiting, need, functools.partial(_abort, trainer)) as given_up,
         ):
             arguments["board"] = board
             metrics = trainer.fit().return_value
@@ -158,7 +159,8 @@ def _trainer(
     filesystem, path = files.filesystem(task.folder)
     saved = files.states([task.state_url]).get(task.state_url)
     retries = Retries(MAX_FRUITLESS, task.state_url, saved)
-    return ray_private.trainer_class(retries.goes_on)(
+    labels = selector_of(task.config.nodes)
+    return ray_private_train.trainer_class(retries.goes_on, labels)(
         _train_worker,
         train_loop_config=arguments,
         scaling_config=scaling,
@@ -231,6 +233,11 @@ def _train_worker(arguments: dict[str, Any]) -> dict[str, Any]:
     An error of one rank is raised, and never returned: Ray Train then ends the others, which wait
     for it, at once, and `Retries` tells whether all of them begin again.
     """
+    with told_to(arguments["board"]):
+        return _trained(arguments)
+
+
+def _trained(arguments: dict[str, Any]) -> dict[str, Any]:
     task: TrainTask = arguments["task"]
     config = task.config
     shared: StudyData | StudySource = ray.get(arguments["data"])

@@ -9,6 +9,7 @@ from raygrad.engine.score import job, watch
 from raygrad.engine.score.blame import Place
 from raygrad.engine.score.board import Board, BoardState
 from raygrad.engine.score.task import ShardStatus
+from raygrad.engine.score.trouble import TroubleTelling
 from raygrad.engine.waiting import Need
 
 ONE_CPU = Need(1, {"CPU": 1.0})
@@ -65,6 +66,15 @@ def test_a_job_that_has_lost_all_nodes_ends_by_the_bound_and_not_by_its_actors_t
     patience = SimpleNamespace(still=said.append, over=lambda: said.append("over"))
     watch._check_moving(quiet, 600.0, patience)
     assert said == [100.0]
+
+
+def test_what_actors_warn_of_is_told_once_and_not_of_each_of_very_many(nodes, caplog):
+    board, telling = Board(ONE_CPU, 60.0, 0), TroubleTelling("score")
+    for size in [128, 128, *range(100)]:
+        board.say(f"batches of {size} from now on")
+        telling.tell(board.read())
+    assert len(caplog.messages) == score_board._MOST_SAID
+    assert caplog.messages.count("score: batches of 128 from now on") == 1
 
 
 def test_shards_that_are_tried_again_are_counted_once_in_the_note(monkeypatch):

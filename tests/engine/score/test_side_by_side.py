@@ -98,6 +98,7 @@ def actor(tmp_path, monkeypatch):
         "metrics",
         SimpleNamespace(Counter=lambda *_: counters, Gauge=lambda *_: counters),
     )
+    monkeypatch.setattr(scoring_actor, "tell_to", lambda board: None)
     board = Here(Board(Need(1, {"CPU": 1.0}), 60.0, 0))
     task = make_task(tmp_path, make_shards(tmp_path, broken=("s1-003",)))
     return lambda: scoring_actor.ShardScorer(task, board), board, task

@@ -9,10 +9,12 @@ import pytest
 from raygrad.config import SweepConfig
 from raygrad.engine.sweep import job as sweep_engine
 from raygrad.engine.sweep import watch
+from raygrad.engine.sweep.trial_process import state_url
 from raygrad.errors import IncompleteError, ResourceError
 from raygrad.runs.layout import RunLayout
 from raygrad.runs.result_rows import RESULT_SCHEMA, write_row
 from raygrad.training.retraining import positions_of, retrain
+from raygrad.training.trial import name_of
 from tests.engine.score import faulty_networks
 from tests.engine.sweep.sweeping import COMPARED, RECIPE, comparable, make_data, make_trials
 
@@ -40,6 +42,21 @@ def test_a_sweep_gives_what_bare_training_gives(tmp_path, data):
         expected.append(retrain(trial, positions_of(subset, keys), RECIPE, data))
     expected.sort(key=lambda row: (row["keep_fraction"], row["seed"]))
     assert found == [{name: row[name] for name in COMPARED} for row in expected]
+
+
+def test_what_a_trial_warns_of_is_said_to_who_started_the_sweep(tmp_path, data, caplog):
+    """Its own lines stay in Ray's files, on its node."""
+    layout = RunLayout(str(tmp_path))
+    trials = make_trials(layout, data, seeds=(0,), budgets=(40,))
+    state = Path(state_url(layout.sweep, trials[0][0]))
+    state.parent.mkdir(parents=True)
+    state.write_bytes(b"cut off")
+    assert run(layout, data, trials).num_rows == 1
+    (line,) = [line for line in caplog.messages if "saved state" in line]
+    assert line.startswith(
+        f"sweep: {name_of(trials[0][0])}: the saved state {state} cannot be read"
+    )
+    assert line.endswith("it begins anew")
 
 
 def test_later_trials_alone_are_run_and_the_table_gains_each_as_it_ends(
