@@ -1,16 +1,21 @@
 """Images decoded onto the disks of nodes before a training or trials hold their GPUs there."""
 
+import contextlib
 import logging
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raygrad import stopping
+from raygrad.config.nodes import is_selected, selector_of
+from raygrad.data.decoded_cache import room_for_pixels
 from raygrad.engine.nodes import held_by
 from raygrad.engine.retries import final_error
+from raygrad.engine.session import ensure_ray, joins_cluster
 from raygrad.engine.waiting import Need, Waiting, wait_for
 from raygrad.errors import IncompleteError, StorageRefusedError
 from raygrad.training.study_data import StudySource
@@ -18,6 +23,61 @@ from raygrad.training.study_data import StudySource
 log = logging.getLogger("raygrad")
 
 _POLL_S = 1.0
+_ASK_S = 60.0
+"""A node that does not say within so long how much room its disk has is not waited for."""
+
+
+@dataclass(frozen=True)
+class Room:
+    """How many bytes of decoded images the disk with least room may hold, and whose it is."""
+
+    num_bytes: int
+    """Of the disk with the least room."""
+    where: str
+    """How a sentence goes on that says where that is: here, or on which node."""
+
+
+def room_on_disks(folder: str, most_bytes: int, nodes: Sequence[str]) -> Room:
+    """Returns the least room of the disks that workers will keep decoded images on.
+
+    Where this process starts a Ray of its own that is the disk here. On a cluster each node that
+    workers may stand on is asked: the driver's, often a head without work, need not be one.
+
+    Args:
+        folder: As of `room_for_pixels`.
+        most_bytes: As of `room_for_pixels`.
+        nodes: Labels of the nodes that workers may stand on, as the configuration has them.
+
+    Raises:
+        ResourceError: Nobody answers at RAY_ADDRESS.
+    """
+    if not joins_cluster():
+        return Room(room_for_pixels(folder, most_bytes), "here")
+    ensure_ray()
+    hosts = {
+        node["NodeID"]: node["NodeManagerHostname"]
+        for node in ray.nodes()
+        if node["Alive"]
+        and node["Resources"].get("CPU")
+        and is_selected(node.get("Labels") or {}, selector_of(nodes))
+    }
+    asked = {_ask_room(node, folder, most_bytes): host for node, host in hosts.items()}
+    answered = ray.wait(list(asked), num_returns=len(asked), timeout=_ASK_S)[0] if asked else []
+    rooms = []
+    for one in answered:
+        with contextlib.suppress(ray.exceptions.RayError):  # a node that is lost is not trained on
+            rooms.append((ray.get(one), asked[one]))
+    if not rooms:
+        here = room_for_pixels(folder, most_bytes)
+        return Room(here, "here, as no node that works could be asked")
+    least, host = min(rooms)
+    return Room(least, f"on {host}, which has least of {len(rooms)}" if rooms[1:] else f"on {host}")
+
+
+def _ask_room(node: str, folder: str, most_bytes: int) -> Any:
+    there = NodeAffinitySchedulingStrategy(node, soft=False)
+    asking = ray.remote(num_cpus=0, scheduling_strategy=there)(room_for_pixels)
+    return asking.remote(folder, most_bytes)
 
 
 class _Decoder:

@@ -37,6 +37,11 @@ def _address() -> str:
     return os.environ.get("RAY_ADDRESS") or "local"
 
 
+def joins_cluster() -> bool:
+    """Tells whether work is done by a Ray that was there before, perhaps on other machines."""
+    return _address() != "local"
+
+
 def expect_ray() -> None:
     """Loads what workers need beside a command that will need them, and has not begun.
 

@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import os
+from types import SimpleNamespace
 
 import pytest
 import ray
@@ -10,7 +11,7 @@ from ray import NodeID
 
 from raygrad.config import SweepConfig, TrainConfig
 from raygrad.engine import decoding
-from raygrad.engine.decoding import decode_before
+from raygrad.engine.decoding import Room, decode_before, room_on_disks
 from raygrad.engine.sweep.job import sweep
 from raygrad.engine.train.job import train
 from raygrad.engine.waiting import Need
@@ -139,3 +140,75 @@ def test_a_group_that_may_grow_has_images_on_the_nodes_of_all_it_finds_now(ray_s
         assert decoding._more_nodes("train", MOST, [node]) == [node]
     finally:
         ray.kill(holder)
+
+
+def _id(name):
+    return name.encode().hex().ljust(56, "0")
+
+
+class Asked:
+    """A Ray of three nodes that work, one of which is lost, and a head that does not."""
+
+    exceptions = ray.exceptions
+
+    def __init__(self, rooms):
+        self._rooms, self.asked = rooms, []
+
+    def nodes(self):
+        names = [*self._rooms, "head"]
+        return [
+            {
+                "NodeID": _id(name),
+                "NodeManagerHostname": name,
+                "Alive": True,
+                "Resources": {} if name == "head" else {"CPU": 1.0},
+                "Labels": {"disk": "own"} if name != "other" else {},
+            }
+            for name in names
+        ]
+
+    def remote(self, num_cpus, scheduling_strategy):
+        (name,) = [one for one in self._rooms if _id(one) == scheduling_strategy.node_id]
+        assert (num_cpus, scheduling_strategy.soft) == (0, False)
+
+        def ask(folder, most_bytes):
+            self.asked.append(name)
+            return name
+
+        return lambda function: SimpleNamespace(remote=ask)
+
+    def wait(self, asked, num_returns, timeout):
+        return [one for one in asked if self._rooms[one] != "silent"], []
+
+    def get(self, name):
+        if self._rooms[name] == "lost":
+            raise ray.exceptions.NodeDiedError("its node has died")
+        return self._rooms[name]
+
+
+@pytest.mark.parametrize(
+    ("rooms", "found"),
+    [
+        ({"a": 30, "b": 20, "other": 1}, Room(20, "on b, which has least of 2")),
+        ({"a": 30, "b": "lost", "c": "silent"}, Room(30, "on a")),
+        ({"a": "lost"}, Room(7, "here, as no node that works could be asked")),
+        ({}, Room(7, "here, as no node that works could be asked")),
+    ],
+)
+def test_the_nodes_that_workers_may_stand_on_are_asked_for_the_room_of_their_disks(
+    rooms, found, monkeypatch
+):
+    """And not the head, where the driver stands."""
+    there = Asked(rooms)
+    monkeypatch.setattr(decoding, "ray", there)
+    monkeypatch.setattr(decoding, "ensure_ray", lambda: None)
+    monkeypatch.setattr(decoding, "joins_cluster", lambda: True)
+    monkeypatch.setattr(decoding, "room_for_pixels", lambda *_: 7)
+    assert room_on_disks("/images", 0, ["disk=own"]) == found
+    assert {"head", "other"}.isdisjoint(there.asked)
+
+
+def test_a_ray_of_ones_own_keeps_images_here(monkeypatch):
+    monkeypatch.setattr(decoding, "joins_cluster", lambda: False)
+    monkeypatch.setattr(decoding, "room_for_pixels", lambda *_: 7)
+    assert room_on_disks("/images", 0, ()) == Room(7, "here")
