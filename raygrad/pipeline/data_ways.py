@@ -4,13 +4,15 @@ import functools
 import logging
 import os
 import tempfile
+from collections.abc import Callable, Iterable
+from typing import Any
 
-from raygrad.config import DataConfig, StudyConfig
-from raygrad.data.decoded_cache import room_for_pixels
+from raygrad.config import DEFAULT_WAIT_S, DataConfig, StudyConfig
 from raygrad.data.index import Index, read_index
 from raygrad.data.streaming import GROUP_BYTES
+from raygrad.engine.decoding import room_on_disks
 from raygrad.engine.parallel import ray_map
-from raygrad.engine.session import ensure_ray
+from raygrad.engine.session import ensure_ray, joins_cluster
 from raygrad.errors import ConfigError
 from raygrad.pipeline.stages import facts_of_data, transform_of
 from raygrad.runs.layout import RunLayout
@@ -27,17 +29,21 @@ _HERE_BYTES = 2**26
 
 def training_data(config: StudyConfig) -> StudyData | StudySource:
     """Returns the data set for the stage train."""
-    return _data(config, config.train.data)
+    return _data(config, config.train.data, config.train.nodes)
 
 
 def trial_data(config: StudyConfig) -> StudyData | StudySource:
     """Returns the data set for the stage sweep."""
-    return _data(config, config.trial_data)
+    return _data(config, config.trial_data, config.sweep.nodes)
 
 
-def _data(config: StudyConfig, way: str) -> StudyData | StudySource:
+def _data(config: StudyConfig, way: str, nodes: tuple[str, ...]) -> StudyData | StudySource:
     layout, is_mixed = RunLayout(config.run), config.train.shuffle_buffer == 0
-    return study_data(layout, config.data, way, _photo(config), is_mixed)
+    # Where nobody asks which nodes, training and trials share what is loaded.
+    nodes = nodes if way == "auto" and joins_cluster() else ()
+    return study_data(
+        layout, config.data, way, _photo(config), is_mixed, wait_s=config.wait_s, nodes=nodes
+    )
 
 
 def is_streamed(config: StudyConfig, for_trials: bool = False) -> bool:
@@ -47,7 +53,8 @@ def is_streamed(config: StudyConfig, for_trials: bool = False) -> bool:
     transform = transform_of(facts)
     needed = decoded_bytes(read_index(layout.data), facts["channels"], transform)
     way = config.trial_data if for_trials else config.train.data
-    return _chosen(way, needed, config.data, _folder(config.data), _photo(config))[0] == "stream"
+    nodes = config.sweep.nodes if for_trials else config.train.nodes
+    return _chosen(way, needed, config.data, _photo(config), nodes)[0] == "stream"
 
 
 def _tell_requests(index: Index) -> None:
@@ -78,6 +85,8 @@ def study_data(
     way: str = "auto",
     photo: str | None = None,
     is_mixed: bool = False,
+    wait_s: float = DEFAULT_WAIT_S,
+    nodes: tuple[str, ...] = (),
 ) -> StudyData | StudySource:
     """Returns the data set of a run, and says where it is had from; loaded once a process.
 
@@ -87,6 +96,8 @@ def study_data(
         way: auto, memory, disk or stream.
         photo: The augmentation that cuts images out of their photographs, if there is one.
         is_mixed: Whether an epoch's order mixes all images, without a buffer.
+        wait_s: How long room for a look at streamed images is waited for.
+        nodes: Labels of the nodes whose disks would hold decoded images.
 
     Raises:
         ConfigError: Photographs are to be cut, to no size.
@@ -102,7 +113,7 @@ def study_data(
     shape = facts["num_classes"], facts["channels"], transform
     needed = decoded_bytes(index, facts["channels"], transform)
     folder = _folder(config)
-    chosen, why = _chosen(way, needed, config, folder, photo)
+    chosen, why = _chosen(way, needed, config, photo, nodes)
     size = _size(needed)
     if chosen == "memory":
         log.info("data: %s decoded, in memory: %s", size, why)
@@ -114,11 +125,16 @@ def study_data(
     log.info("data: streamed, %s decoded every epoch and not kept: %s", size, why)
     if is_mixed:
         _tell_requests(index)
-    return _looked_at(source, index, needed, config, layout)
+    map_fn = functools.partial(ray_map, nodes=config.nodes, stage="data", wait_s=wait_s)
+    return _looked_at(source, index, needed, layout, map_fn)
 
 
 def _looked_at(
-    source: StudySource, index: Index, needed: int, config: DataConfig, layout: RunLayout
+    source: StudySource,
+    index: Index,
+    needed: int,
+    layout: RunLayout,
+    map_fn: Callable[..., Iterable[Any]],
 ) -> StudySource:
     """Returns the source of streamed images, all of which were looked at once in this run."""
     source = StudySource(**{**vars(source), "survey_url": files.join(layout.data, "survey")})
@@ -130,12 +146,12 @@ def _looked_at(
         "data: %d images are looked at, unless that was done in this run: which can be decoded, "
         "and their channels' means", index.examples.num_rows,
     )  # fmt: skip
-    source.surveyed(functools.partial(ray_map, nodes=config.nodes))
+    source.surveyed(map_fn)
     return source
 
 
 def _chosen(
-    way: str, needed: int, config: DataConfig, folder: str, photo: str | None
+    way: str, needed: int, config: DataConfig, photo: str | None, nodes: tuple[str, ...]
 ) -> tuple[str, str]:
     """Returns memory, disk or stream, and why."""
     if way != "auto":
@@ -147,12 +163,15 @@ def _chosen(
     most = _size(config.memory_bytes)
     if needed <= config.memory_bytes:
         return "memory", f"at most memory_bytes, {most}"
-    room = room_for_pixels(folder, config.cache_bytes)
-    if needed <= room:
-        return "disk", f"more than memory_bytes, {most}, and the disk has room here"
+    folder = _folder(config)
+    room = room_on_disks(folder, config.cache_bytes, nodes)
+    if needed <= room.num_bytes:
+        return "disk", f"more than memory_bytes, {most}, and the disk has room {room.where}"
+    where = "" if room.where == "here" else f" {room.where}"
     return (
         "stream",
-        f"more than memory_bytes, {most}, and than {folder} has room for, {_size(room)}",
+        f"more than memory_bytes, {most}, and than {folder} has room for, "
+        f"{_size(room.num_bytes)}{where}",
     )
 
 

@@ -10,6 +10,7 @@ import pytest
 from raygrad.config import DataConfig, StudyConfig, SweepConfig, TrainConfig
 from raygrad.data.index import build_index, write_index
 from raygrad.data.shards import DATASET_FILE
+from raygrad.engine.decoding import Room
 from raygrad.errors import ConfigError
 from raygrad.pipeline import data_ways
 from raygrad.pipeline.data_ways import is_streamed, training_data, trial_data
@@ -125,7 +126,7 @@ def test_what_an_order_without_a_buffer_costs_on_a_server_is_said(
 @pytest.mark.parametrize("buffer", [0, 64])
 def test_the_order_without_a_buffer_is_known_where_data_are_loaded(study, monkeypatch, buffer):
     seen = []
-    monkeypatch.setattr(data_ways, "study_data", lambda *arguments: seen.append(arguments[-1]))
+    monkeypatch.setattr(data_ways, "study_data", lambda *them, **_: seen.append(them[-1]))
     config = with_(study, train={"shuffle_buffer": buffer})
     training_data(config)
     trial_data(config)
@@ -138,6 +139,28 @@ def test_retrainings_may_have_their_images_elsewhere(study, tmp_path):
     apart = dataclasses.replace(config, sweep=SweepConfig(data="disk"))
     assert trial_data(apart).survey_url is None
     assert not is_streamed(apart, for_trials=True)
+
+
+def test_on_a_cluster_the_disks_of_the_selected_nodes_are_judged(study, monkeypatch, caplog):
+    """The driver stands on the head, which may have another disk and does no work."""
+    asked = []
+
+    def room(folder, most_bytes, nodes):
+        asked.append(nodes)
+        return Room(10_000 if nodes == ("raygrad=small",) else 20_000, "on w-3")
+
+    monkeypatch.setattr(data_ways, "room_on_disks", room)
+    monkeypatch.setattr(data_ways, "joins_cluster", lambda: True)
+    nodes = {"train": {"nodes": ("raygrad=small",)}, "sweep": {"nodes": ("raygrad=large",)}}
+    config = with_(study, {"memory_bytes": 10_000}, **nodes)
+    with caplog.at_level("INFO", "raygrad"):
+        assert is_streamed(config)
+        assert not is_streamed(config, for_trials=True)
+        assert trial_data(config).survey_url is None
+        assert training_data(config).survey_url is not None
+    assert asked == [(f"raygrad={name}",) for name in ("small", "large", "large", "small")]
+    assert "and the disk has room on w-3" in caplog.text
+    assert "has room for, 10.0 kB on w-3" in caplog.text
 
 
 def test_photographs_are_not_cut_to_no_size(tmp_path):

@@ -157,9 +157,7 @@ def _run_trials(
     watch: Watch,
     board: Any,
 ) -> None:
-    os.environ.update(_TUNE_ENVIRONMENT)
-    ray_private.keep_from_trials(_CREDENTIALS)
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    _quieten_tune()
     needs = trial_needs(placed)
     selectors = [placed.labels] * needs.num_workers if placed.labels else None
     reports_epochs = config.early_termination != "no" or config.tensorboard
@@ -173,9 +171,7 @@ def _run_trials(
         reports_epochs,
         board,
     )
-    callbacks: list[Any] = [watch]
-    if config.tensorboard:
-        callbacks.append(tune.logger.TBXLoggerCallback())
+    callbacks = [watch, *([tune.logger.TBXLoggerCallback()] if config.tensorboard else [])]
     folder = files.join(layout.sweep, "tune")
     filesystem, path = files.filesystem(folder)
     tuner = tune.Tuner(
@@ -208,6 +204,13 @@ def _run_trials(
         tuner.fit()
     if not config.tensorboard:
         _remove(filesystem, path)
+
+
+def _quieten_tune() -> None:
+    """Has Tune write, send and print nothing that raygrad does itself."""
+    os.environ.update(_TUNE_ENVIRONMENT)
+    ray_private.keep_from_trials(_CREDENTIALS)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
 
 
 def _longest_first(todo: Sequence[PlannedTrial]) -> list[int]:
