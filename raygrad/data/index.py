@@ -16,6 +16,7 @@ from raygrad.data.index_rows import INDEX_SCHEMA, SHARD_SCHEMA
 from raygrad.data.small_tables import SmallTables
 from raygrad.errors import ConfigError
 from raygrad.storage import files
+from raygrad.storage.damage import whole_parquet
 
 __all__ = [
     "DIGESTED",
@@ -238,6 +239,10 @@ def write_table(url: str, table: pa.Table) -> None:
 
 
 def read_table(url: str) -> pa.Table:
-    """Reads one Parquet file."""
-    with files.open_input(url) as stream:
+    """Reads one Parquet file.
+
+    Raises:
+        DataError: It is damaged.
+    """
+    with whole_parquet(url), files.open_input(url) as stream:
         return pq.read_table(stream)

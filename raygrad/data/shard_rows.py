@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from raygrad.data.index import Index, read_shard_table
 from raygrad.errors import ConfigError
 from raygrad.storage import files
+from raygrad.storage.damage import whole_parquet
 
 _DIGEST_BYTES = 16
 
@@ -32,7 +33,8 @@ class ShardRows:
         url = files.join(data_url, "index.parquet")
         if not files.exists(url):
             raise ConfigError(f"an index must exist, got none in {data_url}. Do: raygrad prepare.")
-        self._file = pq.ParquetFile(files.open_input(url))
+        with whole_parquet(url):
+            self._file = pq.ParquetFile(files.open_input(url))
         self._bounds = _group_bounds(self._file)
         self._shards = read_shard_table(data_url)
         self._by_name = pc.array_sort_indices(self._shards["name"].combine_chunks())

@@ -12,6 +12,7 @@ from raygrad.data.columns import PIECE, digest_of_pieces
 from raygrad.data.index import DIGESTED
 from raygrad.errors import ConfigError
 from raygrad.storage import files
+from raygrad.storage.damage import whole_parquet
 
 
 class StoredIndex:
@@ -29,7 +30,8 @@ class StoredIndex:
         if not files.exists(url):
             raise ConfigError(f"an index must exist, got none in {data_url}. Do: raygrad prepare.")
         self._stream = files.open_input(url)
-        self._file = pq.ParquetFile(self._stream)
+        with whole_parquet(url):
+            self._file = pq.ParquetFile(self._stream)
 
     def __enter__(self) -> "StoredIndex":
         return self

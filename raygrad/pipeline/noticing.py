@@ -4,7 +4,6 @@ A listing is compared with the one that was taken before the stage read anything
 for it. What a run folder did not record, since it is older, is not held against it.
 """
 
-import json
 import logging
 import re
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ from raygrad.data.fingerprint import (
     source_fingerprint,
 )
 from raygrad.data.index import read_shard_table
-from raygrad.errors import ConfigError
+from raygrad.errors import ConfigError, DataError
 from raygrad.runs.layout import RunLayout
 from raygrad.storage import files
 from raygrad.storage.manifest import digest, read_json, write_json
@@ -241,7 +240,7 @@ def _stored(layout: RunLayout, name: str) -> dict[str, Any] | None:
         return None
     try:
         return read_json(url)[name]
-    except (json.JSONDecodeError, KeyError) as error:
+    except (DataError, KeyError) as error:
         raise ConfigError(
             f"the fingerprint of a run must be JSON of raygrad's, got {error!r} in {url}. "
             "Remove the file to go on without it."

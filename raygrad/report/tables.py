@@ -223,9 +223,10 @@ def _json(url: str, notes: list[str]) -> dict[str, Any]:
 def _parquet(url: str, notes: list[str]) -> pa.Table | None:
     if not exists(url):
         return None
+    content = read_bytes(url)
     try:
-        return pq.read_table(pa.BufferReader(read_bytes(url)))
-    except pa.ArrowInvalid as error:
+        return pq.read_table(pa.BufferReader(content))
+    except (pa.ArrowInvalid, OSError) as error:  # damage behind the footer is an OSError
         notes.append(f"{url} is no Parquet ({error}), so the report goes on without it.")
         return None
 

@@ -21,6 +21,7 @@ from raygrad.errors import ConfigError, DataError
 from raygrad.runs.gathered_rows import ROWS, gather_rows, gathered_rows
 from raygrad.runs.part_list import PartFacts, listed_parts, shard_of
 from raygrad.storage import files
+from raygrad.storage.damage import whole_parquet
 from raygrad.storage.manifest import read_json, write_json
 
 MANIFEST = "_manifest.json"
@@ -292,7 +293,7 @@ def read_score_table(url: str, columns: Sequence[str] | None = None) -> pa.Table
 
 def _read_parts(url: str, columns: Sequence[str] | None) -> Iterator[pa.Table]:
     for part in row_files(url):
-        with files.open_input(part) as stream:
+        with whole_parquet(part), files.open_input(part) as stream:
             file = pq.ParquetFile(stream)
             missing = set(columns or ()) - set(file.schema_arrow.names)
             if missing:
@@ -301,7 +302,7 @@ def _read_parts(url: str, columns: Sequence[str] | None) -> Iterator[pa.Table]:
                     f"not of {file.schema_arrow.names}. Score with --columns."
                 )
             table = file.read(columns=list(columns) if columns else None)
-            yield table.replace_schema_metadata(None)
+        yield table.replace_schema_metadata(None)
 
 
 def _facts(part: str, provenance: dict[str, str]) -> PartFacts:

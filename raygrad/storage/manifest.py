@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from raygrad.storage import files
+from raygrad.storage.damage import MADE_AGAIN, damaged
 
 
 def digest(value: Any) -> str:
@@ -25,9 +26,33 @@ def write_json(url: str, value: Any) -> None:
     files.write_bytes(url, json.dumps(value, indent=1, default=_plain).encode())
 
 
-def read_json(url: str) -> Any:
-    """Returns what `write_json` wrote."""
-    return json.loads(files.read_bytes(url))
+def read_json(url: str, remedy: str = MADE_AGAIN) -> Any:
+    """Returns what `write_json` wrote.
+
+    Args:
+        url: The file.
+        remedy: What to do once a damaged file is removed.
+
+    Raises:
+        DataError: The file is no JSON.
+    """
+    content = files.read_bytes(url)
+    try:
+        return json.loads(content)
+    except ValueError as error:
+        raise damaged(url, "JSON", error, remedy) from error
+
+
+def read_object(url: str, remedy: str = MADE_AGAIN) -> dict[str, Any]:
+    """Returns an object that `write_json` wrote; see `read_json`.
+
+    Raises:
+        DataError: The file is no JSON, or no object.
+    """
+    value = read_json(url, remedy)
+    if not isinstance(value, dict):
+        raise damaged(url, "JSON of an object", repr(value)[:40], remedy)
+    return value
 
 
 def write_marker(url: str, inputs_digest: str, **facts: Any) -> None:
@@ -36,8 +61,12 @@ def write_marker(url: str, inputs_digest: str, **facts: Any) -> None:
 
 
 def read_marker(url: str) -> dict[str, Any] | None:
-    """Returns a stage's marker, or None where the stage is not complete."""
-    return read_json(url) if files.exists(url) else None
+    """Returns a stage's marker, or None where the stage is not complete.
+
+    Raises:
+        DataError: The file is no marker.
+    """
+    return read_object(url) if files.exists(url) else None
 
 
 def _plain(value: Any) -> Any:

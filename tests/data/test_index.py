@@ -218,3 +218,17 @@ def test_the_schema_of_the_index_is_the_one_promised(urls):
         "label": pa.int64(),
         "split": pa.string(),
     }
+
+
+@pytest.mark.parametrize("name", ["index", "shards"])
+@pytest.mark.parametrize("damage", ["cut", "overwritten"])
+def test_a_damaged_table_of_a_run_is_named(name, damage, urls, tmp_path):
+    """A cut file has no footer; one that was overwritten has it, and no pages before it."""
+    write_index(str(tmp_path / "data"), build(urls))
+    path = tmp_path / "data" / f"{name}.parquet"
+    whole = path.read_bytes()
+    cut = whole[: len(whole) // 2]
+    footer = int.from_bytes(whole[-8:-4], "little") + 8
+    path.write_bytes(cut if damage == "cut" else bytes(len(whole) - footer) + whole[-footer:])
+    with pytest.raises(DataError, match=rf"must be whole Parquet, got .*{name}\.parquet\. Res"):
+        read_index(str(tmp_path / "data"))

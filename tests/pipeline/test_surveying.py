@@ -162,3 +162,16 @@ def test_a_run_that_is_audited_alone_has_no_study_to_do(tmp_path, capsys):
     assert f"raygrad report {config.run}" in capsys.readouterr().out
     enter(layout, "train-linear", 30.0, "complete", 1100.0)
     assert [one.stage for one in status(config)][-3:] == ["audit", "sweep", "report"]
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1]", "\0\0\0\0"])
+@pytest.mark.parametrize("name", ["config.json", "stages/train-linear.json"])
+def test_a_damaged_file_of_the_folder_is_named_in_a_line(name, content, tmp_path, capsys):
+    config, _ = half_done(make_tiny_config(tmp_path))
+    Path(config.run, name).write_text(content)
+    assert command.main(["status", config.run]) == 1
+    said = capsys.readouterr().err
+    assert "must be whole JSON" in said
+    assert name in said
+    assert "Restore it, or remove it and " in said
+    assert said.count("\n") == 1
