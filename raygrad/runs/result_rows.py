@@ -1,13 +1,19 @@
 """A sweep's rows on disk: one file a trial, written as it ends, and one table of them all."""
 
 import json
+import logging
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from raygrad.errors import DataError
 from raygrad.storage import files
+from raygrad.storage.damage import whole_parquet
+from raygrad.storage.manifest import read_object
+
+log = logging.getLogger("raygrad")
 
 RESULT_SCHEMA = pa.schema(
     [
@@ -72,6 +78,7 @@ ASIDE = "aside"
 """The folder in a sweep's, of rows that stand beside no others: of other data, another recipe or
 another draw than was asked for last. They are taken back when they are asked for again."""
 
+_AGAIN = "sweep again, which runs its trial alone"
 _ORDER = ("network", "protocol", "method", "keep_fraction", "seed", "trial")
 
 
@@ -170,16 +177,28 @@ class ResultRows:
 
     def _read(self) -> dict[str, dict[str, Any]]:
         """Reads what the table holds from it, and only later trials from their own files."""
-        known: dict[str, dict[str, Any]] = {}
-        if files.exists(self._table_url):
-            stored = pq.read_table(pa.BufferReader(files.read_bytes(self._table_url)))
-            if stored.schema.equals(RESULT_SCHEMA):
-                known = {row["trial"]: row for row in stored.to_pylist()}
+        known = self._tabled()
         rows = {}
         for trial in _trials_in(self._folder):
             url = files.join(self._folder, f"{trial}.json")
-            rows[trial] = known.get(trial) or json.loads(files.read_bytes(url))
+            rows[trial] = known.get(trial) or read_object(url, _AGAIN)
         return rows
+
+    def _tabled(self) -> dict[str, dict[str, Any]]:
+        """Returns the rows of the table, none where it is not there, older or damaged."""
+        if not files.exists(self._table_url):
+            return {}
+        try:
+            with whole_parquet(self._table_url):
+                stored = pq.read_table(pa.BufferReader(files.read_bytes(self._table_url)))
+        except DataError:
+            log.warning(
+                "sweep: %s is damaged: its rows are read from their own files", self._table_url
+            )
+            return {}
+        if not stored.schema.equals(RESULT_SCHEMA):
+            return {}
+        return {row["trial"]: row for row in stored.to_pylist()}
 
 
 def _trials_in(folder: str) -> list[str]:
@@ -194,9 +213,13 @@ def write_row(folder: str, row: dict[str, Any]) -> None:
 
 
 def read_row(folder: str, trial: str) -> dict[str, Any] | None:
-    """Returns a trial's own row, or None where it is not finished."""
+    """Returns a trial's own row, or None where it is not finished.
+
+    Raises:
+        DataError: The file is damaged.
+    """
     url = ResultRows.url(folder, trial)
-    return json.loads(files.read_bytes(url)) if files.exists(url) else None
+    return read_object(url, _AGAIN) if files.exists(url) else None
 
 
 def write_failed(folder: str, rows: Iterable[dict[str, Any]]) -> str:

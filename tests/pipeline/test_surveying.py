@@ -10,10 +10,11 @@ import pytest
 from raygrad import pipeline
 from raygrad.cli import command
 from raygrad.config import ScoreConfig
+from raygrad.errors import DataError
 from raygrad.pipeline.surveying import status
 from raygrad.runs.journal import BEAT_S, Entry
 from raygrad.runs.layout import RunLayout
-from raygrad.runs.result_rows import write_row
+from raygrad.runs.result_rows import ResultRows, write_row
 from raygrad.storage import files
 from raygrad.storage.manifest import write_json, write_marker
 from tests.cases import make_tiny_config
@@ -175,3 +176,22 @@ def test_a_damaged_file_of_the_folder_is_named_in_a_line(name, content, tmp_path
     assert name in said
     assert "Restore it, or remove it and " in said
     assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("size", [0, 40, -4])
+def test_a_damaged_table_of_results_is_made_anew_of_the_trials_own_files(size, tmp_path, caplog):
+    _, layout = half_done(make_tiny_config(tmp_path))
+    table = ResultRows(layout.sweep, layout.results).write()
+    whole = Path(layout.results).read_bytes()
+    Path(layout.results).write_bytes(whole[:size])
+    rows = ResultRows(layout.sweep, layout.results)
+    assert "results.parquet is damaged" in caplog.text
+    assert rows.write().equals(table)
+    assert Path(layout.results).read_bytes() == whole
+
+
+def test_a_damaged_row_of_a_trial_is_named(tmp_path):
+    config, layout = half_done(make_tiny_config(tmp_path))
+    Path(layout.sweep, "trials/a.json").write_text("{")
+    with pytest.raises(DataError, match=r"got .* in .*trials/a\.json\. .*runs its trial alone"):
+        status(config)
