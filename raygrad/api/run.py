@@ -14,6 +14,7 @@ from raygrad.api import run_contents, settings
 from raygrad.api.carried import as_before
 from raygrad.api.fitting import fitted
 from raygrad.api.standing import standing_html
+from raygrad.api.unused import refuse_selection_beside
 from raygrad.config import DEFAULT_WAIT_S, DataConfig, StudyConfig
 from raygrad.config.auditing import AuditConfig
 from raygrad.engine.session import session
@@ -278,10 +279,12 @@ class Run:
             sweep: Settings of the sweep by name, such as networks or protocols.
 
         Raises:
-            ConfigError: A setting is none, or there are no scores.
+            ConfigError: A setting is none, there are no scores, or both subsets and which ones to
+                draw are given.
             IncompleteError: Some retrainings could not be done.
         """
         config = self._existing("select", select or {})
+        refuse_selection_beside(_names(subsets), config.select, self.config.select)
         config = replace(config, sweep=settings.section_with(config, "sweep", sweep))
         with _stage():
             asked = settings.accepting(config, max_reject_share)

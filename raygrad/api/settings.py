@@ -9,6 +9,7 @@ from typing import Any
 from raygrad import pipeline
 from raygrad.api.carried import as_before, lent, settled
 from raygrad.api.fitting import fitted
+from raygrad.api.unused import refuse_beside_no_data, refuse_unused
 from raygrad.config import DataConfig, ScoreConfig, SelectConfig, StudyConfig
 from raygrad.errors import ConfigError, unknown_name
 
@@ -66,12 +67,14 @@ def section_with(config: StudyConfig, section: str, given: Mapping[str, Any]) ->
             or the only one.
 
     Raises:
-        ConfigError: A name is no setting, or a value cannot be one.
+        ConfigError: A name is no setting, a value cannot be one, or nothing would read it.
     """
     stored = getattr(lent(config), section)
     values = typed(type(stored), given, f"a setting of {section}")
     flags = [f"--{name.replace('_', '-')}" for name in values]
-    return settled(section, replace(stored, **values), stored, flags)
+    found = settled(section, replace(stored, **values), stored, flags)
+    refuse_unused({section: found}, config)
+    return found
 
 
 def typed(kind: type, given: Mapping[str, Any], what: str) -> dict[str, Any]:
@@ -129,8 +132,12 @@ def audited_data(
         config: The run.
         data: Fields of `DataConfig`: tars, test_tars, labels, renumber.
         max_reject_share: The largest share of unusable images; None for the run's.
+
+    Raises:
+        ConfigError: It is said how data are read, and none are named.
     """
     if not data["tars"]:
+        _refuse_alone(data)
         return config
     named = DataConfig(**_own_data(data, config.data.tars))
     if max_reject_share is not None:
@@ -142,6 +149,12 @@ def audited_data(
 def _own_data(data: Mapping[str, Any], before: tuple[str, ...]) -> dict[str, Any]:
     """Returns fields of `DataConfig` that name one's own shards, which the run may have already."""
     return {**typed(DataConfig, data, "a setting of data"), "tars": as_before(data["tars"], before)}
+
+
+def _refuse_alone(data: Mapping[str, Any]) -> None:
+    """Refuses fields of `DataConfig` beside no tars."""
+    defaults = vars(DataConfig())
+    refuse_beside_no_data({n: v for n, v in data.items() if n != "tars"}, defaults)
 
 
 def scoring_config(
@@ -160,8 +173,14 @@ def scoring_config(
             run's prepared data are scored.
         score_seeds: Scoring networks; by default the run's.
         max_reject_share: The largest share of unusable examples; None for the run's.
+
+    Raises:
+        ConfigError: It is said how data are read, and none are named; or how images are shown to a
+            network of one's own, and the run's is scored.
     """
-    if data["tars"]:
+    if not data["tars"]:
+        _refuse_alone(data)
+    else:
         # Once there is an index, the share is scoring's alone.
         share = config.data.max_reject_share
         if max_reject_share is not None and not config.data.tars:
@@ -181,6 +200,7 @@ def scoring_config(
     elif score.network == config.train.network and not (score.checkpoint or score.fresh_weights):
         log.info("score: %s is the network that the run trained, as it is", score.network)
         score = replace(score, network=None)
+        refuse_unused({"score": score}, config)
     select = config.select
     if select.score_column not in score.columns:
         select = replace(select, score_column=score.columns[0])

@@ -17,6 +17,7 @@ import tyro
 
 from raygrad import __version__, pipeline, stopping
 from raygrad.api.carried import SECTIONS, lent, settled
+from raygrad.api.unused import refuse_unused
 from raygrad.cli import last_net
 from raygrad.cli.brief_help import HELP, all_commands, parsed
 from raygrad.cli.choosing_subcommands import Influence, Select
@@ -80,10 +81,15 @@ def job(
     chosen = smoke if smoke is not None and "--smoke" in given else default
 
     def execute() -> None:
+        _value(given, *RUN)  # of two run folders the parser would take the last
         name = _value(given, "--recipe")
         train = chosen.train if name is None else named_recipe(name)
-        flags = Job(**vars(replace(chosen, train=train)))
-        _execute(_flags(Job, default=flags, args=given, use_underscores=False))
+        if smoke is None and "--smoke" in given:
+            raise ConfigError("--smoke must be of a job that has a small form, got none here.")
+        before = replace(chosen, train=train)
+        command = _flags(Job, default=Job(**vars(before)), args=given, use_underscores=False)
+        refuse_unused({name: getattr(command, name) for name in SECTIONS}, before)
+        _execute(command)
 
     return guarded(execute)
 
@@ -127,13 +133,16 @@ def _parse(args: list[str]) -> Command:
 
 def _parse_one(name: str, kind: type[Command], args: list[str]) -> Command:
     args = _with_run(kind, args)
-    default = _default(kind, _stored_defaults(args, kind))
+    stored = _stored_defaults(args, kind)
+    default = _default(kind, stored)
     command = _flags(kind, prog=f"raygrad {name}", default=default, args=args)
     if default is tyro.MISSING_NONPROP:
         return command
     names = SECTIONS & {f.name for f in fields(command)}
     sections = ((n, getattr(command, n), getattr(default, n)) for n in sorted(names))
-    return replace(command, **{n: settled(n, now, was, args) for n, now, was in sections})
+    found = {n: settled(n, now, was, args) for n, now, was in sections}
+    refuse_unused(found, stored or StudyConfig("-"))
+    return replace(command, **found)
 
 
 def _with_run(kind: type[Command], args: list[str]) -> list[str]:
@@ -210,12 +219,19 @@ def _stored_defaults(args: list[str], kind: type[Command]) -> StudyConfig | None
 
 
 def _value(args: list[str], *flags: str) -> str | None:
-    """Returns what stands behind a flag, by any of its names; None where it is not given."""
+    """Returns what stands behind a flag, by any of its names; None where it is not given.
+
+    Raises:
+        ConfigError: It is given twice, and otherwise: the parser would take the last.
+    """
+    found = []
     for at, arg in enumerate(args):
         name, equals, value = arg.partition("=")
         if name in flags and (equals or at + 1 < len(args)):
-            return value if equals else args[at + 1]
-    return None
+            found.append(value if equals else args[at + 1])
+    if len(set(found)) > 1:
+        raise ConfigError(f"{flags[0]} must be given once, got {' and '.join(found)}. Leave one.")
+    return found[0] if found else None
 
 
 def _fail(error: object, status: int) -> int:

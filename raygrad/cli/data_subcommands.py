@@ -100,6 +100,11 @@ class IndexTars:
     def execute(self) -> None:
         """Runs the stage."""
         if self.extend:
+            if self.redo:
+                raise ConfigError(
+                    "--extend must go on with what is indexed, got --redo, which would do it "
+                    "again. Leave one of them."
+                )
             self._extend()
             return
         if not any(one.strip() for one in self.tars):
@@ -169,6 +174,11 @@ class Export:
         """Writes the files."""
         config = existing(self.run)
         if self.format != "webdataset":
+            if self.shard_bytes != Export.shard_bytes:
+                raise ConfigError(
+                    f"shard_bytes must be of format webdataset, got {self.shard_bytes} with "
+                    f"{self.format}. Leave it."
+                )
             kind, probabilities = self.format, self.probabilities
             count = pipeline.export_as(config, self.subset, self.out, kind, probabilities)
             print(f"{count} examples in {self.out}")

@@ -9,6 +9,7 @@ from tyro.conf import OmitArgPrefixes
 
 from raygrad import pipeline
 from raygrad.api.settings import accepting, existing, scoring_config, seeded, stored_or_new
+from raygrad.api.unused import refuse_selection_beside
 from raygrad.cli.audit_subcommand import Audit
 from raygrad.cli.choosing_subcommands import Influence, Select
 from raygrad.cli.data_subcommands import Export, IndexTars, Prepare, Scores
@@ -28,6 +29,7 @@ from raygrad.config import (
     SweepConfig,
     TrainConfig,
 )
+from raygrad.errors import ConfigError
 
 log = logging.getLogger("raygrad")
 
@@ -144,6 +146,7 @@ class Sweep:
         config = replace(
             existing(self.run), select=self.select, sweep=self.sweep, wait_s=self.wait_s
         )
+        refuse_selection_beside(self.subsets, self.select, existing(self.run).select)
         config = accepting(config, self.max_reject_share)
         print_results(pipeline.sweep(config, self.subsets, self.redo))
         print(layout(self.run).results)
@@ -173,6 +176,7 @@ class PlanSweep:
         config = replace(
             existing(self.run), select=self.select, sweep=self.sweep, wait_s=self.wait_s
         )
+        refuse_selection_beside(self.subsets, self.select, existing(self.run).select)
         pipeline.check(config)
         plan = pipeline.plan(config, self.seconds, self.subsets)
         for text in plan.lines(self.price_per_device_hour):
@@ -285,6 +289,11 @@ class Job(StudyConfig):
         """Runs the study, or says what it would be."""
         config = StudyConfig(**{f.name: getattr(self, f.name) for f in fields(StudyConfig)})
         config = seeded(config, self.score_seeds)
+        if self.plan and self.redo and not self.prepare:
+            raise ConfigError(
+                "a plan must be of what is left in the run folder, got --redo, which would remove "
+                "what is there first. Leave it, or plan for another --run."
+            )
         if self.prepare:
             prepare_study(config, self.redo)
         if self.plan:

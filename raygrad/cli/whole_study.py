@@ -114,7 +114,8 @@ def print_plan(config: StudyConfig) -> None:
     batches = f"at most {recipe.epochs} epochs in batches of {recipe.batch_size}"
     scored = max(1, len(config.select.score_seeds))
     seeds = f", from {scored} seeds" if scored > 1 else ""
-    beside = "".join(f"; {name} to compare" for name in config.select.compare_networks)
+    compared = () if config.score.is_own else config.select.compare_networks
+    beside = "".join(f"; {name} to compare" for name in compared)
     print(f"train    {recipe.network}, {batches}{seeds}{beside}")
     print(f"score    {', '.join(config.score.columns)}")
     print(f"select   {len(cells) * scored} subsets by {config.select.score_column}")

@@ -74,14 +74,15 @@ def audit(config: StudyConfig, options: AuditConfig, redo: bool = False) -> dict
         {"data": prepared["digest"], **vars(options), "network": network, "weights": weights,
          "code": code, "beside": beside.digest}
     )  # fmt: skip
-    marker = read_marker(layout.marker("audit"))
-    if redo:
-        files.remove(layout.marker("audit"))
-        files.remove(layout.audit)
-    elif marker is not None and marker["inputs_digest"] == inputs and _is_whole(layout):
+    marker = None if redo else read_marker(layout.marker("audit"))
+    if marker is not None and marker["inputs_digest"] == inputs and _is_whole(layout):
         log.info("audit: complete, skipped")
         tell_of_older_results("audit", marker)
         return marker
+    _refuse_unused(options)
+    if redo:
+        files.remove(layout.marker("audit"))
+        files.remove(layout.audit)
     start_s = time.monotonic()
     with recorded(layout.journal, "audit"):
         device = device_here(options.device)
@@ -94,6 +95,21 @@ def audit(config: StudyConfig, options: AuditConfig, redo: bool = False) -> dict
         write_marker(layout.marker("audit"), inputs, **facts, **origin, digest=inputs)
     log.info("audit: complete in %.1f s", time.monotonic() - start_s)
     return facts
+
+
+def _refuse_unused(options: AuditConfig) -> None:
+    """Refuses settings of a checkpoint without one, and of trainings where there are none."""
+    for name in ("num_classes", "mean", "std") if options.checkpoint is None else ():
+        if (value := getattr(options, name)) != getattr(AuditConfig, name):
+            raise ConfigError(
+                f"{name} must be of a checkpoint, got {value} without. Give --checkpoint, or leave "
+                "it."
+            )
+    if options.checkpoint is not None and options.epochs != AuditConfig.epochs:
+        raise ConfigError(
+            f"epochs must be of networks that an audit trains, got {options.epochs} with the "
+            f"checkpoint {options.checkpoint}, to whose features heads are fitted. Leave it."
+        )
 
 
 def _is_whole(layout: RunLayout) -> bool:

@@ -5,6 +5,10 @@ from raygrad.errors import ConfigError
 
 _OF_SHARDS = ("test_tars", "labels", "image", "renumber")
 """How shards and tables are read; sources and class folders know it themselves."""
+_SPLIT = ("digits", "mnist", "cifar10", "cifar100", "imagenet")
+"""Sources with a test split of their own."""
+_GREY = ("digits", "mnist")
+"""Sources with one colour channel."""
 
 
 def refuse_unused(data: DataConfig) -> None:
@@ -13,6 +17,7 @@ def refuse_unused(data: DataConfig) -> None:
     What a complete run was given before is not asked: only new data are.
     """
     if data.tars:
+        _refuse_files_of_sources(data)
         return
     defaults = DataConfig()
     for name in _OF_SHARDS:
@@ -27,10 +32,40 @@ def refuse_unused(data: DataConfig) -> None:
             f"the source digits must have no files of its own, got {data.data_dir or 'download'}. "
             "Leave it; or name your data alone, such as raygrad prepare FOLDER."
         )
+    if data.source in _SPLIT and data.test_fraction != defaults.test_fraction:
+        raise ConfigError(
+            f"test_fraction must be of class folders or tables, got {data.test_fraction:g} with "
+            f"the source {data.source}, which has a test split of its own. Leave it."
+        )
+    if data.source not in _GREY and data.channels != defaults.channels:
+        raise ConfigError(
+            f"channels must be of data of your own, got {data.channels} with the source "
+            f"{data.source}, which has {defaults.channels}. Give --channels {defaults.channels}; "
+            "or name a folder of images alone: raygrad prepare FOLDER."
+        )
 
 
-def refuse_unused_of_shards(data: DataConfig) -> None:
-    """Raises ConfigError where shards, which stay as they are, are to be split for a test."""
+def _refuse_files_of_sources(data: DataConfig) -> None:
+    if data.data_dir is not None or data.download:
+        raise ConfigError(
+            f"{'download' if data.download else 'data_dir'} must be of a source, got "
+            f"{data.data_dir or 'it'} with data that are named: {_shown(data.tars)}. Leave it."
+        )
+
+
+def refuse_unused_of_shards(data: DataConfig, *, is_new: bool) -> None:
+    """Raises ConfigError where shards, which stay as they are, are to be split or written anew.
+
+    Args:
+        data: What was asked for.
+        is_new: Whether nothing is indexed; what is, may have been given such a setting before.
+    """
+    for name in ("out", "shard_bytes") if is_new else ():
+        if getattr(data, name) != getattr(DataConfig, name):
+            raise ConfigError(
+                f"{name} must be of data that are written as shards, got {getattr(data, name)} "
+                "with shards, which stay as they are. Leave it."
+            )
     if data.test_fraction not in (DataConfig.test_fraction, 0.0):
         raise ConfigError(
             f"test_fraction must be of class folders or tables, got {data.test_fraction:g} with "

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -235,6 +236,6 @@ def _rates_key(config: StudyConfig) -> str:
 
 
 def check_price(price: float) -> None:
-    """Raises ConfigError unless a price is at least 0."""
-    if price < 0:
+    """Raises ConfigError unless a price is at least 0 and finite."""
+    if not 0 <= price < math.inf:
         raise ConfigError(f"price_per_device_hour must be at least 0, got {price!r}. Give a price.")

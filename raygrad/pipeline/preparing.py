@@ -122,7 +122,7 @@ def _prepare(config: StudyConfig, layout: RunLayout) -> dict[str, Any]:
     if data.tars and given.name == "image-folder":
         refuse_unused_of_folders(data, data.tars[0])
     if given.source is None:
-        refuse_unused_of_shards(data)
+        refuse_unused_of_shards(data, is_new=not files.exists(layout.marker("prepare")))
     # What is wrong with the data's names is said before Ray, which takes seconds, is started.
     ensure_ray()
     wait_for("prepare", Need(1, {"CPU": 1.0}, selector_of(data.nodes)), config.wait_s)

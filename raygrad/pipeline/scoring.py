@@ -43,6 +43,9 @@ def score(config: StudyConfig, seen: Seen | None = None) -> dict[str, Any]:
     check_columns(config.score.columns, TABLE_COLUMNS)
     others = [*trained_replicates(config), *compared_networks(config)]
     facts_of(RunLayout(config.run), "prepare")
+    if config.score.is_own and config.select.compare_networks:
+        names = " ".join(config.select.compare_networks)
+        log.info("score: %s: not compared with a network of your own", names)
     refuse_changed_shards(config, seen)
     facts = _score(config, config.scored_network)
     for other, name in others:

@@ -1,8 +1,9 @@
 """The stage train: a network on the whole training split."""
 
+import logging
 from typing import Any
 
-from raygrad.config import StudyConfig
+from raygrad.config import StudyConfig, TrainConfig
 from raygrad.config_values import identity
 from raygrad.data.index import read_index, read_table
 from raygrad.engine.session import ensure_ray
@@ -21,6 +22,8 @@ from raygrad.training.losses import check_named_loss
 from raygrad.training.measurements import DYNAMICS_FILE, write_dynamics_scores
 from raygrad.training.starting import initial_network
 from raygrad.training.study_data import StudyData
+
+log = logging.getLogger("raygrad")
 
 
 def train(config: StudyConfig) -> dict[str, Any]:
@@ -50,6 +53,7 @@ def _train(config: StudyConfig, network: str) -> dict[str, Any]:
     code = training_code(config)
 
     def do() -> dict[str, Any]:
+        _tell_unused(config.train)
         with rejects_kept(layout.train(network)):
             data = training_data(config)
         # What cannot be built is said here, in a line, and not by a worker.
@@ -84,3 +88,11 @@ def _train(config: StudyConfig, network: str) -> dict[str, Any]:
         return {"digest": checkpoint_digest, **metrics}
 
     return stage(layout, f"train-{network}", inputs, do, code)
+
+
+def _tell_unused(train: TrainConfig) -> None:
+    """Says what a recipe carries and this training does not come to."""
+    for name in ("keep_epochs", "bound_epochs"):
+        late = [str(epoch) for epoch in getattr(train, name) if epoch > train.epochs]
+        if late:
+            log.info("train: %s %s: not reached in %d epochs", name, " ".join(late), train.epochs)

@@ -166,9 +166,10 @@ PAIRS = {
     "select R --methods random --keep-fractions 0.1 0.5 --seeds 3": lambda r: r.select(
         methods="random", keep_fractions=[0.1, 0.5], seeds=3
     ),
-    "sweep --run R --protocols equal_steps --methods random --subsets a.parquet": lambda r: r.sweep(
-        "a.parquet", protocols="equal_steps", select={"methods": "random"}
+    "sweep --run R --protocols equal_steps --subsets a.parquet": lambda r: r.sweep(
+        "a.parquet", protocols="equal_steps"
     ),
+    "sweep --run R --methods random": lambda r: r.sweep(select={"methods": "random"}),
 }
 
 
