@@ -170,9 +170,18 @@ def _refuse_late_epochs(now: TrainConfig, was: TrainConfig) -> None:
 
 
 def _refuse_options(now: SelectConfig, was: SelectConfig) -> None:
-    for option in now.options:
-        method = option.partition(".")[0]
-        if option not in was.options and "." in option and method not in now.methods:
+    new = [option for option in now.options if option not in was.options]
+    if not new:
+        return
+    from raygrad.selection.named import FLAGS_OF, check_method, parsed_options
+
+    # What is no option at all is said as that.
+    known = parsed_options(now.options)
+    for option in new:
+        name, _, _ = option.partition("=")
+        method = name.partition(".")[0]
+        if method not in now.methods and name not in FLAGS_OF:
+            check_method(method, **known[method])
             raise ConfigError(
                 f"options must be of methods that are asked for, got {option} without {method}. "
                 "Name it: --methods; or leave it."
