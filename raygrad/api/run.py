@@ -238,7 +238,7 @@ class Run:
         named = {"tars": _names(data), "test_tars": _names(test_data), "labels": labels,
                  "renumber": renumber}  # fmt: skip
         config = settings.audited_data(self.config, named, max_reject_share)
-        with _stage(), pipeline.bound(config, redo):
+        with _stage(), pipeline.bound(config, redo, "audit"):
             if named["tars"]:
                 pipeline.prepare(config)
             pipeline.audit(settings.accepting(config, max_reject_share), options, redo)

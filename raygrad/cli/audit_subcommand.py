@@ -44,7 +44,7 @@ class Audit:
         if not self.run:
             raise ConfigError("audit must be given its run folder, got none. Give --run.")
         config = self._config()
-        with pipeline.bound(config, self.redo):
+        with pipeline.bound(config, self.redo, "audit"):
             if self.tars:
                 pipeline.prepare(config)
             asked = accepting(config, self.max_reject_share)

@@ -44,7 +44,8 @@ def bound(config: StudyConfig, redo: bool = False, stage: str | None = None) -> 
     Args:
         config: The study.
         redo: Do again, once everything is checked, what is complete of other inputs.
-        stage: With `redo`, a stage that is done again in any case: prepare, train or score.
+        stage: With `redo`, a stage that is done again in any case: prepare, train or score; or
+            audit, for which only data are prepared again.
 
     Raises:
         ConfigError: As of `check` and `bind`.

@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,19 +11,20 @@ import pyarrow.parquet as pq
 import torch
 
 from raygrad.config import StudyConfig
-from raygrad.data.index import Index, read_index, write_table
+from raygrad.data.index import Index, read_index
 from raygrad.data.reading import read_rows, rows_of_keys
 from raygrad.errors import ConfigError, DataError
 from raygrad.pipeline.score_inputs import ScoreInputs, score_inputs
 from raygrad.runs import score_table
 from raygrad.runs.feature_draws import read_vectors, vectors_there
+from raygrad.runs.influence_tables import INFLUENCE, inputs_now, write_influence
 from raygrad.runs.layout import RunLayout, folder_name
 from raygrad.selection.influence import Extremes, Factors, inner_products
 from raygrad.storage import files
 from raygrad.storage.manifest import read_json
 from raygrad.training.checkpoints import load_checkpoint
 from raygrad.training.features import FeatureTap
-from raygrad.training.losses import build_loss
+from raygrad.training.losses import DEFAULT_LOSS, build_loss
 from raygrad.training.outside import NetworkSource
 
 log = logging.getLogger("raygrad")
@@ -97,30 +98,42 @@ def influence(
     except DataError as error:
         raise ConfigError(f"{str(error).split(' Name')[0]} Look one up: raygrad scores.") from error
     points = _points(config, layout, checkpoints)
-    urls = [_vectors_of(layout, point, make) for point in points]
+    shards = set(index.rows("train")["shard"].to_pylist())
+    urls = [_vectors_of(layout, point, shards, make) for point in points]
+    extremes = _extremes(index, points, urls, rows, top)
+    over = ", ".join(point.name for point in points)
+    facts = inputs_now(layout, config.scored_network, config.score.is_own)
+    facts["checkpoints"] = [point.inputs.provenance["checkpoint"] for point in points]
+    results = []
+    for at, (key, label) in enumerate(zip(keys, rows["label"].to_pylist(), strict=True)):
+        url = files.join(layout.url, INFLUENCE, f"{folder_name(key)}.parquet")
+        table = extremes.table(at)
+        with_query = table.append_column("query", pa.array([key] * table.num_rows))
+        write_influence(url, with_query, facts)
+        results.append(
+            Influence(key, index.classes[label], table, url, extremes.num_rows, over)
+        )  # fmt: skip
+    return results
+
+
+def _extremes(
+    index: Index, points: Sequence[_Point], urls: Sequence[str], rows: pa.Table, top: int
+) -> Extremes:
+    """Returns both ends of all training images, by what they pull of each of some rows."""
     queries = [_query_factors(point.inputs, index, rows) for point in points]
-    extremes = Extremes(len(keys), top)
+    extremes = Extremes(rows.num_rows, top)
     for shard in read_json(files.join(urls[0], score_table.MANIFEST))["shards"]:
         found = _shard_rows(index, urls[0], shard)
         if not found.num_rows:
             continue
-        total = np.zeros((found.num_rows, len(keys)))
+        total = np.zeros((found.num_rows, rows.num_rows))
         for point, url, query in zip(points, urls, queries, strict=True):
             vectors = read_vectors(url, shard, found["key"], score_table.VECTORS)
             of = Factors(vectors["errors"], vectors["features"])
             total += point.weight * inner_products(of, query)
         _refuse_not_finite(found, total)
         extremes.add(found, total)
-    over = ", ".join(point.name for point in points)
-    results = []
-    for at, (key, label) in enumerate(zip(keys, rows["label"].to_pylist(), strict=True)):
-        url = files.join(layout.url, "influence", f"{folder_name(key)}.parquet")
-        table = extremes.table(at)
-        write_table(url, table.append_column("query", pa.array([key] * table.num_rows)))
-        results.append(
-            Influence(key, index.classes[label], table, url, extremes.num_rows, over)
-        )  # fmt: skip
-    return results
+    return extremes
 
 
 def _points(config: StudyConfig, layout: RunLayout, checkpoints: Sequence[str]) -> list[_Point]:
@@ -174,19 +187,30 @@ def _trained_point(
     return _Point(config, changed, name, weight)
 
 
-def _vectors_of(layout: RunLayout, point: _Point, make: bool) -> str:
-    """Returns the folder of the table that has the features and errors of a checkpoint."""
-    name, wanted = point.config.scored_network, point.inputs.provenance
+def _vectors_of(layout: RunLayout, point: _Point, shards: set[str], make: bool) -> str:
+    """Returns the folder of the table that has the features and errors of a checkpoint.
+
+    Args:
+        layout: The run folder.
+        point: The checkpoint.
+        shards: The shards of the training images: all are to be there.
+        make: Make what is not there.
+    """
+    name, wanted, got = point.config.scored_network, point.inputs.provenance, "none"
     alone = f"{name}@{wanted['checkpoint'][:8]}"
     for url in (layout.features(alone), layout.features(name), layout.scores(name)):
         if set(vectors_there(url) or ()) == set(score_table.VECTORS):
-            of = read_json(files.join(url, score_table.MANIFEST))["provenance"]
-            if all(of.get(one) == wanted[one] for one in ("checkpoint", "preprocess", "classes")):
+            manifest = read_json(files.join(url, score_table.MANIFEST))
+            if not _are_of(manifest["provenance"], wanted):
+                continue
+            lacking = len(shards - set(manifest["shards"]))
+            if not lacking:
                 return url
+            got = f"those of {len(shards) - lacking} of {len(shards)} shards"
     if not make:
         raise ConfigError(
             f"influence needs features and errors of all training images at {point.name}, got "
-            f"none in {layout.url}. Make them in a pass over the images: add --make-features."
+            f"{got} in {layout.url}. Make them in a pass over the images: add --make-features."
         )
     from raygrad.pipeline.making_features import make_vectors  # with all of Ray Data
 
@@ -198,6 +222,14 @@ def _vectors_of(layout: RunLayout, point: _Point, make: bool) -> str:
             "which goes on after that layer."
         )
     return url
+
+
+def _are_of(found: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
+    """Tells whether features and errors are of the same weights, images, loss and code."""
+    same = all(found.get(name) == wanted[name] for name in ("checkpoint", "preprocess", "classes"))
+    # Tables of cross-entropy do not name it, and older ones do not say by what code they are.
+    loss = found.get("loss", DEFAULT_LOSS) == wanted.get("loss", DEFAULT_LOSS)
+    return same and loss and found.get("code", wanted.get("code")) == wanted.get("code")
 
 
 def _query_factors(inputs: ScoreInputs, index: Index, rows: pa.Table) -> Factors:

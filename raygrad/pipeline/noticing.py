@@ -31,6 +31,9 @@ log = logging.getLogger("raygrad")
 FILE = "fingerprint.json"
 """In the run's data folder: the listings of its source and of its shards."""
 
+CODE = "code.json"
+"""In the folder of a sweep: digests of the code that its networks are retrained with."""
+
 RESULTS: dict[str, tuple[int, str]] = {
     "score": (2, "the margin no longer saturates"),
     "audit": (3, "labels are ranked by tempered odds, and noise odds stand beside"),
@@ -214,7 +217,7 @@ def check_sweep_code(
     now = code_of(*names, start_from=start_from)
     if not now:
         return
-    url = files.join(layout.sweep, "code.json")
+    url = files.join(layout.sweep, CODE)
     was = read_json(url) if files.exists(url) else {}
     refuse_changed_code("sweep", layout, was, now)
     if not now.items() <= was.items():

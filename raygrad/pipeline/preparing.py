@@ -34,7 +34,11 @@ from raygrad.engine import parallel
 from raygrad.engine.session import ensure_ray
 from raygrad.engine.waiting import Need, wait_for
 from raygrad.errors import ConfigError, DataError
-from raygrad.pipeline.data_settings import refuse_unused_of_folders, refuse_unused_of_shards
+from raygrad.pipeline.data_settings import (
+    refuse_unused,
+    refuse_unused_of_folders,
+    refuse_unused_of_shards,
+)
 from raygrad.pipeline.noticing import (
     changed_error,
     record,
@@ -118,11 +122,7 @@ def index_shards(config: StudyConfig) -> Seen | None:
 def _prepare(config: StudyConfig, layout: RunLayout) -> dict[str, Any]:
     data = config.data
     before = taken(data)
-    given = resolved(data)
-    if data.tars and given.name == "image-folder":
-        refuse_unused_of_folders(data, data.tars[0])
-    if given.source is None:
-        refuse_unused_of_shards(data, is_new=not files.exists(layout.marker("prepare")))
+    given = _used(data, is_new=not files.exists(layout.marker("prepare")))
     # What is wrong with the data's names is said before Ray, which takes seconds, is started.
     ensure_ray()
     wait_for("prepare", Need(1, {"CPU": 1.0}, selector_of(data.nodes)), config.wait_s)
@@ -172,6 +172,27 @@ def resolved(data: DataConfig) -> Data:
     folder = files.absolute(data.data_dir) if data.data_dir else None
     source = SOURCES[data.source](folder, download=data.download, held_out=held_out)
     return Data(source=source, name=data.source)
+
+
+def check_data(data: DataConfig) -> None:
+    """Checks, before Ray is started or anything is removed, that data can be prepared.
+
+    Raises:
+        ConfigError: Something is not there, is nothing that can be read, or is given what says
+            nothing of it.
+    """
+    refuse_unused(data)
+    _used(data, is_new=True)
+
+
+def _used(data: DataConfig, is_new: bool) -> Data:
+    """Returns what `resolved` does, where all settings are of it."""
+    given = resolved(data)
+    if data.tars and given.name == "image-folder":
+        refuse_unused_of_folders(data, data.tars[0])
+    if given.source is None:
+        refuse_unused_of_shards(data, is_new=is_new)
+    return given
 
 
 def _few(urls: _Urls) -> int:

@@ -33,7 +33,7 @@ def run(config: StudyConfig, redo: bool = False) -> pa.Table:
         score(config)
         # A study that asks for a method asks for what it reads.
         select(replace(config, select=replace(config.select, make_features=True)), redo)
-        results = sweep(config)
+        results = sweep(config, redo=redo)
     report(config)
     return results
 

@@ -10,15 +10,18 @@ import pyarrow as pa
 
 from raygrad.config import StudyConfig
 from raygrad.engine.sweep import job as sweep_engine
+from raygrad.engine.sweep.trial_process import STATES
 from raygrad.pipeline.data_ways import trial_data
 from raygrad.pipeline.noticing import check_sweep_code, refuse_changed_shards
 from raygrad.pipeline.planning import paybacks, predicted_wall_s
+from raygrad.pipeline.redoing import forget_retrainings
 from raygrad.pipeline.settling import settle_rows
 from raygrad.pipeline.trial_grid import planned_trials
 from raygrad.runs.journal import recorded
 from raygrad.runs.layout import RunLayout
 from raygrad.runs.reject_table import rejects_kept
 from raygrad.runs.result_rows import ResultRows
+from raygrad.storage import files
 from raygrad.training.trial import Trial
 
 log = logging.getLogger("raygrad")
@@ -34,11 +37,14 @@ def sweep(config: StudyConfig, own_subsets: Sequence[str] = (), redo: bool = Fal
         config: The study.
         own_subsets: Files of subsets that were made elsewhere, to retrain on in place of those
             that the study draws.
-        redo: Draw again subsets that were drawn otherwise, as of `select`.
+        redo: Draw again subsets that were drawn otherwise, as of `select`, and retrain what was
+            retrained by other code.
     """
     layout = RunLayout(config.run)
     refuse_changed_shards(config)
     networks = config.sweep.networks or (config.train.network,)
+    if redo and forget_retrainings(layout, config):
+        files.remove(files.join(layout.sweep, STATES))  # what is begun is of the old code too
     check_sweep_code(layout, (*networks, config.train.loss), start_from=config.train.start_from)
     trials = planned_trials(config, own_subsets, redo)
     rows = ResultRows(layout.sweep, layout.results)

@@ -1,6 +1,7 @@
 """Which training images pull the loss of an image: what `raygrad influence` found, as pictures."""
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -15,6 +16,8 @@ from raygrad.report.page import Section
 from raygrad.report.tables import Run
 from raygrad.report.thumbnails import Thumbnail
 from raygrad.report.wording import count
+from raygrad.runs.influence_tables import INFLUENCE, is_current
+from raygrad.runs.layout import RunLayout
 from raygrad.storage import files
 
 MOST = 24
@@ -63,22 +66,38 @@ def read_pulls(run: Run) -> tuple[list[Pull], int]:
         run: The run.
 
     Returns:
-        At most `MOST`, in the order of their files' names, and the number of files.
+        At most `MOST`, in the order of their files' names, and the number of files; those of other
+        data or another network than the run's are left out.
     """
-    urls = files.list_files(files.join(run.url, "influence"), ".parquet")
+    urls, _ = _current(run)
     found = []
     for url in urls[:MOST]:
-        with files.open_input(url) as stream:
-            try:
-                rows = pq.read_table(stream)
-            except (pa.ArrowInvalid, OSError) as error:
-                raise DataError(
-                    f"a table of influences must be readable, got {error} in {url}. "
-                    "Make it again: raygrad influence."
-                ) from error
+        with _readable(url), files.open_input(url) as stream:
+            rows = pq.read_table(stream)
         if rows.num_rows:
             found.append(Pull(str(rows["query"][0].as_py()), rows))
     return found, len(urls)
+
+
+def _current(run: Run) -> tuple[list[str], int]:
+    """Returns the files that are of the run's data and network, and how many are not."""
+    urls = files.list_files(files.join(run.url, INFLUENCE), ".parquet")
+    layout, current = RunLayout(run.url), []
+    for url in urls:
+        with _readable(url):
+            current += [url] if is_current(layout, url) else []
+    return current, len(urls) - len(current)
+
+
+@contextlib.contextmanager
+def _readable(url: str) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(
+            f"a table of influences must be readable, got {error} in {url}. "
+            "Make it again: raygrad influence."
+        ) from error
 
 
 def pulled_section(
@@ -92,13 +111,19 @@ def pulled_section(
         total: How many images influence was found of.
         thumbnails: Pictures by key.
     """
+    outdated = _current(run)[1]
+    left_out = (
+        f"Left out: {count(outdated)} that {'is' if outdated == 1 else 'are'} of other data or "
+        "another network than the run's now. Ask again: raygrad influence."
+    )
+    notes = [left_out] if outdated else []
     if not pulls:
-        return Section("What pulls a loss")
+        return Section("What pulls a loss", intro=notes)
     shown = f"{count(len(pulls))} of {count(total)}" if len(pulls) < total else count(total)
     said = f"Of {shown} images that raygrad influence was asked about."
     labels = _labels(run, [pull.query for pull in pulls])
     parts = [_markup(pull, labels.get(pull.query, ""), thumbnails) for pull in pulls]
-    return Section("What pulls a loss", intro=[said, LIMITS], parts=parts)
+    return Section("What pulls a loss", intro=[said, LIMITS, *notes], parts=parts)
 
 
 def _labels(run: Run, keys: Sequence[str]) -> dict[str, str]:

@@ -144,6 +144,19 @@ class ResultRows:
             files.remove(files.join(self._folder, f"{trial}.json"))
         self._without(trials)
 
+    def remove_networks(self, networks: Collection[str] | None) -> None:
+        """Removes the trials of networks for good, and what was set aside of them.
+
+        Args:
+            networks: The networks; None for all.
+        """
+        for trial in _trials_in(self._aside):
+            url = files.join(self._aside, f"{trial}.json")
+            if networks is None or json.loads(files.read_bytes(url))["network"] in networks:
+                files.remove(url)
+        rows = self._rows.items()
+        self.remove([t for t, row in rows if networks is None or row["network"] in networks])
+
     def _without(self, trials: Collection[str]) -> None:
         for trial in trials:
             del self._rows[trial]

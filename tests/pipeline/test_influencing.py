@@ -14,13 +14,15 @@ from raygrad.config import StudyConfig, TrainConfig
 from raygrad.data.index import read_index
 from raygrad.data.reading import read_rows, rows_of_keys
 from raygrad.errors import ConfigError
+from raygrad.pipeline import influencing
 from raygrad.pipeline.score_inputs import score_inputs
 from raygrad.pipeline.stages import training_inputs
 from raygrad.report.pulled import EACH, pulled_section, read_pulls
 from raygrad.report.tables import Run, read_run
 from raygrad.report.thumbnails import read_thumbnails
 from raygrad.runs.layout import RunLayout
-from raygrad.storage.manifest import write_json, write_marker
+from raygrad.runs.score_table import MANIFEST
+from raygrad.storage.manifest import read_json, read_marker, write_json, write_marker
 from raygrad.training.checkpoints import Checkpoint, save_checkpoint
 from raygrad.training.models import ImageSpec, build_network
 from raygrad.training.preprocess import Normalize
@@ -224,3 +226,47 @@ def test_without_kept_epochs_the_best_one_is_taken_and_it_is_said(trained, caplo
     assert "train with --keep-epochs to sum over more" in caplog.text
     with pytest.raises(ConfigError, match="top at least 1"):
         pipeline.influence(trained, ["a"], top=0)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"shards": 0}, "got those of 0 of 1 shards"),
+        ({"loss": "own:loss"}, "got none"),
+        ({"code": "another"}, "got none"),
+    ],
+)
+def test_features_of_other_losses_code_or_of_fewer_shards_are_not_taken(
+    change, text, own, monkeypatch
+):
+    run, files = own
+    config, key = pipeline.stored_config(run), key_of(run, "test")
+    pipeline.influence(config, [key], checkpoints=files[:1], make=True)
+    pipeline.influence(config, [key], checkpoints=files[:1])
+
+    def read(url):
+        found = read_json(url)
+        if url.endswith(MANIFEST):
+            found["provenance"] |= {name: of for name, of in change.items() if name != "shards"}
+            found["shards"] = found["shards"][: change.get("shards")]
+        return found
+
+    monkeypatch.setattr(influencing, "read_json", read)
+    with pytest.raises(ConfigError, match=text):
+        pipeline.influence(config, [key], checkpoints=files[:1])
+
+
+@pytest.mark.parametrize("stage", ["prepare", "train-mlp"])
+def test_the_report_leaves_out_what_pulled_in_other_data_or_another_network(stage, trained):
+    layout, key = RunLayout(trained.run), key_of(trained.run, "test")
+    [found] = pipeline.influence(trained, [key], top=2, make=True)
+    run = read_run(trained.run)
+    assert [pull.query for pull in read_pulls(run)[0]] == [key]
+    assert pulled_section(run, [], 0, {}).intro == []
+    marker = read_marker(layout.marker(stage))
+    write_json(layout.marker(stage), marker | {"digest": "another"})
+    assert read_pulls(run) == ([], 0)
+    assert "1 that is of other data or another network" in pulled_section(run, [], 0, {}).intro[0]
+    older = pq.read_table(found.url).replace_schema_metadata(None)
+    pq.write_table(older, found.url)
+    assert len(read_pulls(run)[0]) == 1, "older ones do not say what they are of"

@@ -12,7 +12,7 @@ import pytest
 
 from raygrad import pipeline
 from raygrad.cli import command as cli
-from raygrad.config import DataConfig, StudyConfig, SweepConfig, TrainConfig
+from raygrad.config import DataConfig, ScoreConfig, StudyConfig, SweepConfig, TrainConfig
 from raygrad.config_values import identity
 from raygrad.data import fingerprint as data_fingerprint
 from raygrad.data.fingerprint import (
@@ -447,7 +447,10 @@ def test_a_stage_is_done_again_when_it_is_asked_for_alone(tars, tmp_path, monkey
     prepare(run, tars=(f"{tars}/t-*.tar",))
     layout = RunLayout(str(run))
     config = dataclasses.replace(
-        pipeline.stored_config(str(run)), train=TrainConfig(network="mlp"), sweep=SweepConfig()
+        pipeline.stored_config(str(run)),
+        train=TrainConfig(network="mlp"),
+        score=ScoreConfig(network="mlp", fresh_weights=True, image_size=16),
+        sweep=SweepConfig(),
     )
     write_marker(layout.marker("score-mlp"), "other")
     trials = run / "sweep/trials"
