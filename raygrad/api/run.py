@@ -201,7 +201,7 @@ class Run:
         config = settings.scoring_config(config, asked, named, score_seeds, max_reject_share)
         seen = None
         with _stage(), pipeline.bound(config, redo, "score"):
-            if config.data.tars and named["tars"]:
+            if config.data.tars and (named["tars"] or redo):
                 seen = pipeline.index_shards(config)
             pipeline.score(settings.accepting(config, max_reject_share), seen)
         return self.scores()

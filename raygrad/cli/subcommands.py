@@ -112,7 +112,7 @@ class Score:
         with pipeline.bound(config, self.redo, "score"):
             if config.select.score_column != before.score_column:
                 log.info("select: subsets are drawn by %s now", config.select.score_column)
-            if config.data.tars and self.tars:
+            if config.data.tars and (self.tars or self.redo):
                 seen = pipeline.index_shards(config)
             facts = pipeline.score(accepting(config, self.max_reject_share), seen)
         print(f"{facts['num_examples']} examples scored in {facts['num_shards']} parts")

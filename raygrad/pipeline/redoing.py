@@ -40,13 +40,9 @@ def forget_changed(config: StudyConfig, at_least: str | None = None) -> None:
             fit.
     """
     layout, own = RunLayout(config.run), config.train.network
-    if at_least == "prepare" or _is_prepare_stale(config):
-        _check_data(config)
-        if at_least in (None, "train"):
-            _check_start(config)
-        if at_least in (None, "score"):
-            for url in config.score.checkpoint:
-                read_weights(files.absolute(url))
+    change = _change_of_data(config)
+    if at_least == "prepare" or change is not None:
+        _check_data(config, at_least, change)
         _forget_data(layout)
         return
     if at_least == "audit":
@@ -69,10 +65,23 @@ def forget_changed(config: StudyConfig, at_least: str | None = None) -> None:
             _forget_scores(layout, name, beside=True)
 
 
-def _check_data(config: StudyConfig) -> None:
+def _check_data(config: StudyConfig, at_least: str | None, change: str | None) -> None:
+    """Raises ConfigError where data cannot be prepared again, or what is to be done with them."""
     from raygrad.pipeline.preparing import check_data  # with all of Ray
 
+    url = RunLayout(config.run).url
+    if at_least == "train" or (at_least == "score" and not config.data.tars):
+        raise ConfigError(
+            f"the data must be as they were prepared, got others in {url}: {change}. Prepare them "
+            "again first, which removes all that came of them: raygrad prepare --redo, or index "
+            "--redo."
+        )
     check_data(config.data)
+    if at_least is None:
+        _check_start(config)
+    if at_least in (None, "score"):
+        for checkpoint in config.score.checkpoint:
+            read_weights(files.absolute(checkpoint))
 
 
 def _check_start(config: StudyConfig) -> None:
@@ -97,14 +106,16 @@ def _check_training(config: StudyConfig, at_least: str | None) -> None:
         initial_network(train.network, train, spec, train.seed)
 
 
-def _is_prepare_stale(config: StudyConfig) -> bool:
+def _change_of_data(config: StudyConfig) -> str | None:
+    """Returns what changed since data were prepared; None where nothing did, or none are."""
     layout, data = RunLayout(config.run), config.data
     marker = read_marker(layout.marker("prepare"))
     if marker is None:
-        return False
-    other = marker["inputs_digest"] != digest(identity(data))
+        return None
+    if marker["inputs_digest"] != digest(identity(data)):
+        return "they are configured otherwise"
     seen = Seen()
-    return other or bool(source_change(layout, data, seen) or shard_change(layout, data, seen))
+    return source_change(layout, data, seen) or shard_change(layout, data, seen)
 
 
 def _is_scored_otherwise(config: StudyConfig, at_least: str | None) -> bool:

@@ -30,6 +30,7 @@ from raygrad.runs.result_rows import ASIDE, ResultRows, write_row
 from raygrad.storage import files
 from raygrad.storage.manifest import digest, write_json, write_marker
 from raygrad.training.models import ImageSpec, build_network
+from tests.data.making import example, jpeg, put
 from tests.pipeline.making_runs import without_ray
 
 
@@ -250,3 +251,36 @@ def test_a_whole_study_passes_redo_on_to_its_sweep(tiny_config, monkeypatch):
     monkeypatch.setattr(study, "sweep", lambda config, redo=False: seen.append(redo))
     pipeline.run(tiny_config, redo=True)
     assert seen == [True]
+
+
+@pytest.fixture
+def changed_tar(tmp_path):
+    """A run of tars that one's own network has scored, of which one changed since."""
+    run, tars = str(tmp_path / "run"), tmp_path / "tars"
+    tars.mkdir()
+    for seed in (0, 1):
+        members = []
+        for at in range(6):
+            members += example(f"{at}", at % 2, "jpg", jpeg(10 * seed + at, (8, 8)))
+        put(tars, "t-0.tar", members)
+        if not seed:
+            assert cli.main(["index", str(tars / "t-*.tar"), "--run", run]) == 0
+            assert cli.main(["score", "--run", run, *FRESH.split()]) == 0
+    return run
+
+
+FRESH = "--network linear --fresh-weights --image-size 8 --num-classes 2 --columns loss"
+
+
+def test_training_again_removes_no_data_that_it_does_not_prepare(changed_tar, capsys):
+    before = everything_in(changed_tar)
+    assert cli.main(["train", "--run", changed_tar, "--network", "mlp", "--redo"]) == 2
+    assert "the data must be as they were prepared, got others" in capsys.readouterr().err
+    assert everything_in(changed_tar) == before
+
+
+def test_scoring_again_indexes_the_tars_that_changed(changed_tar):
+    url = RunLayout(changed_tar).marker("prepare")
+    before = files.read_bytes(url)
+    assert cli.main(["score", "--run", changed_tar, *FRESH.split(), "--redo"]) == 0
+    assert files.read_bytes(url) != before
