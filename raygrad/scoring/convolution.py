@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from raygrad.scoring.cost import CPU, DeviceClass, Method, device_class, scratch_budget
-from raygrad.scoring.outer import outer_methods, outer_norms
+from raygrad.scoring.outer import outer_methods, outer_norms, own_terms, without_digits
 from raygrad.scoring.reductions import (
     Partial,
     accumulation_type,
@@ -301,11 +301,14 @@ def shifted_gram(x: Tensor, g: Tensor, geometry: Geometry) -> Tensor:
     gram = _sum_of_shifts(gram, 2, out_width, flat, 1)
     gram = _sum_of_shifts(gram, 1, out_height, flat, 0)
     outputs = by_position(g, flat.groups)
-    return (
-        gram.reshape(len(outputs), -1)
-        .mul_(torch.bmm(outputs, outputs.mT).view(len(outputs), -1))
-        .sum(1)
-    )
+    left, right = gram.reshape(len(outputs), -1), torch.bmm(outputs, outputs.mT)
+    own = own_terms(left.view_as(right), right)
+    squares = left.mul_(right.view(len(outputs), -1)).sum(1)
+    for row in without_digits(squares, own).tolist():
+        at = slice(row // flat.groups, row // flat.groups + 1)
+        gradient = weight_gradients(x[at], g[at], flat).unflatten(1, (flat.groups, -1))
+        squares[row] = reduce_gradient(gradient[:, row % flat.groups], ["l2"])["l2"][0]
+    return squares
 
 
 def _sum_of_shifts(gram: Tensor, dim: int, size: int, geometry: Geometry, axis: int) -> Tensor:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 import torch
 from torch import Tensor
 
-from raygrad.scoring.cost import Method, device_class
+from raygrad.scoring.cost import CPU, Method, device_class
 from raygrad.scoring.reductions import (
     Partial,
     accumulation_type,
@@ -89,8 +89,36 @@ def outer_norms(x: Tensor, g: Tensor, norms: Collection[str], method: str) -> Pa
 
 
 def _gram(x: Tensor, g: Tensor) -> Tensor:
-    """Squared l2 norms, without the gradients."""
-    return torch.bmm(x, x.mT).mul_(torch.bmm(g, g.mT)).sum((1, 2))
+    """Squared l2 norms, without the gradients but where these are next to nothing."""
+    left, right = torch.bmm(x, x.mT), torch.bmm(g, g.mT)
+    own = own_terms(left, right)
+    squares = left.mul_(right).sum((1, 2))
+    lost = without_digits(squares, own)
+    if len(lost):
+        squares[lost] = _blocked(x[lost], g[lost], ["l2"])["l2"]
+    return squares
+
+
+CANCELS = 1e-3
+"""The share of the squares of its own terms below which the square of a sum has lost digits.
+
+The rounding of a Gram matrix is some eps of these squares, and a sum that cancels (the gradient
+before a normalisation, of an image without contrast) may be less than that."""
+
+
+def own_terms(left: Tensor, right: Tensor) -> Tensor:
+    """The sums of the squares of what is added up, ``[N]``, from both Gram matrices."""
+    return (left.diagonal(dim1=1, dim2=2) * right.diagonal(dim1=1, dim2=2)).sum(1)
+
+
+def without_digits(squares: Tensor, own: Tensor) -> Tensor:
+    """Which examples' squares must be found another way than by Gram matrices, ``[n]``.
+
+    None on a device that would have to be waited for.
+    """
+    if device_class(squares.device.type) is not CPU:
+        return torch.empty(0, dtype=torch.int64)
+    return (squares < CANCELS * own).nonzero()[:, 0]
 
 
 def _gram_beats_passes(x: Tensor, g: Tensor) -> bool:

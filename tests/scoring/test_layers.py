@@ -8,6 +8,8 @@ from hypothesis import HealthCheck, assume, given, settings
 from torch import nn
 
 from raygrad.scoring import convolution
+from raygrad.scoring.convolution import Geometry, convolution_norms, weight_gradients
+from raygrad.scoring.outer import outer_norms
 from tests.scoring.comparing import assert_exact
 
 quickly = settings(
@@ -236,3 +238,24 @@ def test_patches_are_copied_in_chunks_that_give_the_norms_of_the_whole(monkeypat
         found = convolution.convolution_norms(x, g, geometry, norms, "unfold_gradient")
         for norm in norms:
             torch.testing.assert_close(found[norm], expected[norm])
+
+
+@pytest.mark.parametrize("contrast", [1e-2, 1e-3])
+@pytest.mark.parametrize("method", ["shifted_gram", "unfold_gram", "gram"])
+def test_gram_matrices_keep_the_digits_of_sums_that_cancel(method, contrast):
+    """The gradient before a normalisation, of images that are next to constant."""
+    torch.manual_seed(0)
+    x = 1 + contrast * torch.randn(6, 8, 8, 8)
+    x[2] = torch.randn(8, 8, 8)
+    g = torch.randn(6, 5, 6, 6) if method != "gram" else torch.randn(6, 64, 5)
+    g = g - g.mean((2, 3), keepdim=True) if method != "gram" else g - g.mean(1, keepdim=True)
+    if method == "gram":
+        rows = x.flatten(2).mT
+        found = outer_norms(rows, g, ["l2"], method)["l2"]
+        exact = torch.bmm(g.double().mT, rows.double())
+    else:
+        geometry = Geometry((3, 3), (1, 1), (0, 0), (1, 1), 1)
+        found = convolution_norms(x, g, geometry, ["l2"], method)["l2"]
+        exact = weight_gradients(x.double(), g.double(), geometry)
+    exact = exact.flatten(1).square().sum(1)
+    assert float(((found.double() / exact).sqrt() - 1).abs().max()) < 5e-5
