@@ -22,7 +22,7 @@ from raygrad.training.batches import Batches
 from raygrad.training.checkpoints import on_cpu
 from raygrad.training.data_order import DataOrder
 from raygrad.training.examples import Examples
-from raygrad.training.losses import build_loss, check_loss
+from raygrad.training.losses import check_loss, training_loss
 from raygrad.training.micro_batches import MicroBatches
 from raygrad.training.observers import Observer
 from raygrad.training.optimizers import learning_rate_at, make_optimizer
@@ -103,7 +103,7 @@ class TrainingLoop:
         self._device = device_of(network)
         self._train, self._val = train.near(self._device), val.near(self._device)
         self._order_seed = order_seed
-        self._loss, self._loss_checked = build_loss(config.loss), False
+        self._loss, self._loss_checked = training_loss(config.loss), False
         order = DataOrder(len(train), config.batch_size, order_seed, config.shuffle_buffer)
         crops = PhotoCrops.of(config, order_seed)
         self._batches = Batches(self._train, order, self._device, crops)

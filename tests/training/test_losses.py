@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from raygrad.config import ScoreConfig, TrainConfig
 from raygrad.engine.score.networks import NetworkScorer
@@ -14,7 +15,7 @@ from raygrad.pipeline.score_loss import loss_provenance, score_loss
 from raygrad.scoring.oracle import loop_grad_norms
 from raygrad.training.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from raygrad.training.data_order import DataOrder
-from raygrad.training.losses import build_loss
+from raygrad.training.losses import build_loss, check_named_loss
 from raygrad.training.models import build_network
 from raygrad.training.outside import NetworkSource
 from raygrad.training.preprocess import Normalize
@@ -26,6 +27,22 @@ HERE = "tests.training.test_losses"
 
 def squared(logits, labels):
     return (logits.softmax(1) - F.one_hot(labels, logits.shape[1])).square().sum(1)
+
+
+class Centres(nn.Module):
+    """A loss with a point for each class, which it would have to learn."""
+
+    def __init__(self):
+        super().__init__()
+        self.at = nn.Parameter(torch.randn(3, 3))
+
+    def forward(self, logits, labels):
+        return (logits - self.at[labels]).square().sum(1)
+
+
+centres = Centres()
+centred = centres.forward
+fixed = Centres().requires_grad_(False)
 
 
 def mean(logits, labels):
@@ -151,3 +168,13 @@ def test_the_scoring_job_scores_by_the_loss_and_over_what_is_trainable():
     np.testing.assert_allclose(found["loss"], squared(network(x), y).detach(), rtol=1e-5)
     assert (found["grad_l2_trainable"] < found["grad_l2_all"]).all()
     assert TrainConfig().loss == "cross_entropy"
+
+
+@pytest.mark.parametrize("name", ["centres", "centred"])
+def test_a_loss_that_would_have_to_learn_is_refused_for_training_alone(name):
+    """No optimizer has its parameters; frozen ones are numbers like others, and scores take all."""
+    for begin in (lambda n: check_named_loss(n, 3), lambda n: make_loop("mlp", n=20, loss=n)):
+        with pytest.raises(ConfigError, match=f"'at' of '{HERE}:{name}', which would never"):
+            begin(f"{HERE}:{name}")
+        begin(f"{HERE}:fixed")
+    build_loss(f"{HERE}:{name}")
