@@ -9,8 +9,9 @@ Read first: `grad_norms.py`.
 
 from raygrad.scoring.columns import GRAD_COLUMNS, SCORE_COLUMNS, check_columns
 from raygrad.scoring.functional import batch_bound, per_example_grad_norms
-from raygrad.scoring.grad_norms import GradNorms, GradNormScorer
+from raygrad.scoring.grad_norms import GradNormScorer
 from raygrad.scoring.losses import LOSSES
+from raygrad.scoring.passes import GradNorms
 from raygrad.scoring.scores import example_scores
 
 __all__ = [

@@ -1,6 +1,6 @@
 """Compares an example's scores in its batch with those of the same example scored alone."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -134,12 +134,8 @@ class Audit:
         verdicts.expect_not(differ(logits[at : at + 1], alone_logits), lambda: ConfigError(DEPENDS))
         if first:
             verdicts.read()
-        relative = 0.1 if is_half(logits) else 2e-3
-        names = list(norms)
-        found = torch.stack([norms[name][at].double() for name in names])
-        exact = torch.stack([alone[name][0].double() for name in names])
-        largest = torch.stack([norms[name].double().abs().max() for name in names])
-        wrong = ~((found - exact).abs() <= relative * exact + 1e-6 * largest) & exact.isfinite()
+        names, wrong = list(norms), unlike(norms, alone, at, logits)
+        found, exact = _at(norms, at), _at(alone, 0, names)
         if first:
             return not bool(wrong.any()) or is_tie()
         batch = len(logits)
@@ -152,6 +148,27 @@ class Audit:
         return True
 
 
+def unlike(
+    norms: Mapping[str, Tensor], alone: Mapping[str, Tensor], at: int, logits: Tensor
+) -> Tensor:
+    """In which columns an example's norms are not those that it has alone, a bool ``[columns]``.
+
+    Args:
+        norms: The columns of its batch, ``[B]`` each.
+        alone: The columns of the example alone, ``[1]`` each.
+        at: Its place in the batch.
+        logits: The batch's, which show in what precision it was computed.
+    """
+    relative = 0.1 if is_half(logits) else 2e-3
+    found, exact = _at(norms, at), _at(alone, 0, list(norms))
+    largest = torch.stack([column.double().abs().max() for column in norms.values()])
+    return ~((found - exact).abs() <= relative * exact + 1e-6 * largest) & exact.isfinite()
+
+
+def _at(norms: Mapping[str, Tensor], at: int, names: Iterable[str] | None = None) -> Tensor:
+    return torch.stack([norms[name][at].double() for name in names or norms])
+
+
 def _depends(
     names: list[str], wrong: Tensor, found: Tensor, exact: Tensor, batch: int
 ) -> ConfigError:
@@ -160,6 +177,23 @@ def _depends(
         f"an example's gradient must not depend on the batch that it is in, got a {names[at]} of "
         f"{float(found[at]):.6g} in a batch of {batch}, and of {float(exact[at]):.6g} alone. Make "
         "the model treat every example apart, or score batches of one."
+    )
+
+
+_UNDERFLOWS = 1e-15
+"""Of a smaller norm the square, or that of its 1,024th part, is none that float32 holds."""
+
+
+def vanishing(name: str, value: float) -> ConfigError:
+    """The error for gradients that are too small to be squared.
+
+    Args:
+        name: A column.
+        value: What it is of an example, or the largest of it that is known.
+    """
+    return ConfigError(
+        f"gradients must be numbers whose squares float32 holds, got a {name} of {value:.3g} (of a "
+        "deep network in which they vanish). Score in float64: model.double(), images.double()."
     )
 
 
@@ -174,9 +208,13 @@ def refuse_nonlinear(norms: Mapping[str, Tensor], shrunk: Mapping[str, Tensor]) 
         ConfigError: They differ.
     """
     for name, column in norms.items():
-        if not near(shrunk[name], column, 1e-4):
-            raise ConfigError(
-                "the backward pass must be linear in the gradient that arrives, got a model in "
-                f"which {name} depends on the loss's scale (gradients that are clipped, normalised "
-                "or rounded on the way). Take that out of the model that is scored."
-            )
+        if near(shrunk[name], column, 1e-4):
+            continue
+        largest = float(column.abs().max())
+        if largest < _UNDERFLOWS:
+            raise vanishing(name, largest)
+        raise ConfigError(
+            "the backward pass must be linear in the gradient that arrives, got a model in "
+            f"which {name} depends on the loss's scale (gradients that are clipped, normalised "
+            "or rounded on the way). Take that out of the model that is scored."
+        )

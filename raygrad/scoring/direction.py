@@ -4,6 +4,7 @@ from torch import Tensor
 
 from raygrad.scoring.labels import as_classes
 from raygrad.scoring.losses import NamedLoss
+from raygrad.scoring.own_loss import OwnLoss
 from raygrad.scoring.verdicts import Verdicts
 
 
@@ -29,7 +30,9 @@ def direction_of(
         loss.check(logits, labels)
     else:
         loss.check(logits, labels, later)
-        labels = as_classes(labels, logits)
+        if not isinstance(loss, OwnLoss):
+            # What is a label to a loss of the user's own is for that to say.
+            labels = as_classes(labels, logits)
     direction = loss.gradient(logits.detach(), labels, later)
     scale = direction.abs().amax(1, keepdim=True)
     return direction / scale.where(scale > 0, 1.0), scale[:, 0]

@@ -1,6 +1,6 @@
 """Per-example gradients where no formula is known: vmap over examples, or a loop of them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 
 import torch
@@ -8,10 +8,11 @@ from torch import Tensor, nn
 from torch.func import grad, vmap
 
 from raygrad.scoring.cost import scratch_budget
+from raygrad.scoring.graph import leaves_of
 from raygrad.scoring.pulling import pull_back
 from raygrad.scoring.reductions import Partial, concatenate, owned, reduce_gradient
 from raygrad.scoring.running import Runner
-from raygrad.scoring.strays import refuse_kept, stand_in
+from raygrad.scoring.strays import passing_for, refuse_kept, stand_in
 
 _CHUNK = 16
 """How many times a chunk's scratch may exceed the cache: vmap pays a high price for every chunk."""
@@ -50,8 +51,10 @@ def fallback_norms(
         if method == "vmap":
             found = _vmap(runner, images[rows], cotangent[rows], parameters, set(needed))
         else:
-            twice = method == "loop"
-            one = single_gradients(runner, images[rows], cotangent[rows], parameters, needed, twice)
+            beside = int(method == "loop")
+            one = single_gradients(
+                runner, images[rows], cotangent[rows], parameters, needed, beside
+            )
             found = {
                 name: torch.zeros_like(parameters[name])[None] if row is None else row[None]
                 for name, row in one.items()
@@ -72,7 +75,8 @@ def _vmap(
     fixed = {name: tensor for name, tensor in parameters.items() if name not in chosen}
 
     def projected(free: dict[str, Tensor], image: Tensor, direction: Tensor) -> Tensor:
-        logits: Tensor = runner({**fixed, **free}, image[None])
+        own = {name: passing_for(tensor, parameters[name]) for name, tensor in free.items()}
+        logits: Tensor = runner({**fixed, **own}, image[None])
         return (logits[0] * direction.to(logits.dtype)).sum()
 
     found: dict[str, Tensor] = vmap(grad(projected), in_dims=(None, 0, 0))(
@@ -85,7 +89,7 @@ def single_run(
     runner: Runner,
     image: Tensor,
     parameters: Mapping[str, Tensor],
-    twice: bool,
+    copies: int,
     mode: AbstractContextManager[object] | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Runs one example with its graph.
@@ -94,18 +98,18 @@ def single_run(
         runner: How the classifier is run.
         image: ``[1, ...]``.
         parameters: All parameters by name.
-        twice: Whether the image runs beside a copy of itself. The kernels of torch for a batch of
-            one are not all right: the backward pass of an eval batch normalisation on the CPU
+        copies: Beside how many copies of itself the image runs. The kernels of torch for a batch
+            of one are not all right: the backward pass of an eval batch normalisation on the CPU
             takes a gradient that arrives transposed for a contiguous one (torch 2.14).
         mode: A context to run in.
 
     Returns:
-        The logits, ``[1, C]`` or ``[2, C]``, and the leaves to differentiate by.
+        The logits, ``[1 + copies, C]``, and the leaves to differentiate by.
     """
     # All of them require gradients, chosen or not: hooks on activations ask for that.
     leaves = {name: stand_in(name, tensor) for name, tensor in parameters.items()}
     with torch.enable_grad():
-        own = torch.cat([image, image]) if twice else image
+        own = torch.cat([image] * (1 + copies)) if copies else image
         output = runner(leaves, own, mode=mode)
     if runner.by_copy:
         refuse_kept(output, leaves)
@@ -118,7 +122,7 @@ def single_gradients(
     cotangent: Tensor,
     parameters: Mapping[str, Tensor],
     chosen: Mapping[str, object],
-    twice: bool,
+    copies: int,
 ) -> dict[str, Tensor | None]:
     """Gradients of one example by ordinary autograd; None for what the logits do not depend on.
 
@@ -128,11 +132,11 @@ def single_gradients(
         cotangent: The gradient at the logits, ``[1, C]``.
         parameters: All parameters by name.
         chosen: The names of those to differentiate by.
-        twice: Whether the image runs beside a copy of itself, which gets no gradient.
+        copies: Beside how many copies of itself the image runs, which get no gradient.
     """
-    logits, leaves = single_run(runner, image, parameters, twice)
-    whole = hooks_backward(runner.model)
-    found = gradients_of(logits, cotangent, leaves if whole else {n: leaves[n] for n in chosen})
+    logits, leaves = single_run(runner, image, parameters, copies)
+    whole = leaves if hooks_backward(runner.model) else chosen
+    found = gradients_of(runner, logits, cotangent, leaves, whole)
     return {name: found[name] for name in chosen}
 
 
@@ -146,20 +150,32 @@ def hooks_backward(model: nn.Module) -> bool:
 
 
 def gradients_of(
-    logits: Tensor, cotangent: Tensor, leaves: Mapping[str, Tensor]
+    runner: Runner,
+    logits: Tensor,
+    cotangent: Tensor,
+    leaves: Mapping[str, Tensor],
+    chosen: Iterable[str],
 ) -> dict[str, Tensor | None]:
     """Carries a direction at one example's logits back to the leaves.
 
     Args:
-        logits: ``[1, C]``, or ``[2, C]`` for an image beside its copy.
-        cotangent: ``[1, C]``; the copy gets zero.
-        leaves: What to differentiate by, by name.
+        runner: How the classifier was run.
+        logits: ``[1, C]``, or a row more for each copy beside an image.
+        cotangent: ``[1, C]``; the copies get zero.
+        leaves: What stood for the parameters, by name.
+        chosen: The names of those to differentiate by.
     """
-    if not logits.requires_grad or not leaves:
-        return dict.fromkeys(leaves)
+    names = list(chosen)
+    if not logits.requires_grad or not names:
+        return dict.fromkeys(names)
+    shown = {id(leaf) for leaf in leaves_of(logits)}
+    # A function that reaches a leaf by its own backward pass may lie on the way to others alone.
+    pulled = names if all(id(leaves[name]) in shown for name in names) else list(leaves)
     direction = cotangent.to(logits.dtype)
     if len(logits) > 1:
-        direction = torch.cat([direction, torch.zeros_like(direction)])
-    with torch.autocast(logits.device.type, enabled=False):
-        found = pull_back(logits, list(leaves.values()), direction)
-    return dict(zip(leaves, found, strict=True))
+        rest = direction.new_zeros(len(logits) - 1, *direction.shape[1:])
+        direction = torch.cat([direction, rest])
+    with torch.autocast(logits.device.type, enabled=False), runner.standing(leaves):
+        found = pull_back(logits, [leaves[name] for name in pulled], direction)
+    by_name = dict(zip(pulled, found, strict=True))
+    return {name: by_name[name] for name in names}

@@ -135,7 +135,8 @@ def _summed_gradients(
         free = {name: tensor.requires_grad_() for name, tensor in parameters.items()}
         logits = runner(free, images)
         direction = find_loss(loss).gradient(logits.detach(), labels).to(logits.dtype)
-        return list(pull_back(logits, list(free.values()), direction))
+        with runner.standing(free):
+            return list(pull_back(logits, list(free.values()), direction))
 
 
 class _Totals:

@@ -15,32 +15,25 @@ from raygrad.scoring.columns import (
     check_columns,
 )
 from raygrad.scoring.cost import device_class
-from raygrad.scoring.direction import direction_of
-from raygrad.scoring.fallback import fallback_norms, gradients_of, hooks_backward, single_run
+from raygrad.scoring.fingerprint import Fingerprint, Sample, versions
 from raygrad.scoring.labels import check_images
+from raygrad.scoring.looking import gap_of, looks_right, tie_of_rounding
 from raygrad.scoring.losses import Loss
+from raygrad.scoring.out_of_memory import is_out_of_memory
 from raygrad.scoring.own_loss import find_loss
-from raygrad.scoring.plan import Plan, backward, run_sites
+from raygrad.scoring.passes import GradNorms, Passes, bare_of
+from raygrad.scoring.plan import Plan
 from raygrad.scoring.prepare import prepare, refuse_modules
 from raygrad.scoring.probes import is_channels_last
-from raygrad.scoring.reductions import reduce_gradient
-from raygrad.scoring.running import own_parameters, widened
+from raygrad.scoring.running import own_parameters
 from raygrad.scoring.strays import StrayParameterError
-from raygrad.scoring.ties import is_tie, nudged, precision_of
-from raygrad.scoring.totals import totals
+from raygrad.scoring.trial import refusing
 from raygrad.scoring.verdicts import Verdicts
 from raygrad.scoring.verify import is_half
 from raygrad.scoring.wrappers import uncompiled, unwrapped
 
-
-@dataclass(frozen=True)
-class GradNorms:
-    """What one batch gave."""
-
-    norms: dict[str, Tensor]
-    """Each asked column, float32 ``[B]``."""
-    logits: Tensor
-    """The logits of the same forward pass, ``[B, C]``, detached: ``example_scores`` takes them."""
+TURNS = 8
+"""How often a batch may make other calls before that is no longer asked about: it may always."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +44,8 @@ class Prepared:
     """Plans by what they are made for."""
     audits: dict[object, Audit]
     """The audits of each."""
+    unseen: frozenset[object] = frozenset()
+    """What plans are for by which no batch of several images was looked over."""
 
 
 class GradNormScorer:
@@ -105,8 +100,23 @@ class GradNormScorer:
                 raise ConfigError(unknown_name("a layer with a method", name, known))
         self._plans: dict[object, Plan] = {}
         self._audits: dict[object, Audit] = {}
-        self.calls = 0
+        self._passes = Passes(self.columns, self._loss, self._trainable)
+        self._unseen: set[object] = set()
+        """What plans are for by which no batch was looked over yet."""
+        self._sample = Sample(self._model)
+        self._written: tuple[list[int], bytes] | None = None
+        """How often the model's tensors had been written to at the last batch, and some of them."""
+        self._heard: dict[object, int] = {}
+        """The calls of the first batch of each form."""
+        self._prints: dict[object, Fingerprint] = {}
+        """The model when each plan was made."""
+        self._turns = 0
+        """How often a batch of a known form has made other calls."""
+
+    @property
+    def calls(self) -> int:
         """A hash of the calls of the last batch's forward pass; 0 where examples ran alone."""
+        return self._passes.calls
 
     def score(self, images: Tensor, labels: Tensor, *, later: Verdicts | None = None) -> GradNorms:
         """Scores one batch.
@@ -131,13 +141,47 @@ class GradNormScorer:
         refuse_modules(self._model)
         with torch.inference_mode(False), uncompiled():
             images = images.clone() if images.is_inference() else images
+            self._notice_writes()
             parameters = own_parameters(self._model)
             key = self._key(images, parameters)
             try:
                 plan, result = self._followed(images, labels, parameters, later, key)
-                return self._audited(plan, images, labels, parameters, result, later, key)
+                if self._has_turned(key, len(images)):
+                    plan, result = self._followed(images, labels, parameters, later, key)
+                    self._heard[key, len(images)] = self.calls
+                result = self._audited(plan, images, labels, parameters, result, later, key)
+                return self._looked_over(images, labels, parameters, result, key)
             except StrayParameterError as stray:
                 raise stray.refusal() from None
+            except ConfigError:
+                # What was refused is refused again, if it is asked for.
+                self._audits.pop(key, None)
+                raise
+
+    def _notice_writes(self) -> None:
+        """Trusts no plan before its next audit where the model's tensors were written to."""
+        now = (versions(self._model), self._sample.now())
+        if now != self._written:
+            if self._written is not None:
+                self._audits = {}
+            self._written = now
+
+    def _has_turned(self, key: object, size: int) -> bool:
+        """Whether a batch made other calls than one like it, of a model that was changed since.
+
+        Then nothing that was prepared is kept.
+        """
+        heard = self._heard.setdefault((key, size), self.calls)
+        if heard == self.calls or self._turns >= TURNS or key not in self._prints:
+            return False
+        self._turns += 1
+        if self._prints[key] == Fingerprint(self._model):
+            # Numbers or shapes that depend on the images.
+            return False
+        self._plans.clear()
+        self._audits.clear()
+        self._heard.clear()
+        return True
 
     def _followed(
         self, images: Tensor, labels: Tensor, parameters: Mapping[str, Tensor],
@@ -146,17 +190,25 @@ class GradNormScorer:
         """Scores by the plan for such images, or by another where the forward pass has changed."""
         plan = self._plan(images, parameters, key=key)
         try:
-            return plan, self._pass(plan, images, labels, parameters, later)
+            return plan, self._passes.batch(plan, images, labels, parameters, later)
+        except RuntimeError as error:
+            known = key not in self._unseen or plan.alone
+            if known or is_out_of_memory(error) or isinstance(error, torch.AcceleratorError):
+                raise
+            # A backward pass of the model's own that needs gradients of all that it was given.
+            with refusing(images):
+                plan = self._plan(images, parameters, alone=True, key=key)
+                return plan, self._passes.batch(plan, images, labels, parameters, later)
         except ForwardChangedError:
             # The model was changed since, or what it calls depends on the images.
             self._plans.clear()
             self._audits.clear()
         plan = self._plan(images, parameters, key=key)
         try:
-            return plan, self._pass(plan, images, labels, parameters, later)
+            return plan, self._passes.batch(plan, images, labels, parameters, later)
         except ForwardChangedError:
             plan = self._plan(images, parameters, alone=True, key=key)
-            return plan, self._pass(plan, images, labels, parameters, later)
+            return plan, self._passes.batch(plan, images, labels, parameters, later)
 
     def _audited(
         self, plan: Plan, images: Tensor, labels: Tensor, parameters: Mapping[str, Tensor],
@@ -167,7 +219,7 @@ class GradNormScorer:
         if plan.alone:
             if audit.first and not is_half(result.logits):
                 audit.count += 1
-                refuse_nonlinear(*self._two_sizes(plan, images[:1], labels[:1], parameters))
+                refuse_nonlinear(*self._passes.two_sizes(plan, images[:1], labels[:1], parameters))
             return result
         if audit.first:
             # A plan is trusted after its first audit, which is waited for.
@@ -175,21 +227,20 @@ class GradNormScorer:
         at = audit.chosen(result.logits, later, plan.price, both_ends=plan.both_ends)
         if at is None:
             return result
-        one, calls = slice(at, at + 1), self.calls
-        bare = replace(plan, alone=True, sites={}, unused=frozenset(),
-                       fallback=dict.fromkeys(plan.needed, plan.loop))  # fmt: skip
+        one, calls, bare = slice(at, at + 1), self.calls, bare_of(plan)
         if audit.first:
             # At another size of the direction: a backward pass that is linear takes no notice.
             shrink = 1.0 if is_half(result.logits) else SHRINK
-            alone = self._bare(bare, images[one], labels[one], parameters, shrink)
+            alone = self._passes.bare(bare, images[one], labels[one], parameters, shrink)
         else:
-            alone = self._pass(plan, images[one], labels[one], parameters, later)
-        self.calls = calls
+            alone = self._passes.batch(plan, images[one], labels[one], parameters, later)
+        self._passes.calls = calls
         first = audit.first
 
         def tie() -> bool:
-            return self._is_tie(plan, bare, (images, labels), at, parameters,
-                                _gap(result.norms, alone.norms, at), by_loop=first)  # fmt: skip
+            gap = gap_of(result.norms, alone.norms, at)
+            return tie_of_rounding(self._passes, plan, (images, labels), at, parameters, gap,
+                                   by_loop=first)  # fmt: skip
 
         if audit.agrees(result.norms, result.logits, alone.norms, alone.logits, at, later, tie):
             again = (plan, images, labels, parameters, result, later, key)
@@ -197,53 +248,23 @@ class GradNormScorer:
         # The logits are right and the norms are not: the size of a gradient changes more than its
         # size, or the plan was made for other images.
         if not is_half(result.logits):
-            refuse_nonlinear(*self._two_sizes(bare, images[one], labels[one], parameters))
+            refuse_nonlinear(*self._passes.two_sizes(bare, images[one], labels[one], parameters))
         plan = self._plan(images, parameters, alone=True, key=key)
-        return self._pass(plan, images, labels, parameters, later)
+        return self._passes.batch(plan, images, labels, parameters, later)
 
-    def _is_tie(
-        self, plan: Plan, bare: Plan, batch: tuple[Tensor, Tensor], at: int,
-        parameters: Mapping[str, Tensor], gap: dict[str, Tensor], *, by_loop: bool,
-    ) -> bool:  # fmt: skip
-        """Whether an example's norms in its batch and alone differ by a tie of rounding."""
-        images, labels = batch
-        one, wide, tensors = images[at : at + 1], plan.in_float64(), widened(parameters)
-        label, lone, calls = labels[at : at + 1], bare.in_float64(), self.calls
-        precision = precision_of(images)
-
-        def both() -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-            whole = self._pass(wide, images.double(), labels, tensors, None).norms
-            if by_loop:
-                alone = self._bare(lone, one.double(), label, tensors, SHRINK)
-            else:
-                alone = self._pass(wide, one.double(), label, tensors, None)
-            return {name: column[at : at + 1] for name, column in whole.items()}, alone.norms
-
-        def moved(draw: int) -> dict[str, Tensor]:
-            others, near = nudged(tensors, one.double(), precision, draw)
-            return self._bare(lone, near, label, others, 1.0).norms
-
-        found = images.is_floating_point() and is_tie(gap, both, moved)
-        self.calls = calls
-        return found
-
-    def _two_sizes(
-        self, plan: Plan, image: Tensor, label: Tensor, parameters: Mapping[str, Tensor]
-    ) -> list[dict[str, Tensor]]:
-        """The norms of one example by the plain loop, for two sizes of the direction."""
-        sizes = (1.0, SHRINK)
-        return [self._bare(plan, image, label, parameters, size).norms for size in sizes]
-
-    def _bare(
-        self, plan: Plan, image: Tensor, label: Tensor, parameters: Mapping[str, Tensor],
-        shrink: float,
+    def _looked_over(
+        self, images: Tensor, labels: Tensor, parameters: Mapping[str, Tensor],
+        result: GradNorms, key: object,
     ) -> GradNorms:  # fmt: skip
-        """One example by the plain loop; by itself where the copy's zero gradient becomes NaN."""
-        found = self._alone(plan, image, label, parameters, None, shrink)
-        finite = all(bool(column.isfinite().all()) for column in found.norms.values())
-        if finite or plan.loop == "single":
-            return found
-        return self._alone(replace(plan, loop="single"), image, label, parameters, None, shrink)
+        """Compares all of a plan's first batch with itself in another order: see ``looking``."""
+        plan = self._plans[key]
+        if key not in self._unseen or len(images) < 2:
+            return result
+        if plan.alone or looks_right(self._passes, plan, (images, labels), parameters, result):
+            self._unseen.discard(key)
+            return result
+        plan = self._plan(images, parameters, alone=True, key=key)
+        return self._passes.batch(plan, images, labels, parameters)
 
     def prepared(self) -> "Prepared":
         """What was prepared so far; nothing in it refers to the model."""
@@ -252,7 +273,7 @@ class GradNormScorer:
             key: replace(plan, runner=replace(plan.runner, model=nothing))
             for key, plan in self._plans.items()
         }
-        return Prepared(plans, self._audits)
+        return Prepared(plans, self._audits, frozenset(self._unseen))
 
     def adopt(self, prepared: "Prepared", *, audited: bool) -> None:
         """Takes what another scorer of the same columns prepared for the same model.
@@ -267,6 +288,7 @@ class GradNormScorer:
             for key, plan in prepared.plans.items()
         }
         self._audits = prepared.audits if audited else {}
+        self._unseen = set(prepared.unseen)
 
     def explain(self, images: Tensor) -> str:
         """Tells how each layer's norms are found, with the predicted cost of an example.
@@ -297,6 +319,8 @@ class GradNormScorer:
                     f"{', '.join(plan.candidates) or 'none'}. Name it with last_layer=."
                 )
             self._plans[key] = plan
+            self._unseen.add(key)
+            self._prints[key] = Fingerprint(self._model)
         return self._plans[key]
 
     def _key(self, images: Tensor, parameters: Mapping[str, Tensor]) -> object:
@@ -325,68 +349,3 @@ class GradNormScorer:
                 "without any. Unfreeze some, or ask for all, weights or biases."
             )
         return trainable
-
-    def _pass(
-        self, plan: Plan, images: Tensor, labels: Tensor, parameters: Mapping[str, Tensor],
-        later: Verdicts | None,
-    ) -> GradNorms:  # fmt: skip
-        if plan.alone:
-            return self._alone(plan, images, labels, parameters, later)
-        if plan.never_one and len(images) == 1:
-            result = self._pass(
-                plan, torch.cat([images, images]), torch.cat([labels, labels]), parameters, later
-            )
-            norms = {name: column[:1] for name, column in result.norms.items()}
-            return GradNorms(norms, result.logits[:1])
-        if plan.channels_last:
-            images = images.to(memory_format=torch.channels_last)
-        logits, collector, anchor, stand_ins = run_sites(plan, parameters, images)
-        self.calls = collector.calls
-        direction, scale = direction_of(self._loss, logits, labels, later)
-        partials, reached = backward(plan, logits, direction, collector, anchor, stand_ins)
-        fallback = {**plan.fallback, **dict.fromkeys(sorted(reached), plan.loop)}
-        for method in sorted(set(fallback.values())):
-            needed = {n: plan.needed[n] for n, how in fallback.items() if how == method}
-            partials.update(
-                fallback_norms(plan.runner, images, direction, parameters, needed, method)
-            )
-        norms = totals(plan, partials, self.columns, scale, self._trainable())
-        return GradNorms(norms, logits.detach())
-
-    def _alone(
-        self, plan: Plan, images: Tensor, labels: Tensor, parameters: Mapping[str, Tensor],
-        later: Verdicts | None, shrink: float = 1.0,
-    ) -> GradNorms:  # fmt: skip
-        """Scores each example by itself, by ordinary autograd.
-
-        The direction that is carried back is shrunk by a power of two, and the norms grown.
-        """
-        self.calls = 0
-        rows = []
-        for image, label in zip(images.split(1), labels.split(1), strict=True):
-            twice = plan.loop == "loop"
-            output, leaves = single_run(plan.runner, image, parameters, twice)
-            logits = output[:1].detach()
-            direction, scale = direction_of(self._loss, logits, label, later)
-            direction, scale = direction * shrink, scale / shrink
-            if not hooks_backward(plan.runner.model):
-                leaves = {name: leaves[name] for name in plan.needed}
-            found = gradients_of(output, direction, leaves)
-            partials = {
-                name: reduce_gradient(
-                    torch.zeros_like(leaves[name])[None] if g is None else g[None].clone(),
-                    plan.needed[name],
-                )
-                for name, g in found.items()
-                if name in plan.needed
-            }
-            rows.append(
-                GradNorms(totals(plan, partials, self.columns, scale, self._trainable()), logits)
-            )
-        norms = {name: torch.cat([row.norms[name] for row in rows]) for name in self.columns}
-        return GradNorms(norms, torch.cat([row.logits for row in rows]))
-
-
-def _gap(norms: Mapping[str, Tensor], alone: Mapping[str, Tensor], at: int) -> dict[str, Tensor]:
-    """How far the norms of one example of a batch are from those that it has alone."""
-    return {n: (norms[n][at : at + 1] - alone[n]).abs().double() for n in norms}

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from raygrad.scoring.apart import ROUNDING
 from raygrad.scoring.collect import ForwardChangedError
+from raygrad.scoring.itself import refuse_other_branch
 from raygrad.scoring.out_of_memory import is_out_of_memory
 from raygrad.scoring.plan import Plan, backward, run_sites
 from raygrad.scoring.pulling import pull_back
@@ -131,6 +132,8 @@ def last_alone(
                      price=price_of(single.calls), both_ends=True)  # fmt: skip
         plan = _inner(whole)
         right = plan is not None and _as_alone(plan, parameters, pair, single.logits, call)
+        if plan is not None and right:
+            refuse_other_branch(plan.runner, parameters, pair[1:], single.logits)
     except (UncopyableModelError, StrayParameterError, RuntimeError) as error:
         if is_out_of_memory(error):
             raise

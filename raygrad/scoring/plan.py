@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from raygrad.scoring.collect import Collector, Site, Watch, within
+from raygrad.scoring.padding import padded_as_with_gradients
 from raygrad.scoring.pulling import pull_back
 from raygrad.scoring.reductions import Partial
 from raygrad.scoring.running import Runner
@@ -100,7 +101,8 @@ def run_sites(
         if plan.inner is None:
             logits = plan.runner(stand_ins, images, mode=watch, anchor=grounded)
         else:
-            with within(plan.runner.model.get_submodule(plan.inner), watch):
+            model = plan.runner.model
+            with padded_as_with_gradients(model), within(model.get_submodule(plan.inner), watch):
                 logits = plan.runner(stand_ins, images)
     watch.finish()
     if plan.runner.by_copy:
@@ -123,7 +125,7 @@ def backward(
         the plan does not know, whose norms are therefore not among them.
     """
     reached: set[str] = set()
-    with torch.autocast(logits.device.type, enabled=False):
+    with torch.autocast(logits.device.type, enabled=False), plan.runner.standing(stand_ins):
         if logits.requires_grad:
             # Sites give no gradient to a parameter, so whatever arrives came by another way.
             leaves = {name: stand_ins[name] for name in sorted(plan.followed)}

@@ -137,6 +137,9 @@ def _plan_for(
     channels_last: bool,
 ) -> Plan | None:
     """The plan for images in one layout; None where channels-last is not for this model."""
+    if alone:
+        # Every example then runs in a loop: of the kind that is right.
+        trial = trial.with_copies(parameters, pair)
     reference, runner = trial.reference, trial.runner
     traces = _traced(trial, parameters, pair) if channels_last else (trial.double, trial.single)
     if traces is None:
@@ -156,9 +159,9 @@ def _plan_for(
         if wrong and not trial.beside:
             copied = trial.with_copies(parameters, pair)
             return _plan_for(copied, parameters, pair, asked, alone, channels_last)
-        twice = trial.beside and trial.loop == "loop"
+        copies = int(trial.beside and trial.loop == "loop")
         if wrong:
-            wrong -= tied_parameters(plan, parameters, pair, reference, twice, found, wrong)
+            wrong -= tied_parameters(plan, parameters, pair, reference, copies, found, wrong)
         if channels_last and not _as_exact(found, wrong, reference, logits):
             return None
         if last is None:

@@ -17,7 +17,7 @@ def pull_back(
 
     Args:
         outputs: ``o``, such as logits ``[B, C]``.
-        leaves: What to differentiate by.
+        leaves: What to differentiate by: leaves of this pass alone, without a gradient yet.
         direction: ``v``, of the outputs' shape and type; it needs no gradient.
         retain_graph: Whether the graph is pulled through again.
 
@@ -28,4 +28,17 @@ def pull_back(
     found = torch.autograd.grad(
         (outputs * direction).sum(), leaves, retain_graph=retain_graph, allow_unused=True
     )
-    return tuple(g.to_dense() if g is not None and g.is_sparse else g for g in found)
+    return tuple(_whole(g, leaf) for g, leaf in zip(found, leaves, strict=True))
+
+
+def _whole(found: Tensor | None, leaf: Tensor) -> Tensor | None:
+    """What came, dense, with what a function's own backward pass has left at the leaf.
+
+    A reversible block runs a part of the model again in its backward pass, and calls ``backward``.
+    """
+    if found is not None and found.is_sparse:
+        found = found.to_dense()
+    if leaf.grad is None:
+        return found
+    left = leaf.grad.to_dense() if leaf.grad.is_sparse else leaf.grad
+    return left if found is None else found + left

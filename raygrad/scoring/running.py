@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from raygrad.scoring.strays import stand_in_for_kept
-from raygrad.scoring.swapping import functional_call
+from raygrad.scoring.strays import passing_for, stand_in_for_kept
+from raygrad.scoring.swapping import functional_call, standing
 
 _COPY_ERRORS = (TypeError, ValueError, RuntimeError, AttributeError, copy.Error,
                 pickle.PicklingError)  # fmt: skip
@@ -75,6 +75,14 @@ class Runner:
         with without_checkpoints(), mode or nullcontext():
             return run(own)
 
+    def standing(self, tensors: Mapping[str, Tensor]) -> AbstractContextManager[object]:
+        """Lets tensors stand for the parameters in the backward pass of a run.
+
+        A function with a backward of its own (a reversible block, a checkpoint) may run a part of
+        the model again there, and must find what it found forward. Copies keep it by themselves.
+        """
+        return nullcontext() if self.by_copy else standing(self.model, tensors)
+
     def bound(self, tensors: Mapping[str, Tensor], buffers: Mapping[str, Tensor]) -> Any:
         """Returns a function of the images: the model with these parameters and buffers."""
         if self.by_copy:
@@ -102,7 +110,7 @@ def own_parameters(model: nn.Module) -> dict[str, Tensor]:
     Indices and quantised weights of integer types cannot; the model keeps them as they are.
     """
     return {
-        name: _ordinary(tensor.detach())
+        name: passing_for(_ordinary(tensor.detach()), tensor)
         for name, tensor in model.named_parameters()
         if tensor.is_floating_point() or tensor.is_complex()
     }
@@ -121,9 +129,14 @@ def own_buffers(model: nn.Module) -> dict[str, Tensor]:
 def widened(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The same numbers in float64, where they are real and have fractions."""
     return {
-        name: tensor.double() if tensor.is_floating_point() else tensor
+        name: _as_before(tensor.double(), tensor) if tensor.is_floating_point() else tensor
         for name, tensor in tensors.items()
     }
+
+
+def _as_before(tensor: Tensor, before: Tensor) -> Tensor:
+    """The same tensor, which passes for a parameter where what it was made from did."""
+    return passing_for(tensor, before) if isinstance(before, nn.Parameter) else tensor
 
 
 def _ordinary(tensor: Tensor) -> Tensor:

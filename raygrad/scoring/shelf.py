@@ -7,7 +7,7 @@ from typing import Generic, TypeVar, final
 
 from torch import nn
 
-from raygrad.scoring.fingerprint import Fingerprint, versions
+from raygrad.scoring.fingerprint import Fingerprint, Sample, versions
 
 T = TypeVar("T")
 
@@ -23,6 +23,8 @@ class _Kept(Generic[T]):
     """The model when it was prepared."""
     versions: list[int]
     """How often its tensors had been written to."""
+    sample: bytes
+    """Some of their numbers, which tell of writes that are not counted."""
     values: dict[Hashable, T] = field(default_factory=dict)
     """What was prepared, by what it is for; nothing in it may refer to the model."""
 
@@ -55,7 +57,8 @@ class Shelf(Generic[T]):
         if kept.fingerprint != Fingerprint(model):
             del self._kept[id(model)]
             return None, False
-        return kept.values.get(kind), kept.versions != versions(model)
+        written = kept.versions != versions(model) or kept.sample != Sample(model).now()
+        return kept.values.get(kind), written
 
     def keep(self, model: nn.Module, kind: Hashable, value: T) -> None:
         """Keeps something for a model as it is now.
@@ -66,11 +69,12 @@ class Shelf(Generic[T]):
             value: What was prepared; it must not refer to the model.
         """
         number = id(model)
-        now: _Kept[T] = _Kept(Fingerprint(model), versions(model))
+        now: _Kept[T] = _Kept(Fingerprint(model), versions(model), Sample(model).now())
         found = self._kept.get(number)
         if found is not None and found[0]() is model:
             was = found[1]
-            if (was.fingerprint, was.versions) == (now.fingerprint, now.versions):
+            mine = (now.fingerprint, now.versions, now.sample)
+            if (was.fingerprint, was.versions, was.sample) == mine:
                 now.values = was.values
         now.values.pop(kind, None)
         while len(now.values) >= _KINDS:

@@ -30,9 +30,22 @@ class StrayParameterError(Exception):
         )
 
 
+def passing_for(tensor: Tensor, parameter: Tensor) -> Tensor:
+    """Lets a tensor pass for a parameter, to a forward that asks what it is or reads what hangs on.
+
+    Args:
+        tensor: What stands for the parameter; it is told to torch for one, and gets its attributes.
+        parameter: The parameter, or what stood for it before.
+    """
+    own = vars(tensor)
+    own.update((name, value) for name, value in vars(parameter).items() if name not in own)
+    own["_is_param"] = True
+    return tensor
+
+
 def stand_in(name: str, tensor: Tensor) -> Tensor:
     """A leaf that stands for a parameter in one pass, and that later passes know for a stranger."""
-    leaf = tensor.detach().requires_grad_()
+    leaf = passing_for(tensor.detach().requires_grad_(), tensor)
     setattr(leaf, _MARK, name)
     return leaf
 

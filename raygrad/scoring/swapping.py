@@ -32,6 +32,19 @@ def functional_call(
 
 
 @contextmanager
+def standing(model: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[None]:
+    """Lets tensors stand for those of a model that is not called itself.
+
+    Args:
+        model: The model; scripted modules in it are left as they are.
+        tensors: The tensors that replace parameters and buffers, by name.
+    """
+    plain = (m for m in model.named_modules() if not isinstance(m[1], torch.jit.ScriptModule))
+    with _swapped(plain, tensors):
+        yield
+
+
+@contextmanager
 def _swapped(
     modules: Iterable[tuple[str, nn.Module]], tensors: Mapping[str, Tensor]
 ) -> Iterator[None]:

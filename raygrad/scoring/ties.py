@@ -17,7 +17,7 @@ from raygrad.scoring.out_of_memory import is_out_of_memory
 from raygrad.scoring.plan import Plan
 from raygrad.scoring.reductions import Partial
 from raygrad.scoring.running import widened
-from raygrad.scoring.strays import StrayParameterError
+from raygrad.scoring.strays import StrayParameterError, passing_for
 from raygrad.scoring.verify import (
     ALL_NORMS,
     BROKEN,
@@ -72,7 +72,8 @@ def nudged(
         noise = torch.rand(tensor.shape, generator=generator, dtype=tensor.dtype)
         return tensor * (1 + size * (2 * noise.to(tensor.device) - 1))
 
-    return {name: moved(tensor) for name, tensor in tensors.items()}, moved(images)
+    others = {name: passing_for(moved(tensor), tensor) for name, tensor in tensors.items()}
+    return others, moved(images)
 
 
 def precision_of(images: Tensor) -> float:
@@ -146,7 +147,7 @@ def tied_parameters(
     parameters: Mapping[str, Tensor],
     pair: Tensor,
     reference: Reference,
-    twice: bool,
+    copies: int,
     found: Mapping[str, Partial],
     wrong: set[str],
 ) -> set[str]:
@@ -157,7 +158,7 @@ def tied_parameters(
         parameters: All parameters by name.
         pair: The images of the check.
         reference: What plain autograd said of them.
-        twice: Whether each ran beside a copy of itself.
+        copies: Beside how many copies of itself each ran.
         found: The partial norms by formula.
         wrong: The parameters of which they differ.
     """
@@ -173,12 +174,12 @@ def tied_parameters(
     def moved() -> Iterator[dict[tuple[str, str], Tensor]]:
         for draw in range(DRAWS):
             others, near = nudged(tensors, images, precision, draw)
-            yield rows(single_reference(wide.runner, others, near, twice).partials)
+            yield rows(single_reference(wide.runner, others, near, copies).partials)
 
     ours, theirs = rows(found), rows(reference.partials)
     gap = {key: (ours[key] - theirs[key]).abs() for key in ours}
     try:
-        exact = single_reference(wide.runner, tensors, images, twice)
+        exact = single_reference(wide.runner, tensors, images, copies)
         again = check_formulas(wide, tensors, images, exact)[2]
         explained = decided_by_rounding(gap, (rows(again), rows(exact.partials)), moved())
     except (StrayParameterError, ForwardChangedError, LookupError, *BROKEN) as error:

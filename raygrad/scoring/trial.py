@@ -13,6 +13,7 @@ from raygrad.errors import ConfigError
 from raygrad.scoring.apart import DEPENDS, ROUNDING, apart, refuse_drift
 from raygrad.scoring.collect import ForwardChangedError
 from raygrad.scoring.fallback import single_run
+from raygrad.scoring.itself import refuse_other_branch
 from raygrad.scoring.out_of_memory import is_out_of_memory
 from raygrad.scoring.running import (
     Runner,
@@ -22,6 +23,7 @@ from raygrad.scoring.running import (
     state_of,
     without_checkpoints,
 )
+from raygrad.scoring.sizes import BY_SIZE, goes_by_size
 from raygrad.scoring.strays import StrayParameterError
 from raygrad.scoring.trace import Trace
 from raygrad.scoring.verify import Reference, near, single_reference
@@ -51,11 +53,21 @@ class Trial:
         return not same_calls(self.double, self.single)
 
     def with_copies(self, parameters: Mapping[str, Tensor], pair: Tensor) -> "Trial":
-        """The same trial, with references of each image beside a copy of itself."""
+        """The same trial, with references of each image beside a copy of itself.
+
+        Where gradients go by the number of images, each is alone, in the references and in loops.
+
+        Raises:
+            ConfigError: They do, and a kernel of the model is not right for one image.
+        """
         if self.beside:
             return self
-        reference = single_reference(self.runner, parameters, pair, twice=True)
-        return replace(self, reference=reference, beside=True)
+        reference = single_reference(self.runner, parameters, pair, copies=1)
+        if not goes_by_size(self.runner, parameters, pair[:1], reference):
+            return replace(self, reference=reference, beside=True)
+        if self.single.normalises:
+            raise ConfigError(BY_SIZE)
+        return replace(self, loop="single", beside=True)
 
     def traces(self, parameters: Mapping[str, Tensor], pair: Tensor) -> tuple[Trace, Trace]:
         """The forward passes on the same two images in another layout."""
@@ -154,23 +166,32 @@ def _try(runner: Runner, parameters: Mapping[str, Tensor], pair: Tensor, only_la
     if runner.by_copy and not (double.pure and single.pure):
         refuse_drift(runner, parameters, pair[:1])
     quick = _quickly(runner, double, single, parameters, pair, only_last)
+    safe, seen = runner, _seen(single)
+    if quick is None:
+        runner = _again(runner, parameters, pair[:1], double, single)
+    if double.pure and single.pure:
+        itself = replace(runner, by_copy=False)
+        refuse_other_branch(itself, parameters, pair[:1], single.logits)
     if quick is not None:
         return quick
-    safe, seen = runner, _seen(single)
-    runner = _again(runner, parameters, pair[:1], double, single)
     # A gradient that ends at the last layer passes none of the kernels that are wrong for one.
     runner, reference = _referred(
-        runner, safe, seen, parameters, pair, twice=not only_last, only_last=only_last
+        runner, safe, seen, parameters, pair, copies=int(not only_last), only_last=only_last
     )
     if only_last and reference.asked == set(parameters):
-        reference = single_reference(runner, parameters, pair, twice=True)
+        reference = single_reference(runner, parameters, pair, copies=1)
     loop = "loop"
     # What a formula makes of an addition in place may differ: only plain runs decide.
-    if not near(single.logits, reference.logits[:1]) and not near(
-        _plain(runner, parameters, pair[:1]), reference.logits[:1]
-    ):
+    odd = not near(single.logits, reference.logits[:1])
+    if odd and not near(_plain(runner, parameters, pair[:1]), reference.logits[:1]):
         # The image beside its copy is not the image alone: only alone it is itself.
-        loop, reference = "single", single_reference(runner, parameters, pair, twice=False)
+        loop, reference = "single", single_reference(runner, parameters, pair, copies=0)
+    elif reference.asked == set(parameters) and goes_by_size(
+        runner, parameters, pair[:1], reference
+    ):
+        if double.normalises:
+            raise ConfigError(BY_SIZE)
+        loop, reference = "single", single_reference(runner, parameters, pair, copies=0)
     if not same_calls(double, single):
         return Trial(runner, double, single, reference, loop, beside=True)
     together = double.logits
@@ -194,7 +215,7 @@ def _referred(
     parameters: Mapping[str, Tensor],
     pair: Tensor,
     *,
-    twice: bool,
+    copies: int,
     only_last: bool,
     calls: int | None = None,
 ) -> tuple[Runner, Reference]:
@@ -208,19 +229,18 @@ def _referred(
         seen: The parameters that copies use.
         parameters: All parameters by name.
         pair: The two images.
-        twice: See `single_reference`.
+        copies: See `single_reference`.
         only_last: Likewise.
         calls: Likewise.
     """
-    options = {"twice": twice, "only_last": only_last}
     if runner == safe:
-        return runner, single_reference(runner, parameters, pair, **options, calls=calls)
+        return runner, single_reference(runner, parameters, pair, copies, only_last, calls)
     try:
-        found = single_reference(runner, parameters, pair, **options, calls=calls)
+        found = single_reference(runner, parameters, pair, copies, only_last, calls)
     except StrayParameterError:
-        return safe, single_reference(safe, parameters, pair, **options)
+        return safe, single_reference(safe, parameters, pair, copies, only_last)
     if found.unused & seen:
-        again = single_reference(safe, parameters, pair, **options)
+        again = single_reference(safe, parameters, pair, copies, only_last)
         if again.unused != found.unused:
             return safe, again
     return runner, found
@@ -252,7 +272,7 @@ def _quickly(
         runner = replace(runner, by_copy=False)
     try:
         runner, reference = _referred(
-            runner, safe, _seen(single), parameters, pair, twice=False, only_last=only_last,
+            runner, safe, _seen(single), parameters, pair, copies=0, only_last=only_last,
             calls=single.count,
         )  # fmt: skip
     except (StrayParameterError, ForwardChangedError):
@@ -267,7 +287,7 @@ def _quickly(
 
 
 def _plain(runner: Runner, parameters: Mapping[str, Tensor], images: Tensor) -> Tensor:
-    return single_run(runner, images, parameters, twice=False)[0].detach()
+    return single_run(runner, images, parameters, copies=0)[0].detach()
 
 
 def _again(

@@ -81,7 +81,7 @@ def single_reference(
     runner: Runner,
     parameters: Mapping[str, Tensor],
     images: Tensor,
-    twice: bool,
+    copies: int,
     only_last: bool = False,
     calls: int | None = None,
 ) -> Reference:
@@ -91,7 +91,7 @@ def single_reference(
         runner: How the model is run.
         parameters: Its parameters by name.
         images: The examples.
-        twice: Whether each runs beside a copy of itself.
+        copies: Beside how many copies of itself each runs.
         only_last: Whether the last layer's weight, where the graph shows one, is enough: a
             backward pass that ends there costs next to nothing.
         calls: How many calls of functions with a formula a run must make, where each run is to be
@@ -107,7 +107,7 @@ def single_reference(
     last: tuple[str, ...] | None = None
     met: frozenset[str] = frozenset()
     for index, image in enumerate(images.split(1)):
-        output, leaves = _looked_over(runner, image, parameters, twice, calls)
+        output, leaves = _looked_over(runner, image, parameters, copies, calls)
         depends = depends or output.requires_grad
         logits.append(output[:1].detach())
         generator = torch.Generator().manual_seed(index)
@@ -117,10 +117,9 @@ def single_reference(
         here, before = last_layer_in_graph(output, named)
         changes, last, met = index > 0 and here != last, here, met | before
         if only_last and (last is None or changes):
-            return single_reference(runner, parameters, images, twice, calls=calls)
-        if only_last:
-            leaves = {name: leaves[name] for name in last or ()}
-        for name, gradient in gradients_of(output, direction, leaves).items():
+            return single_reference(runner, parameters, images, copies, calls=calls)
+        chosen = (last or ()) if only_last else leaves
+        for name, gradient in gradients_of(runner, output, direction, leaves, chosen).items():
             row = None if gradient is None else reduce_gradient(gradient[None].clone(), ALL_NORMS)
             rows[name].append(row)
     if parameters and not depends:
@@ -146,12 +145,12 @@ def _without_graph() -> ConfigError:
 
 
 def _looked_over(
-    runner: Runner, image: Tensor, parameters: Mapping[str, Tensor], twice: bool, calls: int | None
+    runner: Runner, image: Tensor, parameters: Mapping[str, Tensor], copies: int, calls: int | None
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Runs one example, and sees that it makes the calls and uses the parameters that it should."""
     witness = None if calls is None else Witness(runner.model, parameters)
-    output, leaves = single_run(runner, image, parameters, twice, witness)
-    check_logits(output, torch.zeros(2 if twice else 1, dtype=torch.int64))
+    output, leaves = single_run(runner, image, parameters, copies, witness)
+    check_logits(output, torch.zeros(1 + copies, dtype=torch.int64))
     originals = {id(tensor): name for name, tensor in runner.model.named_parameters()}
     strays = {originals[id(leaf)] for leaf in leaves_of(output) if id(leaf) in originals}
     strays |= kept_from_before(output, leaves) | (witness.strays if witness else set())

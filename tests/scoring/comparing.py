@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raygrad.scoring import GRAD_COLUMNS, GradNormScorer
-from raygrad.scoring.grad_norms import GradNorms
 from raygrad.scoring.oracle import loop_grad_norms
+from raygrad.scoring.passes import GradNorms
 
 
 def relative_error(found: dict[str, Tensor], exact: dict[str, Tensor]) -> float:

@@ -295,3 +295,39 @@ def test_confident_examples_do_not_underflow():
     found = per_example_grad_norms(model, x, y, columns)
     assert float(exact["grad_l2_all"].min()) < 1e-9
     assert all(bool((found[c] > 0).all()) for c in columns)
+
+
+class _Asking(Plain):
+    """Goes by what its parameter is."""
+
+    def __init__(self, ask, scale=None):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor([2.0])) if scale is None else scale
+        self.ask = ask
+
+    def forward(self, x):
+        h = torch.tanh(self.first(x))
+        return self.head(h * self.scale * 1.5 if self.ask(self.scale) else h)
+
+
+@pytest.mark.parametrize("columns", [("grad_l2_weights",), ("grad_l2_last_layer_weights",)])
+@pytest.mark.parametrize(
+    "ask", [lambda p: isinstance(p, nn.Parameter), lambda p: getattr(p, "mult", 1.0) == 3.0]
+)
+def test_what_stands_for_a_parameter_passes_for_one(ask, columns):
+    """By its class and by its attributes; the logits that come are the model's own."""
+    model, (x, y) = _Asking(ask).eval(), batch(4, 8)
+    model.scale.mult = 3.0
+    result = GradNormScorer(model, columns).score(x, y)
+    exact = loop_grad_norms(model, x, y, columns, last_layer="head", dtype=None)
+    assert relative_error(result.norms, exact) < 1e-5
+    torch.testing.assert_close(result.logits, model(x).detach())
+    assert len(vars(model.scale)) == 1
+
+
+@pytest.mark.parametrize("columns", [("grad_l2_weights",), ("grad_l2_last_layer_weights",)])
+@pytest.mark.parametrize("ask", [lambda p: type(p) is nn.Parameter, lambda p: p.requires_grad])
+def test_a_forward_that_nothing_can_stand_in_for_is_refused(ask, columns):
+    model, (x, y) = _Asking(ask).eval(), batch(4, 8)
+    with pytest.raises(ConfigError, match="stands for its parameters"):
+        GradNormScorer(model, columns).score(x, y)

@@ -8,6 +8,7 @@ import torchvision
 from torch import nn
 
 from raygrad.scoring import GradNormScorer, per_example_grad_norms
+from raygrad.scoring.looking import standing_out
 from raygrad.scoring.oracle import loop_grad_norms
 from tests.scoring.comparing import Plain, batch, relative_error, small_cnn
 
@@ -64,8 +65,11 @@ def test_a_frozen_backbone_is_watched_in_its_head_alone():
     assert exactly(model, x, y, "heads.head", columns).inner == "heads.head"
 
 
-def test_preparing_takes_three_images_through_the_network():
-    """One on a copy, and it again beside another; both ends of the first batch are then audited."""
+def test_preparing_takes_four_images_through_the_network():
+    """One on a copy, it again beside another and by itself, with the model's own parameters.
+
+    Both ends of the first batch are then audited, it runs again in halves, and what stands out.
+    """
     model, (x, y) = vit(), batch(4, 3, 16, 16)
     seen = []
     whole = type(model).forward
@@ -77,10 +81,11 @@ def test_preparing_takes_three_images_through_the_network():
     model.__class__ = type("Counted", (type(model),), {"forward": forward})
     scorer = GradNormScorer(model, LAST)
     scorer.explain(x)
-    assert seen == [1, 2]
+    assert seen == [1, 2, 1]
     scorer.score(x, y)
     scorer.score(x, y)
-    assert seen == [1, 2, 4, 1, 1, 4]
+    out = len(set(standing_out(x)))
+    assert seen == [1, 2, 1, 4, 1, 1, 2, 2, *[1] * out, 4]
 
 
 def _twice(model):
@@ -169,3 +174,29 @@ def test_a_head_that_is_not_called_any_more_is_noticed():
     model.other = True
     exact = loop_grad_norms(model, x, y, LAST, last_layer="second")
     assert relative_error(scorer.score(x, y).norms, exact) < 1e-5
+
+
+class _Padded(nn.Module):
+    """An encoder of sequences, whose places of zeros are padding, and a mean over all places."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        self.encoder, self.head = nn.TransformerEncoder(layer, 2), nn.Linear(8, 4)
+
+    def forward(self, x):
+        return self.head(self.encoder(x, src_key_padding_mask=x.abs().sum(2) == 0).mean(1))
+
+
+def test_padded_sequences_have_the_same_norms_beside_another_column():
+    """Torch packs them where no gradient is wanted, and then leaves zeros in their places."""
+    model, (x, y) = _Padded().eval(), batch(5, 6, 8)
+    x[1, 3:], x[4, 2:] = 0, 0
+    plan = exactly(model, x, y, "head")
+    assert plan.inner == "head"
+    beside = per_example_grad_norms(model, x, y, (*LAST, "grad_l2_weights"))
+    for name, column in per_example_grad_norms(model, x, y, LAST).items():
+        torch.testing.assert_close(column, beside[name])
+    assert "forward" not in vars(model.encoder)
+    assert torch.backends.mha.get_fastpath_enabled()

@@ -10,6 +10,7 @@ from torch import nn
 from raygrad.errors import ConfigError, DataError
 from raygrad.scoring import GradNormScorer, batch_bound, per_example_grad_norms
 from raygrad.scoring.oracle import loop_grad_norms
+from raygrad.scoring.verdicts import Verdicts
 from tests.scoring.comparing import batch, relative_error, small_cnn
 
 COLUMNS = ("grad_l2_all", "grad_l1_weights", "grad_linf_biases", "grad_l2_last_layer_weights")
@@ -198,3 +199,23 @@ def test_a_frozen_backbone_costs_no_backward_pass():
     scorer.score(x, y)
     lines = [line for line in scorer.explain(x).splitlines() if "weight" in line]
     assert [line.split()[0] for line in lines if "l2" in line] == ["10.weight,"]
+
+
+def test_labels_of_an_own_loss_stay_as_they_are_where_checks_come_later():
+    """One logit and labels 0 and 1, or labels that the loss leaves out: no class of the logits."""
+
+    def binary(logits, labels):
+        return F.binary_cross_entropy_with_logits(
+            logits[:, 0], labels.to(logits.dtype), reduction="none"
+        )
+
+    def ignoring(logits, labels):
+        return F.cross_entropy(logits, labels, ignore_index=-100, reduction="none")
+
+    x, _ = batch(4, 6)
+    for classes, loss, y in ((1, binary, [0, 1, 1, 0]), (4, ignoring, [1, -100, 3, -100])):
+        scorer = GradNormScorer(nn.Linear(6, classes), loss=loss)
+        now, verdicts = scorer.score(x, torch.tensor(y)), Verdicts()
+        later = scorer.score(x, torch.tensor(y), later=verdicts)
+        verdicts.read()
+        assert torch.equal(later.norms["grad_l2_weights"], now.norms["grad_l2_weights"])

@@ -1,0 +1,55 @@
+"""Keeps torch's encoders to one way with padded sequences, gradients wanted or not."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+
+@contextmanager
+def padded_as_with_gradients(model: nn.Module) -> Iterator[None]:
+    """Lets each `nn.TransformerEncoder` compute padded sequences as it does where gradients flow.
+
+    Where none is wanted, torch packs sequences by their padding mask and fills the padded places of
+    the output with zeros; else it computes these places too. A mean over all places then is another
+    number. Only calls with a mask of padding are changed; all others keep their kernels.
+
+    Args:
+        model: The model; its encoders' ``forward`` is replaced on the instances meanwhile.
+    """
+    with ExitStack() as stack:
+        for module in model.modules():
+            # Of a subclass nothing is known; its call of torch's forward goes by the class.
+            if type(module) is nn.TransformerEncoder:
+                stack.enter_context(_replaced(module))
+        yield
+
+
+@contextmanager
+def _replaced(module: nn.Module) -> Iterator[None]:
+    held, run = vars(module).get("forward"), module.forward
+    vars(module)["forward"] = _slowly_where_padded(run)
+    try:
+        yield
+    finally:
+        if held is None:
+            del vars(module)["forward"]
+        else:
+            vars(module)["forward"] = held
+
+
+def _slowly_where_padded(run: Callable[..., Any]) -> Callable[..., Any]:
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        padded = len(args) > 2 or kwargs.get("src_key_padding_mask") is not None
+        fast = torch.backends.mha.get_fastpath_enabled()
+        if not (padded and fast):
+            return run(*args, **kwargs)
+        torch.backends.mha.set_fastpath_enabled(False)
+        try:
+            return run(*args, **kwargs)
+        finally:
+            torch.backends.mha.set_fastpath_enabled(True)
+
+    return forward
