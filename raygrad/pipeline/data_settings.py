@@ -1,7 +1,11 @@
 """Settings of data that say nothing of the data that are named: refused, not passed over."""
 
+import logging
+
 from raygrad.config import DataConfig
 from raygrad.errors import ConfigError
+
+log = logging.getLogger("raygrad")
 
 _OF_SHARDS = ("test_tars", "labels", "image", "renumber")
 """How shards and tables are read; sources and class folders know it themselves."""
@@ -60,12 +64,14 @@ def refuse_unused_of_shards(data: DataConfig, *, is_new: bool) -> None:
         data: What was asked for.
         is_new: Whether nothing is indexed; what is, may have been given such a setting before.
     """
-    for name in ("out", "shard_bytes") if is_new else ():
-        if getattr(data, name) != getattr(DataConfig, name):
-            raise ConfigError(
-                f"{name} must be of data that are written as shards, got {getattr(data, name)} "
-                "with shards, which stay as they are. Leave it."
-            )
+    if is_new and data.out is not None:
+        raise ConfigError(
+            f"out must be of data that are written as shards, got {data.out} with shards, which "
+            "stay as they are. Leave it."
+        )
+    if is_new and data.shard_bytes != DataConfig.shard_bytes:
+        # A job may carry it, for the source that it names by default.
+        log.info("prepare: shards stay as they are: shard_bytes %d is not used", data.shard_bytes)
     if data.test_fraction not in (DataConfig.test_fraction, 0.0):
         raise ConfigError(
             f"test_fraction must be of class folders or tables, got {data.test_fraction:g} with "

@@ -12,10 +12,11 @@ from raygrad import pipeline
 from raygrad.api.unused import refuse_unused
 from raygrad.cli import command as cli
 from raygrad.cli import job
-from raygrad.config import ScoreConfig, SelectConfig, StudyConfig, TrainConfig
+from raygrad.config import DataConfig, ScoreConfig, SelectConfig, StudyConfig, TrainConfig
 from raygrad.config.auditing import AuditConfig
 from raygrad.errors import ConfigError
 from raygrad.pipeline import training
+from raygrad.pipeline.data_settings import refuse_unused_of_shards
 from raygrad.training.models import ImageSpec, build_network
 from tests.cases import make_tiny_config
 from tests.data.making import examples, put, tar
@@ -54,7 +55,6 @@ REFUSED = [
     ("prepare mnist --data-dir EMPTY --test-fraction 0.3 --run NEW", "the source mnist, which has"),
     ("prepare digits --test-fraction 0.3 --run NEW", "test split of its own. Leave it"),
     ("prepare cifar10 --data-dir EMPTY --channels 1 --run NEW", "got 1 with the source cifar10"),
-    ("index good.tar --shard-bytes 5 --run NEW", "shard_bytes must be of data that are written"),
     ("prepare ./good.tar --out out --run NEW", "out must be of data that are written"),
     ("prepare ./good.tar --download --run NEW", "download must be of a source"),
     ("train --run RUN --epochs 5 --keep-epochs 2 50", "among the 5 epochs of training, got 50"),
@@ -142,6 +142,14 @@ def test_what_a_recipe_carries_beyond_its_last_epoch_is_said(caplog):
     with caplog.at_level(logging.INFO, "raygrad"):
         training._tell_unused(TrainConfig(epochs=5, bound_epochs=(1, 10, 30)))
     assert "train: bound_epochs 10 30: not reached in 5 epochs" in caplog.text
+
+
+def test_the_size_of_shards_that_a_job_carries_is_said_to_be_of_no_use(place, caplog):
+    """The job names a source by default, and is given the user's own shards."""
+    data = DataConfig(tars=(f"{place[0]}/good.tar",), shard_bytes=5)
+    with caplog.at_level(logging.INFO, "raygrad"):
+        refuse_unused_of_shards(data, is_new=True)
+    assert "shard_bytes 5 is not used" in caplog.text
 
 
 def test_class_folders_and_grey_sources_take_what_they_took(tmp_path, monkeypatch):
