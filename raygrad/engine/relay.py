@@ -51,7 +51,9 @@ class Board:
 
 
 @contextlib.contextmanager
-def relayed(stage: str, progress: Progress | None = None) -> Iterator["ray.actor.ActorHandle"]:
+def relayed(
+    stage: str, progress: Progress | None = None, kind: type[Board] = Board, *given: Any
+) -> Iterator["ray.actor.ActorHandle"]:
     """Gives a board whose posts are told by this process while the context lasts.
 
     It stands on the driver's node, and is lost with it alone.
@@ -59,8 +61,10 @@ def relayed(stage: str, progress: Progress | None = None) -> Iterator["ray.actor
     Args:
         stage: Its name, which every warning begins with.
         progress: What is reached is added to it.
+        kind: The class of the board.
+        *given: What it is made of.
     """
-    board = _start_board()
+    board = _start_board(kind, *given)
     ended = threading.Event()
 
     def read() -> None:
@@ -78,14 +82,14 @@ def relayed(stage: str, progress: Progress | None = None) -> Iterator["ray.actor
         ray.kill(board)
 
 
-def _start_board() -> "ray.actor.ActorHandle":
+def _start_board(kind: type[Board], *given: Any) -> "ray.actor.ActorHandle":
     here = ray.get_runtime_context().get_node_id()
     options = {
         "num_cpus": 0,
         "max_restarts": -1,
         "scheduling_strategy": NodeAffinitySchedulingStrategy(here, soft=False),
     }
-    return ray.remote(**options)(Board).remote()
+    return ray.remote(**options)(kind).remote(*given)
 
 
 def _read_once(board: "ray.actor.ActorHandle", stage: str, progress: Progress | None) -> None:

@@ -84,7 +84,7 @@ def test_the_board_stands_on_the_drivers_node_and_is_started_again(monkeypatch):
     context = SimpleNamespace(get_node_id=lambda: "0a" * 28)
     fake = SimpleNamespace(remote=remote, get_runtime_context=lambda: context)
     monkeypatch.setattr(relay, "ray", fake)
-    assert relay._start_board() == "the board"
+    assert relay._start_board(Board) == "the board"
     assert options["scheduling_strategy"].node_id == "0a" * 28
     assert options["scheduling_strategy"].soft is False
     assert (options["num_cpus"], options["max_restarts"]) == (0, -1)
@@ -101,7 +101,7 @@ def test_the_driver_tells_what_was_said_when_the_work_is_over(monkeypatch, caplo
     )
     fake = SimpleNamespace(get=get, kill=lambda _: None, exceptions=ray.exceptions)
     monkeypatch.setattr(relay, "ray", fake)
-    monkeypatch.setattr(relay, "_start_board", lambda: board)
+    monkeypatch.setattr(relay, "_start_board", lambda _: board)
     progress = SimpleNamespace(add=lambda *post: told.append(post))
     with relayed("train", progress):
         pass

@@ -22,6 +22,7 @@ from torch.distributed import Store, TCPStore  # type: ignore[attr-defined]  # n
 
 from raygrad.engine.retries import final_error
 from raygrad.engine.sweep.packing import TrialNeeds
+from raygrad.engine.sweep.places import PlaceError
 from raygrad.errors import IncompleteError, RaygradError
 
 Result = TypeVar("Result")
@@ -106,7 +107,7 @@ def run_in_group(
     except (RuntimeError, ray.exceptions.RayError) as error:
         reason = next(iter(own), None) or _first_failure(tasks) or error
         _end_peers()
-        raise (final_error([reason]) or _retried(reason)) from error
+        raise _named(reason) from error
     return result
 
 
@@ -118,11 +119,16 @@ def _prepare(function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     except ray.exceptions.RayError as error:
         reason = _first_failure(tasks) or error
         _end_peers()
-        raise (final_error([reason]) or _retried(reason)) from error
+        raise _named(reason) from error
 
 
-def _retried(reason: BaseException) -> IncompleteError:
-    return IncompleteError(f"every rank of a trial must finish, got {reason}. It is tried again.")
+def _named(reason: BaseException) -> RaygradError:
+    """Returns what a trial fails by, of why a rank did."""
+    if isinstance(reason, PlaceError):
+        return reason
+    return final_error([reason]) or IncompleteError(
+        f"every rank of a trial must finish, got {reason}. It is tried again."
+    )
 
 
 @contextlib.contextmanager

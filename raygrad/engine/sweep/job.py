@@ -1,9 +1,10 @@
 """Retraining sweeps with Ray Tune: one trial a subset, packed by what each takes."""
 
+import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -13,10 +14,11 @@ from ray import tune
 from raygrad.config import DEFAULT_WAIT_S, SweepConfig, TrainConfig
 from raygrad.engine import ray_private
 from raygrad.engine.decoding import decode_before
-from raygrad.engine.nodes import offer_of
+from raygrad.engine.nodes import held_by, offer_of
 from raygrad.engine.placement import Placement, place_sweep, trial_needs
 from raygrad.engine.relay import relayed
 from raygrad.engine.session import ensure_ray
+from raygrad.engine.sweep.places import PlaceBoard, Places, has_others
 from raygrad.engine.sweep.trial_process import (
     STATES,
     SharedData,
@@ -137,7 +139,7 @@ def sweep(
             workers = min(placed.count, len(todo)) * placed.workers
             most = Need(workers, placed.each, placed.labels)
             decode_before("sweep", data, most, nodes, wait_s)
-        with relayed("sweep") as board:
+        with _boarded(placed, watch) as board:
             _run_trials(config, recipe, data, todo, layout, placed, watch, board)
         if isinstance(data, StudySource):
             tell_rejects("sweep", layout.sweep, sum(data.num_examples.values()))
@@ -145,6 +147,16 @@ def sweep(
         _raise_for_failed(layout, left, len(trials), rows, watch.failures)
         files.remove(files.join(layout.sweep, STATES))
     return rows.write()
+
+
+@contextlib.contextmanager
+def _boarded(placed: Placement, watch: Watch) -> Iterator[Any]:
+    """Gives the board of a sweep's trials; where places fail them, the watch decides by it."""
+    holding = [node for node in placed.offer.nodes if held_by(node, placed.each)]
+    others = has_others(holding, placed.each)
+    with relayed("sweep", None, PlaceBoard, others) as board:
+        watch.places = Places(board, placed.count, others)
+        yield board
 
 
 def _run_trials(

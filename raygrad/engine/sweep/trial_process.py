@@ -15,6 +15,7 @@ from raygrad.engine.notice import Notice
 from raygrad.engine.relay import told_to
 from raygrad.engine.sweep.group import run_in_group
 from raygrad.engine.sweep.packing import TrialNeeds
+from raygrad.engine.sweep.places import kept_from_others, of_this_place
 from raygrad.errors import DataError
 from raygrad.runs.reject_table import write_rejects
 from raygrad.runs.result_rows import read_row, write_row
@@ -82,7 +83,7 @@ class TrialWork:
     reports_epochs: bool
     """Whether Tune is told of every epoch: to end trials early, or for TensorBoard."""
     board: Any
-    """The driver's `relay.Board`, which hears of warnings."""
+    """The driver's `PlaceBoard`, which hears of warnings and of places that fail."""
 
 
 def run_trial(choice: dict[str, int], work: TrialWork) -> None:
@@ -93,9 +94,10 @@ def run_trial(choice: dict[str, int], work: TrialWork) -> None:
     trial, subset_url = work.trials[choice["position"]]
     row = read_row(work.folder, trial.id)
     if row is None or row["ended_early"]:
-        row = run_in_group(
-            work.needs, _train_rank, trial, subset_url, work, before=_decode_on_this_node
-        )
+        with kept_from_others(work.board, trial.id, name_of(trial)):
+            row = run_in_group(
+                work.needs, _train_rank, trial, subset_url, work, before=_decode_on_this_node
+            )
         write_row(work.folder, row)
         _count(row)
     files.remove(state_url(work.folder, trial))
@@ -125,12 +127,12 @@ def _decode_on_this_node(trial: Trial, subset_url: str, work: TrialWork) -> None
     """Has the data set that does not fit in memory on this node's disk; mapped, it is kept."""
     shared: SharedData = ray.get(work.shared)
     if isinstance(shared.data, StudySource):
-        with told_to(work.board, name_of(trial)):
+        with told_to(work.board, name_of(trial)), of_this_place():
             shared.data.open()
 
 
 def _train_rank(trial: Trial, subset_url: str, work: TrialWork) -> dict[str, Any]:
-    with told_to(work.board, name_of(trial)):
+    with told_to(work.board, name_of(trial)), of_this_place():
         return _trained(trial, subset_url, work)
 
 

@@ -13,6 +13,7 @@ from ray import tune
 
 from raygrad import stopping
 from raygrad.engine.retries import Retries
+from raygrad.engine.sweep.places import PlaceError, Places
 from raygrad.engine.sweep.trial_process import state_url
 from raygrad.engine.waiting import Waiting
 from raygrad.progress import Progress
@@ -39,6 +40,8 @@ class Watch(tune.Callback):
     ) -> None:
         self._rows, self._folder, self._trials = rows, folder, trials
         self._waiting = waiting
+        self.places: Places | None = None
+        """What is decided of trials that a GPU or node has failed, once the trials begin."""
         urls = {trial.id: state_url(folder, trial) for trial in trials}
         saved = files.states(urls.values())
         self._retries = {
@@ -60,8 +63,12 @@ class Watch(tune.Callback):
 
     def goes_on(self, trial: Any) -> bool:
         """Called by Tune in the driver: tells whether a trial that failed is tried again."""
-        error = _error(trial)
-        return self._retries[self._of(trial).id].goes_on([] if error is None else [error])
+        error, name, fault = _error(trial), self._of(trial).id, _fault(trial)
+        if self.places is not None and fault is not None:
+            decided = self.places.goes_on(name, fault)
+            if decided is not None:
+                return decided
+        return self._retries[name].goes_on([] if error is None else [error])
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Called by Tune in the driver, again and again, also while no trial has room.
@@ -75,6 +82,9 @@ class Watch(tune.Callback):
         if running:
             self._waiting.over()
             self._tell_that_they_run(running)
+            if self.places is not None:
+                waiting = len(self._trials) - self._num_ended - len(running)
+                self.places.look({self._of(trial).id for trial in running}, waiting)
         elif any(not trial.is_finished() for trial in trials):
             self._waiting.still()
 
@@ -166,8 +176,17 @@ def _error(trial: Any) -> BaseException | None:
     return cast("BaseException", error)
 
 
+def _fault(trial: Any) -> PlaceError | None:
+    """Returns what a GPU or node has failed a trial by, where one has."""
+    error = _error(trial)
+    cause = getattr(error, "cause", error)  # Ray's RayTaskError holds the task's own
+    return cause if isinstance(cause, PlaceError) else None
+
+
 def _reason(trial: Any) -> str:
     """Returns the line of a trial's error that names what went wrong."""
+    if (fault := _fault(trial)) is not None:
+        return str(fault)
     if trial.error_file is None:
         return "its process was lost"
     lines = [line.strip() for line in Path(trial.error_file).read_text().splitlines() if line]

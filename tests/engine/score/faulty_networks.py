@@ -13,6 +13,7 @@ from torch import nn
 
 from raygrad.training import ranks
 from raygrad.training.networks import linear
+from tests.engine.score.scoring_cases import is_bad_node
 
 MODULE = "tests.engine.score.faulty_networks"
 STEPS = 25
@@ -24,8 +25,10 @@ def name(kind: str, folder: Path, times: int) -> str:
     Args:
         kind: `kills` and `raises` do so in the second step; `kills_ranks` SIGKILLs rank r of the
             first `times` ranks once, in step `(r + 1) * STEPS` of its process; `slow` takes its
-            time and never goes wrong; `killed_at` SIGKILLs rank 0, the last rank and rank 0 again,
-            each after a number of steps of all processes together that `moments` draws.
+            time and never goes wrong; `bad_place` takes its time too, and its GPU fails for ever on
+            the node that `RAYGRAD_TEST_BAD_NODE` names; `killed_at` SIGKILLs rank 0, the last rank
+            and rank 0 again, each after a number of steps of all processes together that `moments`
+            draws.
         folder: The folder that counts.
         times: How often.
     """
@@ -44,7 +47,7 @@ def steps_done(folder: Path, rank: int = 0) -> int:
 
 def __getattr__(attribute: str):
     kind, _, rest = attribute.partition("__")
-    if kind not in ("kills", "raises", "kills_ranks", "killed_at", "slow"):
+    if kind not in ("kills", "raises", "kills_ranks", "killed_at", "slow", "bad_place"):
         raise AttributeError(attribute)
     times, _, folder = rest.partition("__")
     return lambda spec: Faulty(linear(spec), kind, int(times), Path(bytes.fromhex(folder).decode()))
@@ -65,8 +68,10 @@ class Faulty(nn.Module):
         return self._network(images)
 
     def _go_wrong(self) -> None:
-        if self._kind == "slow":
+        if self._kind in ("slow", "bad_place"):
             time.sleep(0.02)
+            if self._kind == "bad_place" and is_bad_node():
+                raise RuntimeError("CUDA error: uncorrectable ECC error encountered")
         elif self._kind == "killed_at":
             self._count_and_die()
         elif self._kind == "kills_ranks":
