@@ -102,7 +102,8 @@ def plan(config: StudyConfig, seconds: float, own_subsets: Sequence[str] = ()) -
         "rates": {network: dataclasses.asdict(r) for network, r in rates.items()},
     }
     write_json(files.join(layout.sweep, RATES_FILE), stored)
-    todo = [trial for trial, _ in sweep_engine.missing_trials(config.sweep, trials, rows)]
+    missing, aside = sweep_engine.missing_trials(config.sweep, trials, rows), rows.aside
+    todo = [trial for trial, _ in missing if trial.id not in aside]
     epochs = _mean_epochs(rows)
     known = bool(todo) and all(t.network in epochs for t in todo)
     return Plan(

@@ -103,6 +103,11 @@ class ResultRows:
         """The rows that are known, by trial."""
         return self._rows
 
+    @property
+    def aside(self) -> set[str]:
+        """The trials that are set aside: `take_back` takes those that are asked for again."""
+        return set(_trials_in(self._aside))
+
     @staticmethod
     def url(folder: str, trial: str) -> str:
         """Returns where a trial's own row stands."""
@@ -150,7 +155,7 @@ class ResultRows:
         Args:
             networks: The networks; None for all.
         """
-        for trial in _trials_in(self._aside):
+        for trial in self.aside:
             url = files.join(self._aside, f"{trial}.json")
             if networks is None or json.loads(files.read_bytes(url))["network"] in networks:
                 files.remove(url)
@@ -169,7 +174,7 @@ class ResultRows:
         Args:
             trials: Any trials; those that were not set aside stay as they are.
         """
-        there = [trial for trial in _trials_in(self._aside) if trial in trials]
+        there = sorted(self.aside & set(trials))
         if there:
             self._move(there, self._aside, self._folder)
             self._rows = self._read()

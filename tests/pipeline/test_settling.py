@@ -3,12 +3,13 @@
 import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from raygrad import pipeline
 from raygrad.config import DataConfig, ScoreConfig, SelectConfig, StudyConfig, TrainConfig
-from raygrad.pipeline import forecasting, sweeping
+from raygrad.pipeline import forecasting, planning, sweeping
 from raygrad.pipeline.settling import others
 from raygrad.report import summary_rows
 from raygrad.runs.layout import RunLayout
@@ -17,6 +18,8 @@ from raygrad.training.plan import Sizes
 from raygrad.training.trial import Trial
 from tests.data.making import example, jpeg, put
 from tests.pipeline.making_runs import without_ray
+
+DATA = SimpleNamespace(num_examples={"train": 18, "val": 2, "test": 0}, transform=None)
 
 
 @pytest.fixture
@@ -117,6 +120,23 @@ def test_retrainings_by_another_recipe_are_set_aside_and_come_back(scored, accur
     assert (aside(scored), accuracy["ran"]) == (4, 8)
     assert means(pipeline.sweep(scored)) == {"random": (0.5, 2), "max_gradient": (0.5, 2)}
     assert (aside(scored), accuracy["ran"]) == (4, 8), "nothing is trained twice"
+
+
+def test_a_plan_counts_what_comes_back_as_finished(scored, accuracy, monkeypatch):
+    pipeline.sweep(scored)
+    pipeline.sweep(changed(scored, "train", epochs=5, lr_decay_epochs=()))
+    monkeypatch.setattr(planning, "ensure_ray", lambda: None)
+    monkeypatch.setattr(
+        planning.sweep_engine, "sweep_placement", lambda config: SimpleNamespace(count=1)
+    )
+    monkeypatch.setattr(planning, "trial_data", lambda config: DATA)
+    monkeypatch.setattr(planning, "calibrate", lambda *given: {})
+    monkeypatch.setattr(planning, "_rates_key", lambda config: "k")
+    monkeypatch.setattr(planning, "_predict", lambda config, stored, todo, epochs: todo)
+    monkeypatch.setattr(planning, "_mean_epochs", lambda rows: {})
+    more = changed(scored, "select", seeds=(0, 1, 2))
+    found = pipeline.plan(more, seconds=0.1)
+    assert (found.num_finished, [trial.seed for trial in found.at_most]) == (4, [2, 2])
 
 
 def test_retrainings_on_subsets_that_were_drawn_otherwise_are_not_averaged(scored, accuracy):
