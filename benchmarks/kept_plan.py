@@ -11,6 +11,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from benchmarks.kept_table import KeptStudy, Pass
 
 Row = Mapping[str, Any]
@@ -122,11 +124,18 @@ class Costs:
         self._minutes = {of: statistics.median(found) for of, found in times.items()}
 
     def minutes(self, network: str, keep_fraction: float) -> float:
-        """Returns what one training takes: as at this share, or in proportion to the nearest."""
+        """Returns what one training takes: as at this share, or by the shares next to it.
+
+        Between two shares it is on the line of both, for a start costs what it costs; beyond them
+        all in proportion to the nearest.
+        """
         known = {share: took for (of, share), took in self._minutes.items() if of == network}
         if not known:
             return self._study.whole_minutes[network] * keep_fraction
-        nearest = min(known, key=lambda share: abs(share - keep_fraction))
+        shares = sorted(known)
+        if shares[0] <= keep_fraction <= shares[-1]:
+            return float(np.interp(keep_fraction, shares, [known[share] for share in shares]))
+        nearest = min(shares, key=lambda share: abs(share - keep_fraction))
         return known[nearest] * keep_fraction / nearest
 
     def of_step(self, step: Step) -> float:

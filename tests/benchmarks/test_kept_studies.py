@@ -205,6 +205,16 @@ def test_minutes_that_are_left_are_of_what_trials_took():
     assert four.of_step(Step(only, 1, ("airbench94",), 0.5, ("a", "b", "c"))) == 2 * 0.5 * 20
 
 
+def test_what_a_share_takes_is_on_the_line_between_those_that_are_known():
+    name = (0, None, "cnn", "random")
+    rows = [*finished([(*name, 1.0)], 20.0), *finished([(*name, 0.01)], 100.0)]  # a minute of 1%
+    costs = Costs(MNIST, rows, num_cores=2)
+    assert costs.minutes("cnn", 0.01) == 1.0
+    assert costs.minutes("cnn", 0.505) == pytest.approx(10.5)
+    assert costs.minutes("cnn", 0.005) == pytest.approx(0.5)
+    assert costs.minutes("mlp", 0.5) == 2.0
+
+
 def scored_run(tmp_path):
     """Returns a run folder with a scoring network, as far as keeping asks for it."""
     run = tmp_path / "work" / "digits"
