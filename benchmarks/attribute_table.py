@@ -28,8 +28,12 @@ def row(name: str, panel: Panel) -> list[str] | None:
         return None
     of = found.simplicity
     interval = f" ({of.low:.3f} to {of.high:.3f})" if of.known else ""
-    # Where a sweep draws by several columns, a curve is named with its own.
-    named = [found.redundancy.get(m) or found.redundancy.get(f"{m} ({COLUMN})") for m in METHODS]
+    # Where a sweep draws by several columns or networks' scores, a curve is named with its own.
+    marks = ("", f" ({COLUMN})", f" (scored by {panel.network})")
+    named = [
+        next((one for mark in marks if (one := found.redundancy.get(m + mark))), None)
+        for m in METHODS
+    ]
     methods = [bracket_words(one) if one is not None else "" for one in named]
     network = f"{panel.network}, {protocol_words(panel.protocol)}"
     start = percent(found.simplicity_from)

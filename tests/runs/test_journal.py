@@ -42,11 +42,13 @@ def test_what_was_killed_is_known_up_to_its_last_beat(tmp_path):
         "with journal.recorded(sys.argv[1], 'sweep'):\n"
         "    time.sleep(0.7); os.kill(os.getpid(), signal.SIGKILL)"
     )
+    began_s = time.monotonic()
     ended = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    took_s = time.monotonic() - began_s
     assert ended.returncode == -9
     (found,) = read_journal(str(tmp_path))
     assert found.outcome == "running"
-    assert 0.1 <= found.seconds <= 0.7
+    assert 0.1 <= found.seconds <= took_s  # a busy machine sleeps for longer than it is told
 
 
 def test_wall_time_counts_what_ran_at_the_same_time_once():
