@@ -12,6 +12,7 @@ import torch
 
 from raygrad.config import TrainConfig
 from raygrad.engine.train.job import train
+from raygrad.errors import IncompleteError
 from raygrad.training.checkpoints import load_checkpoint
 from raygrad.training.loop import TrainingLoop
 from raygrad.training.models import build_network
@@ -128,6 +129,32 @@ def test_an_elastic_run_that_loses_a_node_goes_on_with_fewer_workers(tmp_path):
     for row, alone in zip(history, loop.run().history, strict=True):
         assert row["train_loss"] == pytest.approx(alone["train_loss"], rel=1e-4)
         assert row["val_loss"] == pytest.approx(alone["val_loss"], rel=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.long(seconds=40)
+def test_an_elastic_run_with_too_few_nodes_says_so_and_ends_after_the_bound(tmp_path):
+    """Ray asks for no room then, and waits for ever; on nodes that are selected by a label."""
+    config = recipe(
+        faulty_networks.name("slow", tmp_path, 0),
+        min_workers=2,
+        num_workers=2,
+        nodes=("raygrad=!score",),
+    )
+    folder = tmp_path / "run"
+    is_time = functools.partial(has_files, folder / "ray", "*.state", 1)
+    losing_a_node(_train_in_vain, is_time, make_task(folder, config))
+    said = (folder / "said.txt").read_text()
+    assert said.startswith(
+        "train must find 2 x 1 CPU among nodes of raygrad=!score free within 6 s"
+    )
+    assert not (folder / "best.pt").exists()
+
+
+def _train_in_vain(task):
+    with pytest.raises(IncompleteError) as error:
+        train(task, make_data(), 6.0)
+    Path(task.folder).parent.joinpath("said.txt").write_text(str(error.value))
 
 
 def _train(task):
