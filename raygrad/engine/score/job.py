@@ -67,6 +67,11 @@ class _Tally:
     most_actors: int = 0
     aside: list[str] = field(default_factory=list)
 
+    @property
+    def settled(self) -> int:
+        """Examples that have scores or were rejected."""
+        return self.used + len(self.rejects)
+
     def add(self, shard: str, facts: PartFacts) -> None:
         self.parts[shard] = facts
         self.used += facts.num_used
@@ -187,17 +192,18 @@ def _score_all(
     wait_for("score", need, wait_s)
     board = start_board(need, wait_s, len(tally.parts))
     watch = Watch(board, task, need, wait_s, sum(sizes.values()))
+    before = tally.settled
     rounds, listed_s = Rounds(MAX_TRIES), time.monotonic()
     while sizes:
         statuses = pool_statuses(config, task, board, sizes, watch.trouble.aside)
         with contextlib.closing(statuses):  # also where this is left by Ctrl-C, before Ray ends
             for status in statuses:
                 if status is None or status.kind in ENDING or watch.is_due:
-                    watch.look(rounds.num_failed, len(tally.rejects))
+                    watch.look(rounds.num_failed, len(tally.rejects), tally.settled - before)
                     listed_s = _list_parts(task, tally, listed_s)
                 if status is not None:
                     _settle(status, shards[status.shard][1], rounds, tally)
-        state = watch.look(rounds.num_failed, len(tally.rejects))
+        state = watch.look(rounds.num_failed, len(tally.rejects), tally.settled - before)
         tally.retries, tally.aside = state.retries + rounds.num_failed, watch.trouble.lines
         tally.most_actors = watch.most_actors
         sizes = {shard: shards[shard][0] for shard in rounds.again()}

@@ -48,21 +48,24 @@ class Watch:
         """Whether it has not been looked at for a while."""
         return time.monotonic() - self._looked_s >= _LOOK_S
 
-    def look(self, retries: int, rejects: int) -> BoardState:
+    def look(self, retries: int, rejects: int, settled: int) -> BoardState:
         """Looks at the board, tells what is new, and ends the job where nothing moves.
 
         Args:
             retries: Tries of shards that failed, which the board does not count.
             rejects: Examples that could not be used so far.
+            settled: Examples of shards that are done with, of which a board that was started again
+                knows nothing.
         """
         state: BoardState = ray.get(self._board.read.remote())
         self._looked_s = time.monotonic()
         self.most_actors = max(self.most_actors, state.most_actors)
         self.trouble.tell(state)
         note = _note(state, retries, rejects)
-        if state.done != self._shown or self._told.differs(note):
-            self._progress.add(state.done - self._shown, note)
-        self._shown = state.done
+        done = max(state.done, settled)
+        if done != self._shown or self._told.differs(note):
+            self._progress.add(done - self._shown, note)
+        self._shown = done
         _check_moving(state, self._timeout_s, self._waiting)
         return state
 

@@ -77,6 +77,19 @@ def test_what_actors_warn_of_is_told_once_and_not_of_each_of_very_many(nodes, ca
     assert caplog.messages.count("score: batches of 128 from now on") == 1
 
 
+def test_a_board_that_was_started_again_takes_no_progress_back(monkeypatch):
+    states = [BoardState(48, 1, 0, 0.0, most_actors=4), BoardState(6, 1, 0, 0.0, most_actors=1)]
+    board = SimpleNamespace(read=SimpleNamespace(remote=lambda: states.pop(0)))
+    monkeypatch.setattr(watch, "ray", SimpleNamespace(get=lambda value: value))
+    looking = watch.Watch(board, SimpleNamespace(shard_timeout_s=600.0), ONE_CPU, 60.0, 96)
+    added = []
+    looking._progress = SimpleNamespace(add=lambda count, note: added.append(count))
+    looking.look(0, 0, 36)
+    looking.look(0, 0, 48)
+    assert sum(added) == 48
+    assert looking.most_actors == 4
+
+
 def test_shards_that_are_tried_again_are_counted_once_in_the_note(monkeypatch):
     """The board's count goes on from pool to pool; what failed and is tried again is beside it."""
     looks, pools = [], [[("a", "failed"), ("b", "done")], [("a", "failed")], [("a", "done")]]
@@ -86,7 +99,7 @@ def test_shards_that_are_tried_again_are_counted_once_in_the_note(monkeypatch):
             self.trouble = SimpleNamespace(aside=[], lines=[])
             self.is_due, self.most_actors = True, 2
 
-        def look(self, retries, rejects):
+        def look(self, retries, rejects, settled):
             looks.append(retries)
             return BoardState(0, 1, 5, 0.0)
 
