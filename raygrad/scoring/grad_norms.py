@@ -60,6 +60,9 @@ class GradNormScorer:
     Tramel, arXiv 1912.06015, for convolutions). Nothing of the size batch x parameters is ever
     held, and no example's score depends on the batch it is in, up to rounding.
 
+    Of a first batch all examples are compared with themselves in another order, and some alone;
+    later one now and then, and one where weights were written to since the batch before.
+
     The model is never changed: its parameters are swapped for detached aliases of themselves
     during the pass. Frozen parameters count as all others do, except in the subset ``trainable``:
     the parameters that require a gradient at the time of the call.

@@ -1,9 +1,10 @@
 """Runs a model as it is, with its own parameters, and compares what its stand-ins make it say."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from raygrad.errors import ConfigError
 from raygrad.scoring.fallback import single_run
@@ -39,7 +40,7 @@ def refuse_other_branch(
         # Autograd takes none of them: there is no pass of the model as it is.
         return
     try:
-        with torch.enable_grad(), without_checkpoints(), padded_as_with_gradients(model):
+        with _without_gradients(model), padded_as_with_gradients(model):
             own = model(image.clone())
     except BROKEN as error:
         if is_out_of_memory(error):
@@ -51,6 +52,20 @@ def refuse_other_branch(
     plain = single_run(runner, image, parameters, copies=0)[0].detach()
     if not near(plain, own) or goes_by_gradients(runner, parameters, image):
         raise ConfigError(BRANCHES)
+
+
+@contextmanager
+def _without_gradients(model: nn.Module) -> Iterator[None]:
+    """Lets a forward pass keep its graph, and call ``backward``, without a trace at parameters."""
+    held = [(parameter, parameter.grad) for parameter in model.parameters()]
+    for parameter, _ in held:
+        parameter.grad = None
+    try:
+        with torch.enable_grad(), without_checkpoints():
+            yield
+    finally:
+        for parameter, grad in held:
+            parameter.grad = grad
 
 
 def goes_by_gradients(runner: Runner, parameters: Mapping[str, Tensor], image: Tensor) -> bool:

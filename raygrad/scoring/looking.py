@@ -24,8 +24,8 @@ from raygrad.scoring.verify import BROKEN, differ, is_half
 SUSPECTS = 2
 """Examples that are compared with the plain loop, of those that are others in the other order."""
 
-_TINY = 1e-12
-"""A norm that may be of squares that float32 does not hold: or of an example that is sure."""
+_TINY = 1e-15
+"""A norm, for a direction of unit size, whose squares float32 may not hold."""
 
 _GROWN = 2.0**40
 """How much larger directions are by which that is told."""
@@ -97,16 +97,17 @@ def _refuse_vanishing(
 ) -> None:
     """Refuses gradients whose squares have come out as nothing: grown ones have others."""
     images, labels = batch
+    sizes = passes.sizes(result.logits, labels).double()
     for name, column in result.norms.items():
-        least = column.double().where(column.isfinite(), torch.inf)
+        least = (column.double() / sizes).nan_to_num(torch.inf)
         at = int(least.argmin())
         if float(least[at]) >= _TINY:
             continue
         one = slice(at, at + 1)
         grown = passes.bare(bare, images[one], labels[one], parameters, _GROWN).norms[name]
-        value = float(grown[0])
-        if value < torch.inf and abs(value - float(least[at])) > 1e-2 * value:
-            raise vanishing(name, value)
+        value = float(grown[0]) / float(sizes[at])
+        if value < _TINY and abs(value - float(least[at])) > 1e-2 * value:
+            raise vanishing(name, float(grown[0]))
 
 
 def _right(

@@ -21,8 +21,7 @@ def padded_as_with_gradients(model: nn.Module) -> Iterator[None]:
     """
     with ExitStack() as stack:
         for module in model.modules():
-            # Of a subclass nothing is known; its call of torch's forward goes by the class.
-            if type(module) is nn.TransformerEncoder:
+            if isinstance(module, nn.TransformerEncoder):
                 stack.enter_context(_replaced(module))
         yield
 
@@ -42,9 +41,9 @@ def _replaced(module: nn.Module) -> Iterator[None]:
 
 def _slowly_where_padded(run: Callable[..., Any]) -> Callable[..., Any]:
     def forward(*args: Any, **kwargs: Any) -> Any:
-        padded = len(args) > 2 or kwargs.get("src_key_padding_mask") is not None
+        mask = args[2] if len(args) > 2 else kwargs.get("src_key_padding_mask")
         fast = torch.backends.mha.get_fastpath_enabled()
-        if not (padded and fast):
+        if mask is None or not fast:
             return run(*args, **kwargs)
         torch.backends.mha.set_fastpath_enabled(False)
         try:

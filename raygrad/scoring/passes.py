@@ -42,6 +42,10 @@ class Passes:
         self.calls = 0
         """A hash of the calls of the last forward pass; 0 where examples ran alone."""
 
+    def sizes(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The sizes of the loss's gradients at the logits, ``[B]``: norms are in proportion."""
+        return direction_of(self._loss, logits, labels, None)[1]
+
     def batch(
         self, plan: Plan, images: Tensor, labels: Tensor, parameters: Mapping[str, Tensor],
         later: Verdicts | None = None, shrink: float = 1.0,

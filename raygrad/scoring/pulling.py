@@ -17,7 +17,7 @@ def pull_back(
 
     Args:
         outputs: ``o``, such as logits ``[B, C]``.
-        leaves: What to differentiate by: leaves of this pass alone, without a gradient yet.
+        leaves: What to differentiate by: leaves of this pass alone.
         direction: ``v``, of the outputs' shape and type; it needs no gradient.
         retain_graph: Whether the graph is pulled through again.
 
@@ -25,10 +25,17 @@ def pull_back(
         A dense gradient a leaf (embeddings may give sparse ones), None for one that the outputs do
         not depend on.
     """
+    # A forward pass that calls ``backward`` has left something already, which is no part of this.
+    held = [leaf.grad for leaf in leaves]
+    for leaf in leaves:
+        leaf.grad = None
     found = torch.autograd.grad(
         (outputs * direction).sum(), leaves, retain_graph=retain_graph, allow_unused=True
     )
-    return tuple(_whole(g, leaf) for g, leaf in zip(found, leaves, strict=True))
+    whole = tuple(_whole(g, leaf) for g, leaf in zip(found, leaves, strict=True))
+    for leaf, grad in zip(leaves, held, strict=True):
+        leaf.grad = grad
+    return whole
 
 
 def _whole(found: Tensor | None, leaf: Tensor) -> Tensor | None:

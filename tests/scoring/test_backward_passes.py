@@ -175,6 +175,30 @@ def test_a_part_that_runs_again_in_the_backward_pass_has_its_norms(reversible, f
     assert own_parameters(model)["part.0.weight"].grad is None
 
 
+def test_a_backward_pass_within_the_forward_pass_is_no_part_of_the_gradient():
+    """It steers the input by a gradient of its own, which stays at the parameters."""
+
+    class Steered(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.first, self.head = nn.Linear(8, 8), nn.Linear(8, 4)
+
+        def forward(self, x):
+            with torch.enable_grad():
+                own = x.detach().requires_grad_()
+                torch.tanh(self.first(own)).square().sum().backward()
+            return self.head(torch.tanh(self.first(x + own.grad)))
+
+    model, (x, y) = Steered().eval(), batch(5, 8)
+    exact = loop_grad_norms(model, x, y, COLUMNS)
+    held = model.first.weight.grad = torch.ones(8, 8)
+    assert relative_error(per_example_grad_norms(model, x, y, COLUMNS), exact) < 1e-5
+    assert model.first.weight.grad is held
+    assert torch.equal(held, torch.ones(8, 8))
+    assert model.first.bias.grad is None
+
+
 def test_the_bound_counts_what_a_reversible_part_gathers():
     model, (x, y) = _Parted(reversible=True).eval(), batch(5, 8)
     found = batch_bound(model, x, y)
@@ -195,3 +219,15 @@ def test_gradients_that_vanish_are_refused_by_their_size():
     exact = loop_grad_norms(model, x, y, columns)
     found = per_example_grad_norms(model.double(), x.double(), y, columns)
     assert relative_error(found, exact) < 1e-5
+
+
+def test_small_norms_of_a_small_loss_are_taken():
+    """What counts is what the network makes of a gradient of unit size."""
+
+    def small(logits, labels):
+        return 1e-20 * F.cross_entropy(logits, labels, reduction="none")
+
+    model, (x, y) = nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 4)), batch(4, 8)
+    found = GradNormScorer(model, COLUMNS, loss=small).score(x, y).norms
+    exact = loop_grad_norms(model, x, y, COLUMNS)
+    assert relative_error({n: column.double() * 1e20 for n, column in found.items()}, exact) < 1e-5
