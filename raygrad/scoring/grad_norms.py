@@ -109,7 +109,7 @@ class GradNormScorer:
         self._sample = Sample(self._model)
         self._written: tuple[list[int], bytes] | None = None
         """How often the model's tensors had been written to at the last batch, and some of them."""
-        self._heard: dict[object, int] = {}
+        self._heard: dict[tuple[int, int], int] = {}
         """The calls of the first batch of each form."""
         self._prints: dict[object, Fingerprint] = {}
         """The model when each plan was made."""
@@ -149,9 +149,9 @@ class GradNormScorer:
             key = self._key(images, parameters)
             try:
                 plan, result = self._followed(images, labels, parameters, later, key)
-                if self._has_turned(key, len(images)):
+                if self._has_turned(plan, key, len(images)):
                     plan, result = self._followed(images, labels, parameters, later, key)
-                    self._heard[key, len(images)] = self.calls
+                    self._heard[id(plan), len(images)] = self.calls
                 result = self._audited(plan, images, labels, parameters, result, later, key)
                 return self._looked_over(images, labels, parameters, result, key)
             except StrayParameterError as stray:
@@ -169,12 +169,13 @@ class GradNormScorer:
                 self._audits = {}
             self._written = now
 
-    def _has_turned(self, key: object, size: int) -> bool:
+    def _has_turned(self, plan: Plan, key: object, size: int) -> bool:
         """Whether a batch made other calls than one like it, of a model that was changed since.
 
         Then nothing that was prepared is kept.
         """
-        heard = self._heard.setdefault((key, size), self.calls)
+        # By the plan's number: keys are long.
+        heard = self._heard.setdefault((id(plan), size), self.calls)
         if heard == self.calls or self._turns >= TURNS or key not in self._prints:
             return False
         self._turns += 1
@@ -206,6 +207,7 @@ class GradNormScorer:
             # The model was changed since, or what it calls depends on the images.
             self._plans.clear()
             self._audits.clear()
+            self._heard.clear()
         plan = self._plan(images, parameters, key=key)
         try:
             return plan, self._passes.batch(plan, images, labels, parameters, later)
@@ -260,9 +262,9 @@ class GradNormScorer:
         result: GradNorms, key: object,
     ) -> GradNorms:  # fmt: skip
         """Compares all of a plan's first batch with itself in another order: see ``looking``."""
-        plan = self._plans[key]
-        if key not in self._unseen or len(images) < 2:
+        if not self._unseen or key not in self._unseen or len(images) < 2:
             return result
+        plan = self._plans[key]
         if plan.alone or looks_right(self._passes, plan, (images, labels), parameters, result):
             self._unseen.discard(key)
             return result

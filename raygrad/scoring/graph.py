@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import torch
 from torch import Tensor
 
 
@@ -23,6 +24,11 @@ def ancestors(start: Any, through: Callable[[Any], bool] = lambda node: True) ->
         yield node
         if through(node):
             queue.extend(parent for parent, _ in node.next_functions)
+
+
+def own_functions(output: Tensor) -> bool:
+    """Whether an output's graph has functions with a backward of their own, written in Python."""
+    return any(isinstance(node, torch._C._FunctionBase) for node in ancestors(output.grad_fn))
 
 
 def leaves_of(output: Tensor) -> list[Tensor]:

@@ -77,7 +77,8 @@ class Passes:
         logits, collector, anchor, stand_ins = run_sites(plan, parameters, images)
         self.calls = collector.calls
         direction, scale = direction_of(self._loss, logits, labels, later)
-        direction, scale = direction * shrink, scale / shrink
+        if shrink != 1:
+            direction, scale = direction * shrink, scale / shrink
         partials, reached = backward(plan, logits, direction, collector, anchor, stand_ins)
         fallback = {**plan.fallback, **dict.fromkeys(sorted(reached), plan.loop)}
         for method in sorted(set(fallback.values())):

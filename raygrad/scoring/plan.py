@@ -1,6 +1,7 @@
 """How every parameter's norms are found, and the two passes that find them."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import torch
@@ -49,6 +50,8 @@ class Plan:
     both_ends: bool = False
     """Whether both ends of the first batch are audited: of the two images that the model was tried
     on, only one was compared with itself alone."""
+    own_functions: bool = True
+    """Whether functions with a backward of their own may run parts of the model there."""
     candidates: tuple[str, ...] = ()
     """The weights that could be the last layer's, where there are several."""
 
@@ -125,7 +128,8 @@ def backward(
         the plan does not know, whose norms are therefore not among them.
     """
     reached: set[str] = set()
-    with torch.autocast(logits.device.type, enabled=False), plan.runner.standing(stand_ins):
+    standing = plan.runner.standing(stand_ins) if plan.own_functions else nullcontext()
+    with torch.autocast(logits.device.type, enabled=False), standing:
         if logits.requires_grad:
             # Sites give no gradient to a parameter, so whatever arrives came by another way.
             leaves = {name: stand_ins[name] for name in sorted(plan.followed)}

@@ -183,7 +183,7 @@ def _plan_for(
     plan = Plan(sites, single.count, needed, fallback, unused, last, runner, alone,
                 channels_last, trial.loop, single.hooked,
                 single.normalises and trial.loop == "loop", price=price_of(single.calls),
-                candidates=candidates)  # fmt: skip
+                own_functions=reference.own_functions, candidates=candidates)  # fmt: skip
     return narrowed(plan, parameters, pair, reference)
 
 

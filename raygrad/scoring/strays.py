@@ -37,8 +37,9 @@ def passing_for(tensor: Tensor, parameter: Tensor) -> Tensor:
         tensor: What stands for the parameter; it is told to torch for one, and gets its attributes.
         parameter: The parameter, or what stood for it before.
     """
-    own = vars(tensor)
-    own.update((name, value) for name, value in vars(parameter).items() if name not in own)
+    own, others = vars(tensor), vars(parameter)
+    if others:
+        own.update((name, value) for name, value in others.items() if name not in own)
     own["_is_param"] = True
     return tensor
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from raygrad.errors import ConfigError
 from raygrad.scoring.collect import ForwardChangedError
 from raygrad.scoring.fallback import fallback_norms, gradients_of, single_run
-from raygrad.scoring.graph import leaves_of
+from raygrad.scoring.graph import leaves_of, own_functions
 from raygrad.scoring.labels import check_logits
 from raygrad.scoring.last_layer import last_layer_in_graph
 from raygrad.scoring.out_of_memory import is_out_of_memory
@@ -75,6 +75,8 @@ class Reference:
     """The matrices that the graph shows between the logits and the first products, and theirs."""
     asked: frozenset[str]
     """The parameters that were looked at: all of them, or the last layer's weight."""
+    own_functions: bool = True
+    """Whether the graph has functions with a backward of their own."""
 
 
 def single_reference(
@@ -103,12 +105,12 @@ def single_reference(
         ForwardChangedError: A run made more calls, or fewer.
     """
     rows: dict[str, list[Partial | None]] = {name: [] for name in parameters}
-    logits, directions, depends = [], [], False
+    logits, directions, depends, own = [], [], False, False
     last: tuple[str, ...] | None = None
     met: frozenset[str] = frozenset()
     for index, image in enumerate(images.split(1)):
         output, leaves = _looked_over(runner, image, parameters, copies, calls)
-        depends = depends or output.requires_grad
+        depends, own = depends or output.requires_grad, own or own_functions(output)
         logits.append(output[:1].detach())
         generator = torch.Generator().manual_seed(index)
         direction = torch.randn(logits[-1].shape, generator=generator).to(output.device)
@@ -133,7 +135,9 @@ def single_reference(
         if name not in unused
     }
     asked = frozenset(rows)
-    return Reference(partials, unused, torch.cat(directions), torch.cat(logits), last, met, asked)
+    return Reference(
+        partials, unused, torch.cat(directions), torch.cat(logits), last, met, asked, own
+    )
 
 
 def _without_graph() -> ConfigError:
