@@ -129,7 +129,8 @@ def last_alone(
         # No gradient passes the kernels that are wrong for a batch of one: it ends at the layer.
         whole = Plan({site.index: site}, single.count, norms, {}, frozenset(), last,
                      Runner(model, by_copy=False), loop="single",
-                     price=price_of(single.calls), both_ends=True)  # fmt: skip
+                     price=price_of(single.calls), both_ends=True,
+                     own_functions=False)  # fmt: skip
         plan = _inner(whole)
         right = plan is not None and _as_alone(plan, parameters, pair, single.logits, call)
         if plan is not None and right:
