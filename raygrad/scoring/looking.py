@@ -14,6 +14,7 @@ from raygrad.errors import ConfigError
 from raygrad.scoring.apart import DEPENDS
 from raygrad.scoring.audit import SHRINK, refuse_nonlinear, unlike, vanishing
 from raygrad.scoring.collect import ForwardChangedError
+from raygrad.scoring.numerics import rounds_products
 from raygrad.scoring.out_of_memory import is_out_of_memory
 from raygrad.scoring.passes import GradNorms, Passes, bare_of
 from raygrad.scoring.plan import Plan
@@ -44,8 +45,8 @@ def looks_right(
 
     The batch runs again in two halves, backwards, and with directions of another size. Where an
     example's norms or logits are others then, and for the images that stand out (the blankest, the
-    darkest and the brightest), the plain loop says which are right. In half precision, where
-    rounding moves some example of every batch, nothing is looked at.
+    darkest and the brightest), the plain loop says which are right. In half precision and TF32,
+    where rounding moves some example of every batch, nothing is looked at.
 
     Args:
         passes: Runs them.
@@ -60,9 +61,9 @@ def looks_right(
     Raises:
         ConfigError: An example's logits depend on the others, or the backward pass is not linear.
     """
-    if is_half(result.logits):
-        return True
     images, labels = batch
+    if is_half(result.logits) or rounds_products(images.device):
+        return True
     try:
         again = passes.halves(plan, images, labels, parameters, SHRINK)
     except ForwardChangedError:

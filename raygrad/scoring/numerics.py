@@ -211,6 +211,17 @@ def _state() -> dict[str, Any]:
     }
 
 
+def rounds_products(device: str | torch.device) -> bool:
+    """Whether torch rounds float32's products on a device to fewer digits, as it is set now."""
+    backends = {"cuda": ("cuda", "cudnn"), "cpu": ("mkldnn",)}.get(torch.device(device).type, ())
+    values = (
+        getattr(getattr(torch.backends, backend), part).fp32_precision
+        for backend, part in _PRECISIONS.values()
+        if backend in backends
+    )
+    return any(value in ("tf32", "bf16") for value in values)
+
+
 def _set(values: dict[str, Any]) -> None:
     cudnn, cuda = torch.backends.cudnn, torch.backends.cuda
     now = _state()

@@ -1,5 +1,7 @@
 """Losses by name: those of raygrad, or your own."""
 
+import functools
+
 import torch
 from torch import Tensor, nn
 
@@ -34,6 +36,8 @@ def training_loss(name: str) -> NamedLoss:
             own that require a gradient: an optimizer is given those of the network alone.
     """
     function = imported(name, "loss") if ":" in name else None
+    while isinstance(function, functools.partial):
+        function = function.func
     module = getattr(function, "__self__", function)
     if isinstance(module, nn.Module):
         for own, parameter in module.named_parameters():

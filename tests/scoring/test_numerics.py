@@ -6,7 +6,7 @@ from torch import nn
 
 from raygrad.errors import ConfigError
 from raygrad.scoring import numerics as settings
-from raygrad.scoring.numerics import NUMERICS, autocast, computed_by, numerics
+from raygrad.scoring.numerics import NUMERICS, autocast, computed_by, numerics, rounds_products
 
 cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
 
@@ -121,3 +121,14 @@ def test_the_weights_gradient_of_a_stride_wider_than_the_image_is_of_its_images(
             layer(images).sum().backward()
         torch.testing.assert_close(layer.weight.grad, exact, rtol=0.05, atol=0.05)
         layer.weight.grad = None
+
+
+def test_what_torch_is_set_to_round_is_known():
+    """In whatever way it was set, and for the device that is asked for alone."""
+    assert not rounds_products("cpu")
+    with numerics("exact", "cpu"):
+        assert not rounds_products("cuda")
+        assert not rounds_products("cpu")
+    with numerics("tf32", "cpu"):
+        assert rounds_products("cuda")
+        assert not rounds_products("cpu")

@@ -1,6 +1,7 @@
 """Networks are trained with a loss by name, their checkpoints say it, and scores are by it."""
 
 import copy
+import functools
 
 import numpy as np
 import pytest
@@ -42,6 +43,7 @@ class Centres(nn.Module):
 
 centres = Centres()
 centred = centres.forward
+partly = functools.partial(centres)
 fixed = Centres().requires_grad_(False)
 
 
@@ -170,7 +172,7 @@ def test_the_scoring_job_scores_by_the_loss_and_over_what_is_trainable():
     assert TrainConfig().loss == "cross_entropy"
 
 
-@pytest.mark.parametrize("name", ["centres", "centred"])
+@pytest.mark.parametrize("name", ["centres", "centred", "partly"])
 def test_a_loss_that_would_have_to_learn_is_refused_for_training_alone(name):
     """No optimizer has its parameters; frozen ones are numbers like others, and scores take all."""
     for begin in (lambda n: check_named_loss(n, 3), lambda n: make_loop("mlp", n=20, loss=n)):
