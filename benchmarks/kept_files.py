@@ -51,6 +51,9 @@ def keep(run: Path, kept: Path, config: StudyConfig) -> None:
         if not archive.exists() or before.get(stage) != stages[stage]:
             _write(archive, _packed(run, name), root)
     named = json.loads(json.dumps(to_dict(config)).replace(root + "/", ""))
+    place = Path(named["data"].get("data_dir") or "")
+    if place.is_absolute():  # the user's own, whose name says enough
+        named["data"]["data_dir"] = place.name
     _write(kept / CONFIG, (json.dumps(named, indent=1) + "\n").encode(), root)
     markers = ({"stage": name, "marker": stages[name]} for name in sorted(stages))
     _write(kept / STAGES, _lines(markers), root)

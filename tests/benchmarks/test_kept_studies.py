@@ -16,6 +16,7 @@ import pytest
 from benchmarks import kept_files
 from benchmarks.kept_plan import Costs, Step, chosen, name_of, pending, summary, trial_names
 from benchmarks.kept_table import CIFAR10, DIGITS, MNIST, STUDIES
+from raygrad.config import DataConfig
 from raygrad.errors import ConfigError
 from raygrad.training.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from raygrad.training.models import ImageSpec, build_network
@@ -233,6 +234,16 @@ def scored_run(tmp_path):
         (run / name).parent.mkdir(parents=True, exist_ok=True)
         (run / name).write_text(text)
     return run
+
+
+@pytest.mark.parametrize("place", ["work", "elsewhere"])
+def test_what_is_kept_says_no_path_of_a_machine(tmp_path, place):
+    run, kept = scored_run(tmp_path), tmp_path / "kept"
+    data = DataConfig("mnist", data_dir=str(tmp_path / place / "mnist"))
+    kept_files.keep(run, kept, DIGITS.config(run, data))
+    for path in kept.glob("*.json*"):
+        assert str(tmp_path) not in path.read_text()
+    assert json.loads((kept / "config.json").read_text())["data"]["data_dir"] == "mnist"
 
 
 def test_a_kept_network_has_no_weights_and_cannot_score(tmp_path):
