@@ -81,7 +81,6 @@ def job(
     chosen = smoke if smoke is not None and "--smoke" in given else default
 
     def execute() -> None:
-        _value(given, *RUN)  # of two run folders the parser would take the last
         name = _value(given, "--recipe")
         train = chosen.train if name is None else named_recipe(name)
         if smoke is None and "--smoke" in given:
@@ -221,17 +220,14 @@ def _stored_defaults(args: list[str], kind: type[Command]) -> StudyConfig | None
 def _value(args: list[str], *flags: str) -> str | None:
     """Returns what stands behind a flag, by any of its names; None where it is not given.
 
-    Raises:
-        ConfigError: It is given twice, and otherwise: the parser would take the last.
+    Of a flag that is given twice it is the last, which is also what the parser takes.
     """
     found = []
     for at, arg in enumerate(args):
         name, equals, value = arg.partition("=")
         if name in flags and (equals or at + 1 < len(args)):
             found.append(value if equals else args[at + 1])
-    if len(set(found)) > 1:
-        raise ConfigError(f"{flags[0]} must be given once, got {' and '.join(found)}. Leave one.")
-    return found[0] if found else None
+    return found[-1] if found else None
 
 
 def _fail(error: object, status: int) -> int:

@@ -377,7 +377,8 @@ def _get(url: str, start: int, end: int, etag: str | None) -> Any:
     bucket, key = split_url(url)
     same = {"IfMatch": etag} if etag else {}
     answer = client().get_object(Bucket=bucket, Key=key, Range=f"bytes={start}-{end - 1}", **same)
-    if answer.get("ContentRange") is not None:
+    status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    if status == 206 or answer.get("ContentRange") is not None:
         return answer["Body"]
     with contextlib.closing(answer["Body"]) as body:  # all of it: a server that knows no ranges
         return io.BytesIO(bytes(body.read())[start:end])

@@ -63,8 +63,6 @@ REFUSED = [
     ("train --run RUN --rest-momentum 0.5", "rest_momentum must be of the optimizer muon"),
     ("index --extend --redo --run RUN", "--extend must go on with what is indexed, got --redo"),
     ("export a.parquet --run RUN --out out --format folders --shard-bytes 5", "with folders"),
-    ("select --run RUN --run NEW", "--run must be given once, got .* and .*new"),
-    ("train --run RUN --storage NEW", "--run must be given once"),
     ("plan --run RUN --price-per-device-hour nan", "got nan. Give a price"),
 ]
 
@@ -171,11 +169,16 @@ def test_a_job_refuses_what_it_cannot_do(tmp_path, capsys):
         ("--smoke",): "--smoke must be of a job that has a small form",
         ("--plan", "--redo"): "a plan must be of what is left in the run folder, got --redo",
         ("--plan", "--score.image-size", "64"): "image_size must be of a network of your own",
-        ("--plan", "--run", "a", "--run", "b"): "--run must be given once",
     }.items():
         assert job(config, None, flags) == 2
         assert text in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("line", ["--run a --run b", "--run=a --storage b", "--run a --run=b"])
+def test_of_a_run_that_is_named_twice_the_last_counts_for_its_settings_too(line):
+    """As the parser has it: a run's settings were those of the first, and the work the second's."""
+    assert cli._value(line.split(), *cli.RUN) == "b"
 
 
 def test_a_plan_names_no_network_to_compare_that_is_not_trained(tmp_path, capsys):

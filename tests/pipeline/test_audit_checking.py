@@ -83,7 +83,7 @@ def test_no_training_or_look_of_other_code_answers_for_a_network(
     looks = []
     monkeypatch.setattr(auditing, "look", lambda *given: looks.append(given[-1]) or _stop())
     by_weights = replace(options, checkpoint=str(tmp_path / "w.pt"), image_size=8, num_classes=10)
-    by_weights = replace(by_weights, mean=(0.0,), std=(1.0,))
+    by_weights = replace(by_weights, epochs=AuditConfig.epochs, mean=(0.0,), std=(1.0,))
     for text in (OWN, OWN, OWN + "# another\n"):
         own_network.write_text(text)
         with pytest.raises(KeyboardInterrupt):
