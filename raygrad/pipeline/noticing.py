@@ -127,9 +127,10 @@ def new_shards(layout: RunLayout, data: DataConfig, seen: Seen | None = None) ->
         now = taken(data, seen)
     except ConfigError:  # named relative to a folder that is not the current one
         return None
-    # Of a folder in a store an older raygrad listed the files right in it alone.
-    known = {*stored["files"], *read_shard_table(layout.data)["source"].to_pylist()}
-    new = [] if now is None else [url for url in now.states if url not in known]
+    new = [] if now is None else [url for url in now.states if url not in stored["files"]]
+    if new:  # of a folder in a store an older raygrad listed the files right in it alone
+        known = set(read_shard_table(layout.data)["source"].to_pylist())
+        new = [url for url in new if url not in known]
     return f"{len(new):,} new (such as {new[0]})" if new else None
 
 

@@ -15,6 +15,7 @@ from raygrad.scoring.layout import Layout
 from raygrad.scoring.operations import Operation
 from raygrad.scoring.reductions import Partial, concatenate, owned, reduce_gradient
 from raygrad.scoring.strays import refuse_kept
+from raygrad.scoring.swapping import with_forward
 from raygrad.scoring.trace import Role
 from raygrad.scoring.witness import COMPOSITES
 
@@ -263,7 +264,7 @@ def within(module: nn.Module, mode: AbstractContextManager[object]) -> Iterator[
     Raises:
         ForwardChangedError: The module has not been called just once.
     """
-    held, run, calls = vars(module).get("forward"), module.forward, 0
+    run, calls = module.forward, 0
 
     def forward(*args: Any, **kwargs: Any) -> Any:
         nonlocal calls
@@ -271,14 +272,8 @@ def within(module: nn.Module, mode: AbstractContextManager[object]) -> Iterator[
         with mode:
             return run(*args, **kwargs)
 
-    vars(module)["forward"] = forward
-    try:
+    with with_forward(module, forward):
         yield
-    finally:
-        if held is None:
-            del vars(module)["forward"]
-        else:
-            vars(module)["forward"] = held
     if calls != 1:
         raise ForwardChangedError
 

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from raygrad.scoring.swapping import with_forward
+
 
 @contextmanager
 def padded_as_with_gradients(model: nn.Module) -> Iterator[None]:
@@ -22,21 +24,8 @@ def padded_as_with_gradients(model: nn.Module) -> Iterator[None]:
     with ExitStack() as stack:
         for module in model.modules():
             if isinstance(module, nn.TransformerEncoder):
-                stack.enter_context(_replaced(module))
+                stack.enter_context(with_forward(module, _slowly_where_padded(module.forward)))
         yield
-
-
-@contextmanager
-def _replaced(module: nn.Module) -> Iterator[None]:
-    held, run = vars(module).get("forward"), module.forward
-    vars(module)["forward"] = _slowly_where_padded(run)
-    try:
-        yield
-    finally:
-        if held is None:
-            del vars(module)["forward"]
-        else:
-            vars(module)["forward"] = held
 
 
 def _slowly_where_padded(run: Callable[..., Any]) -> Callable[..., Any]:

@@ -5,34 +5,19 @@ import json
 import os
 import re
 import shutil
-import sys
-from pathlib import Path
 
 import pytest
 
 from raygrad import pipeline
 from raygrad.cli import command as cli
 from raygrad.config import DataConfig, ScoreConfig, StudyConfig, SweepConfig, TrainConfig
-from raygrad.config_values import identity
 from raygrad.data import fingerprint as data_fingerprint
-from raygrad.data.fingerprint import (
-    CONTENT_BYTES,
-    difference,
-    fingerprint,
-    named_fingerprint,
-    source_fingerprint,
-)
 from raygrad.data.index import read_index
 from raygrad.errors import ConfigError
-from raygrad.pipeline import noticing, sweeping
-from raygrad.pipeline.redoing import forget_changed
-from raygrad.pipeline.score_inputs import ScoreInputs
-from raygrad.pipeline.stages import completed, origin_facts, training_inputs
+from raygrad.pipeline import noticing
+from raygrad.pipeline.stages import completed, origin_facts
 from raygrad.runs.layout import RunLayout
-from raygrad.runs.score_table import _compare
-from raygrad.storage import files
 from raygrad.storage.manifest import digest, read_json, write_marker
-from raygrad.training.source_code import code_digest
 from tests.data.making import example, jpeg, put
 from tests.pipeline.making_runs import class_folders, without_ray
 
@@ -106,17 +91,6 @@ def test_hidden_files_that_systems_leave_are_no_change(given, tmp_path):
     put(folder, "train/cat/new.jpg", jpeg(9, (16, 16)))
     with pytest.raises(ConfigError, match=r"1 new \(such as .*new\.jpg\)"):
         prepare(tmp_path / "run", image_size=16, **own)
-
-
-def test_hidden_files_that_an_older_raygrad_listed_are_no_change(tmp_path):
-    folder = class_folders(tmp_path / "a", 0, 3)
-    now = source_fingerprint("image-folder", str(folder))
-    listed = now.stored()
-    listed["files"] = listed["files"] | dict.fromkeys(HIDDEN, (1, "2"))
-    listed |= {"listing": "another", "content": "another"}
-    assert difference(listed, now) is None
-    listed["files"]["train/cat/gone.jpg"] = (1, "2")
-    assert difference(listed, now) == "1 removed (such as train/cat/gone.jpg)"
 
 
 def test_a_glob_over_more_shards_is_refused_with_the_choices(tars, tmp_path):
@@ -212,18 +186,6 @@ def test_a_run_that_kept_no_names_of_its_shards_says_what_is_not_checked(tars, t
     assert "whether the 3 shards are as they were is not known" in caplog.text
 
 
-@pytest.mark.parametrize("name", ["ds", "ds.v1"])
-def test_a_folder_of_a_store_is_listed_as_deep_as_it_is_read(name, s3_url):
-    folder, wanted = f"{s3_url}/{name}", []
-    for place in ("train/0.tar", "test/a/0.tar", "README.md"):
-        files.write_bytes(f"{folder}/{place}", b"x")
-        wanted += [f"{folder}/{place}"] if place.endswith("tar") else []
-    before = named_fingerprint([folder])
-    assert sorted(before.states) == sorted(wanted)
-    files.write_bytes(wanted[0], b"y")
-    assert difference(before.stored(), named_fingerprint([folder])).startswith("1 changed")
-
-
 def test_a_tar_that_is_gone_is_noticed(tars, tmp_path):
     glob = {"tars": (f"{tars}/t-*.tar",)}
     prepare(tmp_path / "run", **glob)
@@ -279,122 +241,6 @@ def test_a_changed_value_is_named_and_done_again_on_request(tars, tmp_path):
         prepare(tmp_path / "run", val_fraction=0.3, **glob)
 
 
-@pytest.fixture
-def own_module(tmp_path, monkeypatch):
-    """A module of the user's with a helper beside it; importable, and forgotten afterwards."""
-    monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / "ownnet.py").write_text("from ownlayers import wide\nimport torch\n")
-    (tmp_path / "ownlayers.py").write_text("wide = 8\n")
-    (tmp_path / "unrelated.py").write_text("x = 1\n")
-    yield tmp_path
-    for name in ("ownnet", "ownlayers"):
-        sys.modules.pop(name, None)
-
-
-def test_the_digest_of_code_is_of_its_files_and_of_what_they_import_beside_them(own_module):
-    first = code_digest("ownnet:net")
-    (own_module / "unrelated.py").write_text("x = 2\n")
-    assert code_digest("ownnet:net") == first
-    (own_module / "ownlayers.py").write_text("wide = 16\n")
-    second = code_digest("ownnet:net")
-    assert second != first
-    (own_module / "ownnet.py").write_text("from ownlayers import wide  # x\nimport torch\n")
-    assert code_digest("ownnet:net") not in (first, second)
-    assert code_digest("cnn") is None
-    assert code_digest("torch.nn:Linear").startswith("version ")
-
-
-def test_a_package_imports_relatively_and_stands_whole(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(tmp_path)
-    folder = tmp_path / "ownpackage"
-    folder.mkdir()
-    (folder / "__init__.py").write_text("from . import parts\n")
-    (folder / "net.py").write_text("from .parts import x\n")
-    (folder / "parts.py").write_text("x = 1\n")
-    first = code_digest("ownpackage.net:build")
-    (folder / "parts.py").write_text("x = 2\n")
-    assert code_digest("ownpackage.net:build") != first
-
-
-def test_a_stage_of_other_code_is_refused_and_one_of_unknown_code_is_not(own_module, tmp_path):
-    layout = RunLayout(str(tmp_path / "run"))
-    name = "ownnet:net"
-    code = noticing.code_of(name, "cnn", None)
-    assert list(code) == [name]
-    marker = layout.marker("train-ownnet:net")
-    write_marker(marker, "d", **origin_facts("train-ownnet:net", code))
-    assert completed(layout, "train-ownnet:net", "d", code) is not None
-    (own_module / "ownlayers.py").write_text("wide = 16\n")
-    with pytest.raises(ConfigError, match=r"source code of ownnet:net is another\. Do .*--redo"):
-        completed(layout, "train-ownnet:net", "d", noticing.code_of(name))
-    write_marker(marker, "d")
-    assert completed(layout, "train-ownnet:net", "d", noticing.code_of(name)) is not None
-
-
-def test_a_sweep_is_not_continued_with_other_code(own_module, tmp_path):
-    layout = RunLayout(str(tmp_path / "run"))
-    noticing.check_sweep_code(layout, ["cnn", "ownnet:net"])
-    noticing.check_sweep_code(layout, ["ownnet:net"])
-    (own_module / "ownnet.py").write_text("import torch\n")
-    with pytest.raises(ConfigError, match=r"stage sweep .*source code of ownnet:net"):
-        noticing.check_sweep_code(layout, ["ownnet:net"])
-
-
-def test_a_sweep_is_not_continued_with_another_loss_or_other_weights(own_module, tmp_path):
-    """Trials of two losses, or from two sets of weights, would stand in one table."""
-    layout = RunLayout(str(tmp_path / "run"))
-    start = tmp_path / "start.pt"
-    start.write_bytes(b"first")
-    noticing.check_sweep_code(layout, ["cnn", "ownnet:loss"], start_from=str(start))
-    noticing.check_sweep_code(layout, ["cnn", "ownnet:loss"], start_from=str(start))
-    start.write_bytes(b"second")
-    with pytest.raises(ConfigError, match=r"stage sweep .*the content of .*start\.pt"):
-        noticing.check_sweep_code(layout, ["cnn", "ownnet:loss"], start_from=str(start))
-    (own_module / "ownlayers.py").write_text("wide = 16\n")
-    with pytest.raises(ConfigError, match=r"stage sweep .*source code of ownnet:loss"):
-        noticing.check_sweep_code(layout, ["cnn", "ownnet:loss"])
-
-
-def test_a_sweep_looks_at_its_loss_and_its_first_weights(own_module, tmp_path, monkeypatch):
-    seen = []
-    monkeypatch.setattr(sweeping, "refuse_changed_shards", lambda config: None)
-    monkeypatch.setattr(sweeping, "planned_trials", lambda *given: sys.exit("far enough"))
-    monkeypatch.setattr(
-        sweeping, "check_sweep_code", lambda _, *names, **more: seen.append((names, more))
-    )
-    train = TrainConfig(loss="ownnet:loss", start_from="start.pt")
-    with pytest.raises(SystemExit, match="far enough"):
-        sweeping.sweep(StudyConfig(str(tmp_path / "run"), train=train))
-    (((names,), more),) = seen
-    assert names == ("cnn", "ownnet:loss")
-    assert more["start_from"] == "start.pt"
-
-
-def test_a_training_by_another_loss_is_done_again_on_request(own_module, tmp_path):
-    """--redo is what the refusal offers; it must find what is refused."""
-    train = TrainConfig(loss="ownnet:loss")
-    config = StudyConfig(str(tmp_path / "run"), train=train)
-    layout = RunLayout(config.run)
-    write_marker(layout.marker("prepare"), digest(identity(config.data)), digest="d")
-    inputs = training_inputs(config)
-    facts = origin_facts("train-cnn", noticing.training_code(config))
-    write_marker(layout.marker("train-cnn"), inputs, **facts)
-    forget_changed(config)
-    assert Path(layout.marker("train-cnn")).exists()
-    (own_module / "ownlayers.py").write_text("wide = 16\n")
-    forget_changed(config)
-    assert not Path(layout.marker("train-cnn")).exists()
-
-
-def test_parts_of_a_score_table_do_not_mix_code_but_older_ones_say_nothing_of_it():
-    _compare({"network": "a"}, {"network": "a", "code": "1"}, "part")
-    with pytest.raises(ConfigError, match="another code"):
-        _compare({"network": "a", "code": "2"}, {"network": "a", "code": "1"}, "part")
-    plain = {"network": "a", "checkpoint": "c"}
-    both = (ScoreInputs((), None, p) for p in (plain, {**plain, "code": "1"}))
-    assert len({inputs.digest for inputs in both}) == 1, "markers keep their digests"
-
-
 def test_results_of_an_older_raygrad_are_said_to_differ(monkeypatch, tmp_path, caplog):
     layout = RunLayout(str(tmp_path))
     monkeypatch.setattr(noticing, "RESULTS", {})
@@ -408,37 +254,6 @@ def test_results_of_an_older_raygrad_are_said_to_differ(monkeypatch, tmp_path, c
     write_marker(layout.marker("score-cnn"), "d", **origin_facts("score-cnn", None))
     completed(layout, "score-cnn", "d")
     assert caplog.text == ""
-
-
-def test_large_and_many_files_are_told_apart_by_their_listing_alone(tmp_path, monkeypatch):
-    one = tmp_path / "one"
-    one.write_bytes(b"x")
-    listed = fingerprint({"one": str(one)})
-    assert listed.stored()["content"] is not None
-    large = dataclasses.replace(listed, states={"one": (CONTENT_BYTES + 1, "1")})
-    assert large.stored()["content"] is None
-    stored = json.loads(json.dumps({**large.stored(), "files": None}))
-    assert difference(stored, large) is None
-    assert "1 files of" in difference(stored, dataclasses.replace(large, states={}))
-
-
-def test_what_else_is_in_the_folder_of_mnist_is_not_its_own(tmp_path):
-    for name in ("MNIST/raw/a", "other/b"):
-        (tmp_path / name).parent.mkdir(parents=True)
-        (tmp_path / name).write_bytes(b"x")
-    assert list(source_fingerprint("mnist", str(tmp_path)).states) == ["MNIST/raw/a"]
-
-
-def test_shards_on_s3_are_told_apart_by_etag(s3_url, tmp_path):
-    from raygrad.storage import files
-
-    url = f"{s3_url}/a.tar"
-    files.write_bytes(url, b"1234")
-    first = fingerprint({url: url}).stored()
-    assert difference(first, fingerprint({url: url})) is None
-    files.write_bytes(url, b"1235")
-    assert "1 changed" in difference(first, fingerprint({url: url}))
-    assert fingerprint({"x": f"{s3_url}/none.tar"}).states == {}
 
 
 def test_a_stage_is_done_again_when_it_is_asked_for_alone(tars, tmp_path, monkeypatch):
