@@ -186,6 +186,20 @@ def test_a_run_that_kept_no_names_of_its_shards_says_what_is_not_checked(tars, t
     assert "whether the 3 shards are as they were is not known" in caplog.text
 
 
+def test_indexed_shards_that_an_older_raygrad_did_not_list_are_not_new(tars, tmp_path):
+    """Of a folder in a store it listed the files right in it, and read those further down too."""
+    own = {"tars": (f"{tars}/t-*.tar",)}
+    prepare(tmp_path / "run", **own)
+    layout = RunLayout(str(tmp_path / "run"))
+    path = tmp_path / "run" / "data" / noticing.FILE
+    listed = json.loads(path.read_text())
+    del listed["shards"]["files"][f"{tars}/t-002.tar"]
+    path.write_text(json.dumps(listed | {"shards": listed["shards"] | {"listing": "older"}}))
+    assert noticing.new_shards(layout, DataConfig(**own)) is None
+    shard(tars, 3, lambda at: at % 2)
+    assert noticing.new_shards(layout, DataConfig(**own)) == f"1 new (such as {tars}/t-003.tar)"
+
+
 def test_a_tar_that_is_gone_is_noticed(tars, tmp_path):
     glob = {"tars": (f"{tars}/t-*.tar",)}
     prepare(tmp_path / "run", **glob)
