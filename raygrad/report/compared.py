@@ -64,7 +64,7 @@ def _table(runs: Sequence[Run], chosen: dict[str, Panel]) -> str:
                 100 * full.mean if full is not None else None,
                 100 * full.low if full is not None and full.known else None,
                 100 * full.high if full is not None and full.known else None,
-                panel.num_score_networks if panel is not None else None,
+                panel.score_network_counts[0] if panel is not None else None,
                 _bounds(panel, BASELINE) if panel is not None else None,
                 _bounds(panel, "max_gradient") if panel is not None else None,
             )

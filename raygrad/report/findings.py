@@ -197,7 +197,7 @@ def findings(panels: Sequence[Panel]) -> list[Finding]:
             texts.insert(0, (seen, any(c.better or c.worse for c in compared)))
         if panel.full is not None and not panel.learned:
             texts.append((_unlearned(panel.full.interval.mean, panel.chance), False))
-        where = scope(panel.num_score_networks)
+        where = scope(*panel.score_network_counts)
         out += [
             Finding(f"{where}: {text}", shown, panel.network, panel.protocol)
             for text, shown in texts

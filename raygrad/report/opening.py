@@ -59,7 +59,7 @@ def lead(run: Run, panels: Sequence[Panel], found: Sequence[Finding]) -> list[st
             continue
         where = [protocol_words(panel.protocol)] if len(mine) > 1 else []
         where += [panel.network] if len(panels) > len(mine) else []
-        where += [scope(panel.num_score_networks)] if not sentences else []
+        where += [scope(*panel.score_network_counts)] if not sentences else []
         words = [f"{word[0].lower()}{word[1:]}" for word in where]
         # A protocol or what it holds for comes first, so that no network's name is changed.
         joined = ", ".join(words if len(mine) > 1 else words[::-1])

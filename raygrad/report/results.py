@@ -161,15 +161,15 @@ class Panel:
         return self.full is not None and self.full.interval.mean - MAX_LOSS > self.chance
 
     @property
-    def num_score_networks(self) -> int:
-        """How many scoring networks stand behind its curves: the fewest of any method's point."""
+    def score_network_counts(self) -> tuple[int, int]:
+        """How many scoring networks stand behind a method's point: the fewest and the most."""
         counts = [
             p.num_score_networks
             for name, points in self.curves.items()
             if name != BASELINE
             for p in points
         ]
-        return min(counts, default=1)
+        return min(counts, default=1), max(counts, default=1)
 
 
 def trials_of(results: pa.Table) -> list[Trial]:

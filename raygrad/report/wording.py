@@ -72,18 +72,23 @@ def listed(items: list[str]) -> str:
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
 
 
-def scope(num_score_networks: int) -> str:
+def scope(fewest: int, most: int | None = None) -> str:
     """What a result holds for: ``Given one scoring network``, ``Over 3 scoring networks``.
+
+    Where some shares have more of them than others, it is ``Over 1 to 3 scoring networks``.
 
     Subsets of one network's scores say nothing of those that another network, trained alike from
     another seed, would have chosen.
 
     Args:
-        num_score_networks: Scoring networks whose replicates are averaged, at least 1.
+        fewest: Scoring networks whose replicates are averaged, at least 1.
+        most: As many stand behind another point; by default no more.
     """
-    if num_score_networks == 1:
+    if most is not None and most > fewest:
+        return f"Over {fewest} to {most} scoring networks"
+    if fewest == 1:
         return "Given one scoring network"
-    return f"Over {num_score_networks} scoring networks"
+    return f"Over {fewest} scoring networks"
 
 
 _FEW = {1: "one seed", 2: "two seeds"}

@@ -95,10 +95,10 @@ def test_subsets_of_two_scoring_networks_are_drawn_by_each_ones_own_scores(study
 def test_the_report_takes_its_intervals_over_the_scoring_networks(study):
     config, alone, results = study
     (panel,) = panels_of(trials_of(results))
-    assert panel.num_score_networks == 2
+    assert panel.score_network_counts == (2, 2)
     assert {p.interval.n for of in panel.curves.values() for p in of} == {2}
     (panel,) = panels_of(trials_of(alone))
-    assert panel.num_score_networks == 1
+    assert panel.score_network_counts == (1, 1)
     page = Path(config.run, "report", "index.html").read_text()
     assert "Over 2 scoring networks: " in page
 

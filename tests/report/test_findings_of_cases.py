@@ -11,7 +11,7 @@ from scipy import stats
 from raygrad.report.answer import answer
 from raygrad.report.attributes import attributes
 from raygrad.report.comparing import comparisons
-from raygrad.report.figures.accuracy import accuracy_figure
+from raygrad.report.figures.accuracy import accuracy_figure, scopes
 from raygrad.report.figures.gain import gain_figure
 from raygrad.report.findings import findings
 from raygrad.report.intervals import mean_interval
@@ -151,6 +151,28 @@ def test_several_scoring_networks_are_said_and_make_the_interval():
     assert (point.interval.low, point.interval.n) == (pytest.approx(low), 3)
     assert point.interval.high == pytest.approx(min(high, 1.0))
     assert findings([panel])[0].text.startswith("Over 3 scoring networks: By mean")
+
+
+def test_shares_of_fewer_scoring_networks_do_not_take_the_others_intervals_from_them():
+    """A sweep that is not finished: three networks at 10%, one of them at 30% too."""
+    networks = [0, 1, 2, 0]
+    results = pa.table(
+        {
+            "network": ["cnn"] * 8,
+            "protocol": ["equal_epochs"] * 8,
+            "method": ["max_gradient"] * 4 + ["random"] * 4,
+            "keep_fraction": [0.1, 0.1, 0.1, 0.3] * 2,
+            "seed": networks * 2,
+            "score_seed": networks * 2,
+            "test_accuracy": [0.80, 0.81, 0.82, 0.85, 0.90, 0.91, 0.92, 0.95],
+        }
+    )
+    (panel,) = panels_of(trials_of(results))
+    assert panel.score_network_counts == (1, 3)
+    texts = [finding.text for finding in findings([panel])]
+    assert texts
+    assert all(text.startswith("Over 1 to 3 scoring networks: ") for text in texts)
+    assert scopes([panel]) == "over 1 to 3 scoring networks"
 
 
 def test_one_seed_concludes_nothing():

@@ -161,7 +161,7 @@ def _seeds(panels_: Sequence[Panel]) -> str:
     if not counts:
         return "no seeds"
     low, high = min(counts), max(counts)
-    unit = "scoring network" if any(p.num_score_networks > 1 for p in panels_) else "seed"
+    unit = "scoring network" if any(p.score_network_counts[1] > 1 for p in panels_) else "seed"
     return f"{low} {unit}{'s' if low > 1 else ''}" if low == high else f"{low} to {high} {unit}s"
 
 
@@ -199,8 +199,8 @@ def _cut(panels_: Sequence[Panel]) -> str:
 
 def scopes(panels_: Sequence[Panel]) -> str:
     """What the curves hold for: ``given one scoring network``, or over how many."""
-    counts = sorted({p.num_score_networks for p in panels_}) or [1]
-    words = [scope(number) for number in counts]
+    counts = sorted({p.score_network_counts for p in panels_}) or [(1, 1)]
+    words = [scope(*fewest_and_most) for fewest_and_most in counts]
     return " or ".join(text[0].lower() + text[1:] for text in words)
 
 

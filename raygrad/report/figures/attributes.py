@@ -93,7 +93,7 @@ def _sentence(name: str, a: Attributes, panel: Panel) -> str:
     protocol = " (" if words in name else f" ({words}, "
     epochs = f"at most {panel.epochs} epochs" if panel.epochs is not None else "epochs not known"
     text = (
-        f"{name}{protocol}{epochs}; {scope(panel.num_score_networks).lower()}): "
+        f"{name}{protocol}{epochs}; {scope(*panel.score_network_counts).lower()}): "
         f"simplicity {100 * x.mean:.1f}%{band}; "
         f"redundancy by {a.best_method} {_bracket_words(a.redundancy[a.best_method])}"
     )
