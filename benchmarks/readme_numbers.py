@@ -24,9 +24,9 @@ RECORDS = ROOT / "benchmarks" / "records"
 README = ROOT / "README.md"
 
 DIGITS = "2026-11-28-digits/accuracy.csv"
-BRACKETS = "2026-11-28-attributes/attributes.csv"
 MNIST = "2026-11-23-mnist/accuracy.csv"
-MNIST_NETWORKS = "2026-11-28-mnist-replicates/accuracy.csv"
+MNIST_NETWORKS = "2026-11-29-mnist-networks/accuracy.csv"
+MNIST_FINDINGS = "2026-11-29-mnist-networks/findings.txt"
 MNIST_NOISE = "2026-11-23-mnist/label_noise.csv"
 MNIST_BEYOND = "2026-11-24-mnist-beyond/accuracy.csv"
 CIFAR = "2026-11-29-cifar10-fast/accuracy.csv"
@@ -118,24 +118,30 @@ NUMBERS: list[Number] = [
         lambda: (accuracy(DIGITS, RANDOM, 0.01), *_range(DIGITS, 0.01, 1)),
     ),
     Number(
-        "it may leave out {}, random {}",
-        lambda: [_bracket("MNIST", method) for method in (LARGEST, RANDOM)],
+        "they may leave out {}, random {}",
+        lambda: [
+            _bracket(MNIST_FINDINGS, "cnn equal_epochs", m) for m in (_by("cnn", LARGEST), RANDOM)
+        ],
     ),
     Number(
         "random subsets of 175 images win by far ({} against {} for the largest gradients)",
-        lambda: [accuracy(MNIST_NETWORKS, m, 0.00324074) for m in (RANDOM, LARGEST)],
+        lambda: [_cnn(m, 175 / 54_000, 1) for m in (RANDOM, _by("cnn", LARGEST))],
     ),
     Number(
         "with 3% `non_extreme_max_gradient` is ahead ({} against {})",
-        lambda: [accuracy(MNIST_NETWORKS, m, 0.03, 2) for m in (LESS_EXTREME, RANDOM)],
+        lambda: [_cnn(m, 0.03) for m in (_by("cnn", LESS_EXTREME), RANDOM)],
     ),
     Number(
         "with 10% the largest gradients reach {} ({} to {}; random {})",
         lambda: (
-            accuracy(MNIST, LARGEST, 0.1, 2),
-            *ends(MNIST, LARGEST, 0.1),
-            accuracy(MNIST, RANDOM, 0.1, 2),
+            _cnn(_by("cnn", LARGEST), 0.1),
+            *ends(MNIST_NETWORKS, _by("cnn", LARGEST), 0.1),
+            _cnn(RANDOM, 0.1),
         ),
+    ),
+    Number(
+        "an MLP's serve the CNN as its own ({} against {} with 3%)",
+        lambda: [_cnn(_by(scored, LESS_EXTREME), 0.03) for scored in ("mlp", "cnn")],
     ),
     Number(
         "({} with 30% of the images, {} by `max_gradient`)",
@@ -206,10 +212,23 @@ def _gains(record: str, share: float) -> tuple[str, str]:
     return percent(min(found) - random, 1, ""), percent(max(found) - random, 1, "")
 
 
-def _bracket(data: str, method: str) -> str:
-    """Returns between which shares a method's redundancy lies, in words."""
-    wanted = (data, f"redundancy by {method}")
-    return next(r["in_words"] for r in rows(BRACKETS) if (r["data"], r["attribute"]) == wanted)
+def _by(scored: str, method: str) -> str:
+    """Returns how a method by one network's scores is called where there are several."""
+    return f"{method} (scored by {scored})"
+
+
+def _cnn(method: str, share: float, digits: int = 2) -> str:
+    """Returns the CNN's accuracy on MNIST, of which other networks stand in the same table."""
+    where: dict[str, Any] = {"network": "cnn", "method": method, "keep_fraction": share}
+    return percent(value(MNIST_NETWORKS, **where), digits)
+
+
+def _bracket(findings: str, panel: str, method: str) -> str:
+    """Returns between which shares a method's redundancy lies, in words of a record's findings."""
+    lines = (RECORDS / findings).read_text().splitlines()
+    first = next(at for at, line in enumerate(lines) if line.startswith(f"{panel}: simplicity"))
+    wanted = f"redundancy by {method}: "
+    return next(line.removeprefix(wanted) for line in lines[first:] if line.startswith(wanted))
 
 
 def _passes() -> tuple[str, str]:

@@ -50,6 +50,9 @@ def test_every_sweep_with_all_the_data_has_its_brackets_in_the_table():
     mnist = rows["MNIST", "cnn, equal epochs"]
     # The same brackets as of the record that first read them.
     assert mnist[2:5] == ["0.991 (0.990 to 0.992) from 1%, n = 3", "70% to 90%", "95% to 97%"]
+    # Of a sweep of several networks' scores a method's own stands there.
+    own = rows["MNIST, 3 scoring CNNs", "cnn, equal epochs"]
+    assert own[3:] == ["less than 90%", *["95% to 97%"] * 3]
     assert all(int(row[2].rpartition("n = ")[2]) >= 3 for row in rows.values())
     # Random has one seed there, though all the data has three.
     few = {("MNIST", "cnn, equal steps")}
