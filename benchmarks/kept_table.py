@@ -155,19 +155,22 @@ PHOTOGRAPHS = KeptStudy(
     source="image-folder",
     archive="imagenette160-small.tar",
     image_size=96,
-    # A first guess: to be chosen on validation before the study is run.
+    # Chosen on training images that were left out and validation, one seed a candidate: Muon
+    # beside SGD, 12 to 40 epochs, batches of 16 to 64, rates of 0.02 to 0.1; the study's record
+    # has them all.
     recipe=TrainConfig(
         network="small_vgg16",
-        epochs=20,
-        batch_size=64,
-        learning_rate=0.1,
+        epochs=16,
+        batch_size=32,
+        optimizer="muon",
+        learning_rate=0.05,
         schedule="linear",
         lr_decay_epochs=(),
         warmup_epochs=2.0,
         augment="shift_flip",
         augment_pixels=8,
         augment_fill="reflect",
-        small_epochs=14,
+        small_epochs=12,
         small_size=64,
         patience=20,
         numerics="bf16",
@@ -179,7 +182,7 @@ PHOTOGRAPHS = KeptStudy(
     ),
     keep_fractions=(0.1, 0.3, 0.5, 1.0),
     threads=1,
-    whole_minutes={"small_vgg16": 6.0, "small_alexnet": 3.0},
+    whole_minutes={"small_vgg16": 4.1, "small_alexnet": 1.0},
 )
 MNIST = KeptStudy(
     name="mnist",
