@@ -11,6 +11,7 @@ trials, as the report draws them: of one network, on random subsets and those th
 """
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -33,13 +34,19 @@ ROWS = (("hardest", 0.0), ("top 5%", 0.05), ("median", 0.5), ("easiest", 1.0))
 WIDTH_IN, HEIGHT_IN = 9.0, 4.3
 
 
-def place_images(figure: Figure, run_url: str) -> None:
-    """Draws rows of images, hardest first, on the left half of the picture."""
+def place_images(figure: Figure, run_url: str, network: str, words: Mapping[str, str]) -> None:
+    """Draws rows of images, hardest first, on the left half of the picture.
+
+    Args:
+        figure: The picture.
+        run_url: The run folder.
+        network: Whose scores order the images.
+        words: What is written in place of a class's name, where it has one.
+    """
     run = read_run(run_url)
-    assert run.main_network is not None
     assert run.score_column is not None
     assert run.index is not None
-    scores = run.scores[run.main_network]
+    scores = run.scores[network]
     order = hardest_first(scores.values(run.score_column))
     starts = [min(int(share * len(order)), len(order) - COLUMNS) for _, share in ROWS]
     chosen = [order[start : start + COLUMNS] for start in starts]
@@ -55,11 +62,13 @@ def place_images(figure: Figure, run_url: str) -> None:
             ax.set_axis_off()
             guess = -1 if scores.predictions is None else int(scores.predictions[position])
             label = int(scores.labels[position])
-            text = label_words(run.class_name(label), run.class_name(guess) if guess >= 0 else None)
+            names = [words.get(name, name) for name in map(run.class_name, (label, max(guess, 0)))]
+            text = label_words(names[0], names[1] if guess >= 0 else None)
             color = VERMILLION if guess not in (-1, label) else MUTED
             text = text.replace(", ", ",\n")
-            ax.text(0.5, -0.05, text, transform=ax.transAxes, va="top", ha="center", fontsize=6.5,
-                    color=color)  # fmt: skip
+            longest = max(map(len, text.split("\n")))  # more than 13 would run into the next
+            ax.text(0.5, -0.05, text, transform=ax.transAxes, va="top", ha="center",
+                    fontsize=6.5 * min(1, 13 / longest), color=color)  # fmt: skip
 
 
 def place_curves(figure: Figure, trials: Path, network: str, num_test: int) -> None:
@@ -89,6 +98,8 @@ def main() -> None:
     parser.add_argument("--trials", type=Path, required=True, help="a record's trials, CSV")
     parser.add_argument("--network", required=True, help="that scored and was retrained")
     parser.add_argument("--num-test", type=int, required=True)
+    parser.add_argument("--words", nargs="*", default=[], help="for names of classes, NAME=WORDS")
+    parser.add_argument("--dpi", type=int, default=150)
     parser.add_argument("--images", required=True, help="what the images are, in a line")
     parser.add_argument("--curves", required=True, help="what the curves are, in a line")
     parser.add_argument("--out", type=Path, required=True)
@@ -98,11 +109,12 @@ def main() -> None:
         FigureCanvasAgg(figure)
         figure.text(0.012, 0.955, "Which examples are hard?", fontsize=11, weight="bold", color=INK)
         figure.text(0.5, 0.955, "What does it do to keep only these?", fontsize=11, weight="bold")
-        place_images(figure, args.run)
+        words = dict(pair.split("=", 1) for pair in args.words)
+        place_images(figure, args.run, args.network, words)
         place_curves(figure, args.trials, args.network, args.num_test)
         figure.text(0.012, 0.015, args.images, fontsize=7, color=MUTED)
         figure.text(0.5, 0.015, args.curves, fontsize=7, color=MUTED)
-        figure.savefig(args.out, dpi=150, metadata={"Software": None})
+        figure.savefig(args.out, dpi=args.dpi, metadata={"Software": None})
     print(f"{args.out}: {args.out.stat().st_size / 1000:.0f} kB")
 
 
