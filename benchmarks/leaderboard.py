@@ -48,6 +48,7 @@ SOURCES = (
     Source("MNIST, 3 scoring CNNs", ("2026-11-29-mnist-networks",), 10_000),
     Source("MNIST, 3 scoring CNNs of 10 epochs", ("2026-11-28-mnist-replicates",), 10_000),
     Source("MNIST", ("2026-11-23-mnist", "2026-11-24-mnist-beyond"), 10_000),
+    Source("photographs, 3 scoring networks of each kind", ("2026-11-29-photographs",), 800),
     Source("CIFAR-10 (JPEG), 3 scoring networks", ("2026-11-29-cifar10-fast",), 10_000),
     Source("CIFAR-10 (JPEG)", ("2026-11-24-cifar10",), 10_000),
 )

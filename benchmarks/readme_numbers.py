@@ -27,6 +27,7 @@ DIGITS = "2026-11-28-digits/accuracy.csv"
 MNIST_NETWORKS = "2026-11-29-mnist-networks/accuracy.csv"
 MNIST_FINDINGS = "2026-11-29-mnist-networks/findings.txt"
 MNIST_NOISE = "2026-11-23-mnist/label_noise.csv"
+PHOTOGRAPHS = "2026-11-29-photographs/accuracy.csv"
 CIFAR = "2026-11-29-cifar10-fast/accuracy.csv"
 CIFAR_FOUND = "2026-11-29-noise/found.csv"
 CIFAR_CLEANED = "2026-11-29-noise/less_random.csv"
@@ -158,6 +159,17 @@ NUMBERS: list[Number] = [
         lambda: [accuracy(CIFAR, "full data", 1.0)],
     ),
     Number(
+        "photographs of 96 pixels, a small VGG16 ({} with all)",
+        lambda: [_of(PHOTOGRAPHS, "small_vgg16", "full data", 1.0, 1)],
+    ),
+    Number(
+        "({} with 30%, {} by `max_gradient`)",
+        lambda: [
+            _of(PHOTOGRAPHS, "small_vgg16", method, 0.3, 1)
+            for method in (RANDOM, _by("small_vgg16", LARGEST))
+        ],
+    ),
+    Number(
         "an area under the ROC curve of {}",
         lambda: [
             f"{value(MNIST_NOISE, 'auc', table='cnn', score='grad_l2_last_layer_weights'):.4f}"
@@ -211,10 +223,15 @@ def _by(scored: str, method: str) -> str:
     return f"{method} (scored by {scored})"
 
 
+def _of(record: str, network: str, method: str, share: float, digits: int = 2) -> str:
+    """Returns a network's accuracy, where others stand in the same table."""
+    where: dict[str, Any] = {"network": network, "method": method, "keep_fraction": share}
+    return percent(value(record, **where), digits)
+
+
 def _cnn(method: str, share: float, digits: int = 2) -> str:
-    """Returns the CNN's accuracy on MNIST, of which other networks stand in the same table."""
-    where: dict[str, Any] = {"network": "cnn", "method": method, "keep_fraction": share}
-    return percent(value(MNIST_NETWORKS, **where), digits)
+    """Returns the CNN's accuracy on MNIST."""
+    return _of(MNIST_NETWORKS, "cnn", method, share, digits)
 
 
 def _bracket(findings: str, panel: str, method: str) -> str:
