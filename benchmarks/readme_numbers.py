@@ -84,10 +84,10 @@ def percent(number: float, digits: int = 1, sign: str = "%") -> str:
     return f"{100 * number + 1e-9:.{digits}f}{sign}"
 
 
-def accuracy(record: str, method: str, share: float, digits: int = 1, sign: str = "%") -> str:
-    """Returns a mean test accuracy of a record, under equal epochs."""
-    where: dict[str, Any] = {"method": method, "keep_fraction": share, "protocol": "equal_epochs"}
-    return percent(value(record, **where), digits, sign)
+def accuracy(record: str, method: str, share: float, digits: int = 1, **of: object) -> str:
+    """Returns a mean test accuracy of a record, under equal epochs; `of` names other columns."""
+    where = {"method": method, "keep_fraction": share, "protocol": "equal_epochs"} | of
+    return percent(value(record, **where), digits)
 
 
 def ends(record: str, method: str, share: float, digits: int = 2) -> tuple[str, str]:
@@ -160,12 +160,12 @@ NUMBERS: list[Number] = [
     ),
     Number(
         "photographs of 96 pixels, a small VGG16 ({} with all)",
-        lambda: [_of(PHOTOGRAPHS, "small_vgg16", "full data", 1.0, 1)],
+        lambda: [accuracy(PHOTOGRAPHS, "full data", 1.0, network="small_vgg16")],
     ),
     Number(
         "({} with 30%, {} by `max_gradient`)",
         lambda: [
-            _of(PHOTOGRAPHS, "small_vgg16", method, 0.3, 1)
+            accuracy(PHOTOGRAPHS, method, 0.3, network="small_vgg16")
             for method in (RANDOM, _by("small_vgg16", LARGEST))
         ],
     ),
@@ -223,15 +223,9 @@ def _by(scored: str, method: str) -> str:
     return f"{method} (scored by {scored})"
 
 
-def _of(record: str, network: str, method: str, share: float, digits: int = 2) -> str:
-    """Returns a network's accuracy, where others stand in the same table."""
-    where: dict[str, Any] = {"network": network, "method": method, "keep_fraction": share}
-    return percent(value(record, **where), digits)
-
-
 def _cnn(method: str, share: float, digits: int = 2) -> str:
     """Returns the CNN's accuracy on MNIST."""
-    return _of(MNIST_NETWORKS, "cnn", method, share, digits)
+    return accuracy(MNIST_NETWORKS, method, share, digits, network="cnn")
 
 
 def _bracket(findings: str, panel: str, method: str) -> str:

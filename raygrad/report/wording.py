@@ -72,7 +72,7 @@ def listed(items: list[str]) -> str:
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
 
 
-def scope(fewest: int, most: int | None = None) -> str:
+def scope(fewest: int, most: int) -> str:
     """What a result holds for: ``Given one scoring network``, ``Over 3 scoring networks``.
 
     Where some shares have more of them than others, it is ``Over 1 to 3 scoring networks``.
@@ -82,9 +82,9 @@ def scope(fewest: int, most: int | None = None) -> str:
 
     Args:
         fewest: Scoring networks whose replicates are averaged, at least 1.
-        most: As many stand behind another point; by default no more.
+        most: As many stand behind another point, at least ``fewest``.
     """
-    if most is not None and most > fewest:
+    if most > fewest:
         return f"Over {fewest} to {most} scoring networks"
     if fewest == 1:
         return "Given one scoring network"
